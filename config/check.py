@@ -1,0 +1,121 @@
+"""Checks of key names and values that need neither data nor model."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterator, Sequence
+from typing import get_type_hints
+
+from config.schema import Config, EditorConfig, PreheatMode, StatisticsMode
+
+GROUPS = ("dataset", "model", "editor", "experiment")
+LEARNED = ("malmen", "mend", "rledit")
+RIDGE = ("stableedit", "ultraedit")
+
+
+class ConfigError(ValueError):
+    """A key or value that cannot work; the message says which and what would be right."""
+
+
+def known_keys(node: type = Config, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of the schema."""
+    for name, kind in get_type_hints(node).items():
+        yield prefix + name
+        if dataclasses.is_dataclass(kind):
+            yield from known_keys(kind, f"{prefix}{name}.")
+
+
+def check_override_names(argv: Sequence[str]) -> None:
+    """Refuse overrides of keys that do not exist, with the nearest names.
+
+    Raises:
+        ConfigError: a `key=value` whose key is neither in the schema, a group, nor Hydra's own.
+    """
+    keys = [*known_keys(), *GROUPS]
+    for word in argv:
+        key, equals, value = word.partition("=")
+        if not equals or key.startswith(("-", "+", "~", "hydra")) or "@" in key or "/" in key:
+            continue
+        if key not in keys:
+            close = difflib.get_close_matches(key, keys, n=3) or sorted(keys)
+            raise ConfigError(f"{key}={value}: there is no key {key}; the nearest are {', '.join(close)}")
+
+
+def check_values(cfg: Config) -> list[str]:
+    """Refuse values that cannot work; return warnings about values that have no effect.
+
+    Raises:
+        ConfigError: names the key, its value and what would be right.
+    """
+    _check_positive(cfg)
+    _check_consistent(cfg)
+    return list(_without_effect(cfg.editor))
+
+
+def _check_positive(cfg: Config) -> None:
+    editor = cfg.editor
+    whole = {
+        "num_seq": cfg.num_seq,
+        "dataset.n_edits": cfg.dataset.n_edits,
+        "dataset.batch_size": cfg.dataset.batch_size,
+        "editor.batch_size": editor.batch_size,
+        "eval.tokens_per_batch": cfg.eval.tokens_per_batch,
+    }
+    real: dict[str, float | int | None] = {"editor.lr": editor.lr, "editor.whitening_floor": editor.whitening_floor}
+    if editor.name in RIDGE:
+        real["editor.alpha"] = editor.alpha
+    if editor.name in LEARNED:
+        names = ["rank", "n_blocks", "meta_lr", "max_grad_norm", "n_epochs"]
+        names += ["time_decay", "back_depth"] if editor.name == "rledit" else []
+        real |= {f"editor.{name}": getattr(editor, name) for name in names}
+    for key, value in (whole | real).items():
+        if value is None or not math.isfinite(value) or value <= 0:
+            kind = "a whole number above 0" if key in whole else "a finite number above 0"
+            raise ConfigError(f"{key}={value}: must be {kind}")
+    at_least_zero = {
+        "num_seq_zsre": cfg.num_seq_zsre,
+        "num_seq_wikibigedit": cfg.num_seq_wikibigedit,
+        "downstream_eval_steps": cfg.downstream_eval_steps,
+        "seed": cfg.seed,
+    }
+    for key, count in at_least_zero.items():
+        if count < 0:
+            raise ConfigError(f"{key}={count}: must be a whole number, 0 or more")
+
+
+def _check_consistent(cfg: Config) -> None:
+    editor, sites = cfg.editor, cfg.model.edit_modules
+    if not sites:
+        raise ConfigError("model.edit_modules=[]: name at least one nn.Linear or Conv1D module to edit")
+    twice = sorted({name for name in sites if sites.count(name) > 1})
+    if twice:
+        raise ConfigError(f"model.edit_modules: {twice[0]} is named twice; name each site once")
+    if cfg.model_cache and not cfg.model_cache_dir:
+        raise ConfigError("model_cache=true needs model_cache_dir=DIR, the folder to save the edited model to")
+    if editor.name == "ultraedit":
+        fixed = {"RunningMeanStd_mode": StatisticsMode.original, "preheat_mode": PreheatMode.none}
+        for key, value in fixed.items():
+            if getattr(editor, key) is not value:
+                raise ConfigError(
+                    f"editor.{key}={getattr(editor, key).value}: editor=ultraedit means {value.value}; "
+                    "use editor=stableedit for anything else"
+                )
+    if editor.whitening_floor_mode.value == "relative" and editor.whitening_floor >= 1:
+        raise ConfigError(f"editor.whitening_floor={editor.whitening_floor}: a share of the largest eigenvalue, below 1")
+
+
+def _without_effect(editor: EditorConfig) -> Iterator[str]:
+    learned_only = "rank n_blocks meta_lr loc_coef max_grad_norm n_epochs reg_coef".split()
+    unused = {
+        "stableedit": [*learned_only, "time_decay", "back_depth", "load_checkpoint"],
+        "ultraedit": [*learned_only, "time_decay", "back_depth", "load_checkpoint"],
+        "malmen": ["alpha", "time_decay", "back_depth"],
+        "mend": ["alpha", "time_decay", "back_depth"],
+        "rledit": ["alpha"],
+    }
+    for key in unused.get(editor.name, []):
+        if getattr(editor, key) is not None:
+            yield f"editor.{key}={getattr(editor, key)} has no effect on editor={editor.name}"
+

@@ -1,0 +1,153 @@
+"""The typed schema of every key. Hydra checks names and types against it before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+class StatisticsMode(Enum):
+    """How value gradients are normalized: full whitening (stable) or per coordinate (original)."""
+
+    stable = "stable"
+    original = "original"
+
+
+class PreheatMode(Enum):
+    """Where in the sequence the warm-up steps run."""
+
+    start = "start"
+    q1 = "q1"
+    middle = "middle"
+    q3 = "q3"
+    end = "end"
+    none = "none"
+
+
+class TokenRows(Enum):
+    """Which positions give keys and value gradients: the answer's, or every token's."""
+
+    ans = "ans"
+    all = "all"
+
+
+class FloorMode(Enum):
+    """Whether editor.whitening_floor is an eigenvalue or a share of the largest eigenvalue."""
+
+    absolute = "absolute"
+    relative = "relative"
+
+
+class Precision(Enum):
+    """Data type of the loaded weights; auto follows model.half."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class WandbMode(Enum):
+    """Weights & Biases: offline keeps its files in the run directory."""
+
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+@dataclass
+class DatasetConfig:
+    """Which records are edited and how they are cut into steps."""
+
+    name: str = MISSING
+    n_edits: int = 100
+    batch_size: int = 10
+    train_path: str = MISSING
+    valid_path: str = MISSING
+    eval_mhop: bool = True
+
+
+@dataclass
+class ModelConfig:
+    """Which model is loaded and which of its modules are edited."""
+
+    name: str = MISSING
+    name_or_path: str = MISSING
+    class_name: str = "AutoModelForCausalLM"
+    edit_modules: list[str] = MISSING
+    half: bool = False
+    precision: Precision = Precision.auto
+    embedded_cache_dir: str = "~/.cache/stableedit"
+
+
+@dataclass
+class EditorConfig:
+    """Every editor's keys; a key that the chosen editor does not use is null unless set by hand."""
+
+    name: str = MISSING
+    lr: float = 1e-6
+    batch_size: int = 128
+    token: TokenRows = TokenRows.ans
+    cache_dir: str | None = None
+    RunningMeanStd_mode: StatisticsMode = StatisticsMode.original
+    preheat_mode: PreheatMode = PreheatMode.none
+    save_checkpoint: bool = False
+    load_checkpoint: str | None = None
+    float32_masters: bool = False
+    whitening_floor: float = 1e-6
+    whitening_floor_mode: FloorMode = FloorMode.absolute
+    alpha: float | None = None
+    rank: int | None = None
+    n_blocks: int | None = None
+    meta_lr: float | None = None
+    loc_coef: float | None = None
+    max_grad_norm: float | None = None
+    n_epochs: int | None = None
+    reg_coef: float | None = None
+    time_decay: float | None = None
+    back_depth: int | None = None
+
+
+@dataclass
+class EvalConfig:
+    """How ES, GS and LS are scored."""
+
+    before: bool = True
+    tokens_per_batch: int = 2048
+
+
+@dataclass
+class WandbConfig:
+    """Experiment tracking beside results.json and metrics.jsonl."""
+
+    mode: WandbMode = WandbMode.offline
+    project: str = "lifelong-editing"
+    name: str | None = None
+
+
+@dataclass
+class Config:
+    """The whole run. See config/config.yaml for what each key does."""
+
+    dataset: DatasetConfig = MISSING
+    model: ModelConfig = MISSING
+    editor: EditorConfig = MISSING
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+    num_seq: int = 200
+    num_seq_zsre: int = 20
+    num_seq_wikibigedit: int = 20
+    model_device: str = "auto"
+    editor_device: str = "auto"
+    downstream_eval_steps: int = 0
+    model_cache: bool = False
+    model_cache_dir: str | None = None
+    seed: int = 42
+
+
+def register() -> None:
+    """Make the schema known to Hydra, as base_config."""
+    ConfigStore.instance().store(name="base_config", node=Config)

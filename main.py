@@ -1,0 +1,44 @@
+"""Lifelong sequential model editing: python main.py KEY=VALUE ...   (python main.py --help)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from config.check import ConfigError, check_override_names
+from config.schema import register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="config", config_name="config")
+def job(cfg: DictConfig) -> float:
+    """One run in Hydra's run directory."""
+    from data.base import DataError
+    from editor.lifelong import run  # torch and transformers load only when a run starts
+
+    try:
+        results = run(OmegaConf.to_object(cfg), Path(HydraConfig.get().runtime.output_dir))
+    except (ConfigError, DataError) as error:
+        if HydraConfig.get().mode is RunMode.RUN:
+            sys.exit(f"error: {error}")
+        raise
+    return results["ES"]
+
+
+def main() -> None:
+    """Check the names on the command line, then let Hydra compose and run."""
+    try:
+        check_override_names(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    job()
+
+
+if __name__ == "__main__":
+    main()

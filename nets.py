@@ -1,0 +1,118 @@
+"""Running statistics of keys and value gradients, and how rows are normalized with them.
+
+Shape suffixes: N rows, K = d_k, V = d_v, D = d_k + d_v.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+EPSILON = torch.finfo(torch.float32).eps
+
+
+class RunningStatistics:
+    """Mean, squared deviations and value scatter of rows [k, g], pooled over the sites of one shape.
+
+    Sums are kept in float64: after a million rows float32 would lose each new block's digits.
+    `scatter_VV` (the value covariance times n) is only kept where whitening will ask for it.
+    Follows DESIGN section 2.3 (Chan's pairwise merge of moments).
+    """
+
+    def __init__(self, d_k: int, d_v: int, *, covariance: bool, device: torch.device) -> None:
+        self.d_k, self.d_v = d_k, d_v
+        self.n = 0
+        self.mean_D = torch.zeros(d_k + d_v, dtype=torch.float64, device=device)
+        self.m2_D = torch.zeros_like(self.mean_D)
+        self.scatter_VV = torch.zeros(d_v, d_v, dtype=torch.float64, device=device) if covariance else None
+
+    def add(self, keys_NK: Tensor, gradients_NV: Tensor) -> None:
+        """Merge a block of rows: exact in any order up to rounding."""
+        rows = len(keys_NK)
+        if rows == 0:
+            return
+        total = self.n + rows
+        block_ND = torch.cat((keys_NK, gradients_NV), dim=1)
+        mean_D = block_ND.mean(0, dtype=torch.float64)
+        centered_ND = block_ND - mean_D.to(block_ND.dtype)
+        delta_D = mean_D - self.mean_D
+        between = self.n * rows / total
+        self.mean_D += delta_D * (rows / total)
+        self.m2_D += centered_ND.square().sum(0, dtype=torch.float64) + between * delta_D.square()
+        if self.scatter_VV is not None:
+            centered_NV, delta_V = centered_ND[:, self.d_k :], delta_D[self.d_k :]
+            self.scatter_VV += (centered_NV.T @ centered_NV).double()
+            self.scatter_VV += between * torch.outer(delta_V, delta_V)
+        self.n = total
+
+    @property
+    def std_D(self) -> Tensor:
+        """Sample standard deviation per coordinate, float64; 0 while there is a single row."""
+        return (self.m2_D / max(self.n - 1, 1)).sqrt()
+
+    @property
+    def whitens(self) -> bool:
+        """Whether there are rows enough to invert the value covariance."""
+        return self.scatter_VV is not None and self.n > self.d_v + 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors; `var` and `cov_value` are sums, not yet divided, as the published program has them."""
+        state = {"n": torch.tensor([self.n]), "mean": self.mean_D, "var": self.m2_D}
+        if self.scatter_VV is not None:
+            state["cov_value"] = self.scatter_VV
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over what state_dict gave.
+
+        Raises:
+            ValueError: the state belongs to another shape.
+        """
+        if state["mean"].shape != self.mean_D.shape:
+            raise ValueError(f"statistics of {state['mean'].numel()} coordinates cannot serve {self.mean_D.numel()}")
+        self.n = int(state["n"].item())
+        self.mean_D.copy_(state["mean"])
+        self.m2_D.copy_(state["var"])
+        if self.scatter_VV is not None:
+            self.scatter_VV.copy_(state["cov_value"])
+
+
+def inverse_root(covariance_VV: Tensor, floor: float, *, relative: bool = False) -> Tensor:
+    """Symmetric C^(-1/2) with the eigenvalues raised to at least `floor` (of the largest, if relative)."""
+    values_V, vectors_VV = torch.linalg.eigh(covariance_VV)
+    lowest = floor * values_V[-1].clamp(min=torch.finfo(values_V.dtype).tiny) if relative else floor
+    return (vectors_VV * values_V.clamp(min=lowest).rsqrt()) @ vectors_VV.T
+
+
+class Normalizer:
+    """Statistics frozen at one moment, ready to normalize rows (DESIGN section 2.4).
+
+    `root_VV` is the whitening matrix, or None for per-coordinate normalization of the value gradients.
+    """
+
+    def __init__(self, statistics: RunningStatistics, root_VV: Tensor | None = None) -> None:
+        d_k = statistics.d_k
+        mean_D, scale_D = statistics.mean_D.float(), statistics.std_D.float() + EPSILON
+        self.mean_K, self.mean_V = mean_D[:d_k], mean_D[d_k:]
+        self.scale_K, self.scale_V = scale_D[:d_k], scale_D[d_k:]
+        self.root_VV = root_VV
+
+    @classmethod
+    def whitening(cls, statistics: RunningStatistics, floor: float, *, relative: bool) -> Normalizer:
+        """Whiten value gradients with C~ = C / (n - d_v - 1).
+
+        Decomposed in float32 as the published program does: its rounding is part of its numbers
+        (float64 moves a shift's norm by up to 1.4e-4 where n is little above d_v).
+        """
+        assert statistics.scatter_VV is not None and statistics.whitens
+        covariance_VV = statistics.scatter_VV / (statistics.n - statistics.d_v - 1)
+        return cls(statistics, inverse_root(covariance_VV.float(), floor, relative=relative))
+
+    def keys(self, keys_NK: Tensor) -> Tensor:
+        """(k - mean) / (std + eps)."""
+        return (keys_NK - self.mean_K) / self.scale_K
+
+    def gradients(self, gradients_NV: Tensor) -> Tensor:
+        """(g - mean) C^(-1/2) where whitening, else (g - mean) / (std + eps)."""
+        centered_NV = gradients_NV - self.mean_V
+        return centered_NV / self.scale_V if self.root_VV is None else centered_NV @ self.root_VV

@@ -1,0 +1,106 @@
+"""What a run leaves: results.json, metrics.jsonl, and the same numbers in Weights & Biases."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from config.schema import WandbConfig, WandbMode
+
+PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "numpy", "safetensors")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON beside its place, then rename: a reader never sees half a file."""
+    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, allow_nan=False)
+            file.write("\n")
+        os.replace(scratch, path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Python, platform and the packages whose versions can move a number."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    return found | {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+def peak_memory() -> dict[str, int]:
+    """Peak resident memory of this process and, where there is a GPU, its peak allocation, in MiB."""
+    peaks = {"resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+    if torch.cuda.is_available():
+        peaks["device_mib"] = torch.cuda.max_memory_allocated() // 2**20
+    return peaks
+
+
+def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by /."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat |= flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+class Recorder:
+    """Appends to metrics.jsonl, writes results.json, mirrors both to wandb. Use as a context manager."""
+
+    def __init__(self, run_dir: Path, wandb_cfg: WandbConfig, name: str, config: dict[str, Any]) -> None:
+        self.run_dir = run_dir
+        run_dir.mkdir(parents=True, exist_ok=True)
+        self._metrics = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115  closed in __exit__
+        self._wandb = None
+        if wandb_cfg.mode is not WandbMode.disabled:
+            import wandb  # slow to import, and not every run wants it
+
+            self._wandb = wandb.init(
+                mode=wandb_cfg.mode.value,
+                project=wandb_cfg.project,
+                name=wandb_cfg.name or name,
+                dir=run_dir,
+                config=config,
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._metrics.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=1 if kind else 0, quiet=True)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl."""
+        self._metrics.write(json.dumps(record, allow_nan=False) + "\n")
+        self._metrics.flush()
+        if self._wandb is not None:
+            self._wandb.log(flatten(record))
+
+    def finish(self, results: dict[str, Any]) -> None:
+        """Write results.json and wandb's summary."""
+        write_json(self.run_dir / "results.json", results)
+        if self._wandb is not None:
+            self._wandb.summary.update(flatten({k: v for k, v in results.items() if k != "config"}))
+
+
+def results_table(before: dict[str, float] | None, after: dict[str, float]) -> str:
+    """The final numbers as a plain-text table."""
+    lines = [f"{'metric':<14}{'before':>10}{'after':>10}{'change':>10}"]
+    for name, value in after.items():
+        if before is None:
+            lines.append(f"{name:<14}{'-':>10}{value:>10.4f}{'-':>10}")
+        else:
+            lines.append(f"{name:<14}{before[name]:>10.4f}{value:>10.4f}{value - before[name]:>+10.4f}")
+    return "\n".join(lines)

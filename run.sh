@@ -1,0 +1,120 @@
+#!/bin/sh
+# Sets up .venv, then runs an experiment of config/experiment by name.
+#   sh run.sh                         the main job: the published example on CUDA, else quickstart
+#   sh run.sh NAME [key=value ...]    config/experiment/NAME.yaml with overrides
+#   sh run.sh list                    the experiments, a line each
+#   sh run.sh test [pytest options]   install the test tools and run the tests
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+venv=$root/.venv
+python=$venv/bin/python
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "run.sh: $*"; exit 1; }
+
+find_python() {
+    for name in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python; do
+        if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s\n' "$name"
+            return
+        fi
+    done
+    die "needs Python 3.11 or newer; found none (set PYTHON=/path/to/python)"
+}
+
+# A second run.sh that starts meanwhile waits; a lock whose owner died is taken over.
+lock() {
+    until mkdir "$venv.lock" 2>/dev/null; do
+        owner=$(cat "$venv.lock/pid" 2>/dev/null || echo)
+        if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then
+            rm -rf "$venv.lock"
+        else
+            sleep 1
+        fi
+    done
+    echo $$ >"$venv.lock/pid"
+    trap 'rm -rf "$venv.lock"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+}
+unlock() {
+    rm -rf "$venv.lock"
+    trap - EXIT INT TERM
+}
+
+install() {
+    say "run.sh: pip install $*"
+    (cd "$root" && "$python" -m pip install --quiet --disable-pip-version-check "$@" >&2) || die "pip install $* failed"
+}
+
+ready() {
+    for part in "$@"; do
+        [ "$(cat "$venv/.installed-$part" 2>/dev/null)" = "$sum" ] || return 1
+    done
+}
+
+# set_up PART...: make .venv and install what is missing; instant when nothing is
+set_up() {
+    sum=$(cat "$root"/requirements*.txt | cksum)
+    ready "$@" && return
+    lock
+    if [ ! -x "$python" ]; then
+        base=$(find_python)
+        "$base" -m venv "$venv" >&2 || die "'$base -m venv' failed; on Debian: apt-get install python3-venv"
+    fi
+    for part in "$@"; do
+        ready "$part" && continue
+        case $part in
+            base) install -r requirements.txt ;;
+            embedded) install --no-deps -r requirements-embedded.txt ;;
+            test) install -r requirements-test.txt ;;
+        esac
+        printf '%s' "$sum" >"$venv/.installed-$part"
+    done
+    unlock
+}
+
+list() {
+    for file in "$root"/config/experiment/*.yaml; do
+        name=$(basename "$file" .yaml)
+        printf '%-32s %s\n' "$name" "$(sed -n '/^# @package/d; s/^# *//p; /^[^#]/q' "$file" | head -n 1)"
+    done
+}
+
+default_experiment() {
+    if command -v nvidia-smi >/dev/null 2>&1 \
+        && "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+        say "run.sh: CUDA is present: running zsre_mistral-7b, the published example"
+        echo zsre_mistral-7b
+    else
+        say "run.sh: no CUDA here: running quickstart, 500 edits of the embedded model on the CPU"
+        echo quickstart
+    fi
+}
+
+case ${1:-} in
+    list) list; exit ;;
+    -h | --help | help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;;
+    test)
+        shift
+        set_up base embedded test
+        cd "$root"
+        exec "$python" -m pytest "$@"
+        ;;
+esac
+
+case ${1:-} in
+    '' | *=* | -*)
+        set_up base embedded
+        name=$(default_experiment)
+        ;;
+    *)
+        name=$1
+        shift
+        [ -f "$root/config/experiment/$name.yaml" ] || die "no experiment '$name'; there are:
+$(list)"
+        set_up base embedded
+        ;;
+esac
+exec "$python" "$root/main.py" "experiment=$name" "$@"

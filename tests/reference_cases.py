@@ -1,0 +1,76 @@
+"""Run a reference case (DESIGN section 8) and hold what it left against what was expected."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from safetensors.torch import load_file
+from torch import Tensor
+
+from config.schema import Config, register
+
+PROJECT = Path(__file__).resolve().parent.parent
+FOLDER = Path(os.environ.get("REFERENCE_DIR", PROJECT / "tests" / "reference")).resolve()
+
+# keys of the published program's resolved config that steer nothing here
+UNUSED = {"dataset.num_seq", "editor.n_test", "model_device", "editor_device", "editor.load_checkpoint"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One folder of reference/cases."""
+
+    name: str
+    expected: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def case_names() -> list[str]:
+    """Every case in the folder."""
+    return sorted(path.parent.name for path in (FOLDER / "cases").glob("*/expected.json"))
+
+
+def load_case(name: str) -> Case:
+    """Read one case."""
+    folder = FOLDER / "cases" / name
+    return Case(name, json.loads((folder / "expected.json").read_text()), load_file(folder / "tensors.safetensors"))
+
+
+def overrides(expected: dict[str, Any], work_dir: Path) -> list[str]:
+    """The case's config as command-line overrides of ours."""
+    config = expected["config"]
+    name = config["editor"]["name"]
+    words = [f"dataset={config['dataset']['name']}", "model=smollm2-135m", f"editor={name}", "wandb.mode=disabled"]
+    flat = {key: value for key, value in config.items() if not isinstance(value, dict)}
+    for group in ("dataset", "model", "editor"):
+        flat |= {f"{group}.{key}": value for key, value in config[group].items() if key != "name"}
+    for key, value in flat.items():
+        if key in UNUSED:
+            continue
+        if key.endswith("_path") or key == "model.name_or_path":
+            value = FOLDER / value
+        if key == "editor.cache_dir":
+            value = work_dir / "cache"
+        words.append(f"{key}={value}".replace("'", "").replace("None", "null"))
+    return [*words, "model_device=cpu", "editor_device=cpu", f"model.name={config['model']['name']}"]
+
+
+def compose_config(words: list[str]) -> Config:
+    """Compose the project's real config with overrides, as the command line does."""
+    register()
+    with initialize_config_dir(str(PROJECT / "config"), version_base="1.3"):
+        return OmegaConf.to_object(compose("config", overrides=words))
+
+
+def relative(actual: Tensor, expected: Tensor) -> float:
+    """Relative Frobenius distance."""
+    expected = expected.double()
+    distance = (actual.detach().double().reshape(expected.shape) - expected).norm()
+    return (distance / expected.norm().clamp(min=torch.finfo(torch.float64).tiny)).item()

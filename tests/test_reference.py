@@ -1,0 +1,79 @@
+"""Every reference case: metrics, every shift norm, final weights, statistics (DESIGN section 8)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from editor import lifelong
+from editor.base import Editor
+from tests.reference_cases import FOLDER, case_names, compose_config, load_case, overrides, relative
+
+METRICS = 1e-6
+RIDGE_EDITORS = {"stableedit", "ultraedit"}
+
+
+def tolerance(editor: str) -> float:
+    """Relative tolerance of norms and tensors."""
+    return 1e-4 if editor in RIDGE_EDITORS else 1e-3
+
+
+def run_case(name: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run a case through the public entry; returns its results, metric lines and editor."""
+    case = load_case(name)
+    made: list[Editor] = []
+    build = lifelong.build_editor
+
+    def keep(*args, **kwargs):
+        made.append(build(*args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(lifelong, "build_editor", keep)
+    cfg = compose_config(overrides(case.expected, work_dir))
+    results = lifelong.run(cfg, work_dir / "run")
+    lines = lifelong_lines(work_dir / "run" / "metrics.jsonl")
+    return case, results, lines, made[0]
+
+
+def lifelong_lines(path: Path) -> list[dict]:
+    """The step lines of metrics.jsonl."""
+    import json
+
+    return [line for line in map(json.loads, path.read_text().splitlines()) if line["event"] == "step"]
+
+
+def test_there_are_cases():
+    assert case_names(), f"no cases under {FOLDER}/cases; set REFERENCE_DIR to a folder that has some"
+
+
+@pytest.mark.parametrize("name", case_names())
+def test_reference(name, tmp_path, monkeypatch):
+    case, results, lines, editor = run_case(name, tmp_path, monkeypatch)
+    near = tolerance(case.expected["config"]["editor"]["name"])
+    for metric, value in case.expected["metrics"].items():
+        assert results[metric] == pytest.approx(value, abs=METRICS), metric
+    assert len(lines) == len(case.expected["steps"])
+    for line, step in zip(lines, case.expected["steps"], strict=True):
+        for site, norm in step["shift_norm"].items():
+            found = line["sites"][site]["shift_norm"]
+            assert found == pytest.approx(norm, rel=near), f"step {line['index']} {site}"
+    for site in editor.sites:
+        assert relative(site.weight, case.tensors[f"weight_final/{site.name}"]) < near, site.name
+    check_statistics(case, editor, near)
+    assert not (tmp_path / "cache").exists() or not any((tmp_path / "cache").iterdir())
+
+
+def check_statistics(case, editor: Editor, near: float) -> None:
+    """The final running statistics of every shape, and the shifts where the case has them."""
+    for (d_k, d_v), statistics in editor.statistics.items():
+        prefix = f"stats/({d_k}, {d_v})"
+        state = statistics.state_dict()
+        for key in state:
+            expected = case.tensors[f"{prefix}/{key}"]
+            assert relative(state[key], expected) < near, f"{prefix}/{key}"
+        assert relative(statistics.std_D, case.tensors[f"{prefix}/std"]) < near
+    for site in editor.sites:
+        if f"shift_last/{site.name}" in case.tensors:
+            shift = editor.last_shifts[site.name].matrix()
+            assert relative(shift, case.tensors[f"shift_last/{site.name}"]) < near, site.name

@@ -1,0 +1,257 @@
+"""data.stream: every format, every way a file can be wrong, and how little of it is read."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import lzma
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import stream
+from data.base import DataError
+from data.parse import MAX_LINE, array_values
+from data.stream import iter_rows, scan
+
+ROWS = [
+    {"src": "Wim Ilmarin was born in", "n": 1.5, "more": {"list": [1, None, True]}},
+    {"src": "Zoë → ☃"},
+    {},
+]
+NAMES = ["a.json", "a.jsonl", "a.json.xz", "a.jsonl.xz", "a.json.gz", "a.jsonl.gz", "A.JSON"]
+
+
+def encode(name: str, rows: list[object]) -> bytes:
+    name = name.lower()
+    lines = ".jsonl" in name
+    data = (
+        "".join(json.dumps(row) + "\n" for row in rows) if lines else json.dumps(rows, ensure_ascii=False)
+    ).encode()
+    return (
+        lzma.compress(data) if name.endswith(".xz") else gzip.compress(data) if name.endswith(".gz") else data
+    )
+
+
+def problem(path: Path) -> str:
+    """The message of the error that reading `path` to its end raises."""
+    with pytest.raises(DataError) as caught:
+        list(iter_rows(path))
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, bytes], Path]:
+    def _write(name: str, content: bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content)
+        return path
+
+    return _write
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_come_in_order(write, name: str) -> None:
+    assert list(iter_rows(write(name, encode(name, ROWS)))) == ROWS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_string_path_will_do_and_may_be_read_twice(write, name: str) -> None:
+    path = str(write(name, encode(name, ROWS)))
+    assert [list(iter_rows(path)) for _ in range(2)] == [ROWS, ROWS]
+
+
+def test_empty_array_has_no_rows(write) -> None:
+    assert list(iter_rows(write("a.json", b" [ ] \n"))) == []
+
+
+def test_blank_lines_and_crlf_are_passed_over(write) -> None:
+    assert list(iter_rows(write("a.jsonl", b'\r\n{"a": 1}\r\n\n{"a": 2}'))) == [{"a": 1}, {"a": 2}]
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    # Half a surrogate pair is no text; data.base refuses it.
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(st.text("abcé", max_size=4), VALUES, max_size=4), max_size=6))
+def test_array_is_what_json_says(rows: list[dict[str, object]]) -> None:
+    for text in (json.dumps(rows), json.dumps(rows, indent=1, ensure_ascii=False)):
+        assert list(array_values(io.BytesIO(text.encode()))) == json.loads(text)
+
+
+def test_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no such file; check the path" in problem(tmp_path / "a.json")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"^a.json: no such file in {tmp_path}; get it with: make it"):
+        list(iter_rows("a.json", how_to_get="make it"))
+
+
+def test_directory(tmp_path: Path) -> None:
+    (tmp_path / "zsre").mkdir()
+    assert "is a directory; name the record file inside it" in problem(tmp_path / "zsre")
+
+
+def test_unreadable_file(tmp_path: Path) -> None:
+    (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
+    assert "cannot be opened" in problem(tmp_path / "loop.json")
+
+
+def test_unknown_format(write) -> None:
+    for name in ("a.csv", "a.xz", "a.json.zip", "noname"):
+        assert "must end in .json or .jsonl, alone or compressed as .xz or .gz" in problem(write(name, b"x"))
+
+
+WHOLE_FILE = [
+    ("a.json", b"", "is empty (0 bytes)"),
+    ("a.jsonl.xz", b"", "is empty (0 bytes)"),
+    ("a.json", b" \n ", "is empty but for white space"),
+    ("a.json.gz", gzip.compress(b""), "is empty but for white space"),
+    ("a.json", b'{"src": 1}', "is JSON but no array (starts with '{\"src\": 1}'); it must be one array"),
+    ("a.json", b"12", "is no JSON array (starts with '12')"),
+    ("a.json", b"<html>", "is no JSON array (starts with '<html>'); it must be one array: [{...}, ...]"),
+    ("a.json", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+    ("a.jsonl", b'[{"a": 1}]', "starts with '['; a .jsonl file has one object a line"),
+    ("a.json.xz", b'[{"a": 1}]', "is no .xz file"),
+    ("a.jsonl.gz", b'{"a": 1}', "is no .gz file"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "says"), WHOLE_FILE)
+def test_file_of_another_kind(write, name: str, content: bytes, says: str) -> None:
+    assert says in problem(write(name, content))
+
+
+ROW_ONE = [
+    ("a.json", b'[{"a":1}, oops]', "is not JSON near '[{\"a\":1}, oops]'"),
+    ("a.json", b'[{"a":1},]', "the file must be one array of objects"),
+    ("a.json", b'[{"a":1},{"a":NaN}]', "NaN is no JSON number"),
+    ("a.json", b'[{"a":1},{"a":-Infinity}]', "Infinity is no JSON number"),
+    ("a.json", b'[{"a":1},{"a":"\xff\xfe"}]', "holds bytes that are not UTF-8; the file must be UTF-8 text"),
+    ("a.json", b'[{"a":1},7]', "is 7; it must be an object of named fields"),
+    ("a.json", b'[{"a":1},null]', "is null; it must be an object"),
+    ("a.json", b'[{"a":1},[{"a":1}]]', "is [{'a': 1}]; it must be an object"),
+    ("a.json", b'[{"a":1},{"b":1,"a":2,"b":"three"}]', "field 'b' is there twice (the last is 'three')"),
+    ("a.json", b'[{"a":1}] [', "is not JSON near"),
+    ("a.jsonl", b'{"a":1}\noops\n', "is not JSON: 'oops\\n'"),
+    ("a.jsonl", b'{"a":1}\n{"a":NaN}\n', "holds NaN, which is no JSON number"),
+    ("a.jsonl", b'{"a":1}\n{"a":"\xff"}\n', "holds bytes that are not UTF-8"),
+    ("a.jsonl", b'{"a":1}\n"text"\n', "is 'text'; it must be an object"),
+    ("a.jsonl", b'{"a":1}\n{"b":1,"b":2}\n', "field 'b' is there twice (the last is 2); a row must name"),
+    ("a.jsonl", b'{"a":1}\n{"b":' + b"[" * 200_000 + b"\n", "it must be one object on its line"),
+    ("a.jsonl", b'{"a":1}\n{"b": 2', "ends inside this row; the file is cut short, fetch it again"),
+    ("a.jsonl", b'{"a":1}\n{"b":"\xc3', "ends inside this row; the file is cut short, fetch it again"),
+    ("a.jsonl", b'{"a":1}\n' + b" " * (MAX_LINE + 1), "is longer than 16 MiB; it must be one object a line"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "says"), ROW_ONE)
+def test_bad_row_is_named(write, name: str, content: bytes, says: str) -> None:
+    message = problem(write(name, content))
+    assert "row 1 (counted from 0)" in message
+    assert says in message
+    assert len(message) < 400
+
+
+def test_an_array_cut_anywhere_is_said_to_be_cut(write) -> None:
+    whole = json.dumps([{"a": True, "é": [1.5, "☃"]}, {"b": "x\u2028y"}], ensure_ascii=False).encode()
+    for end in range(1, len(whole)):
+        assert "ends before its array is closed; the file is cut short, fetch it again" in problem(
+            write("a.json", whole[:end])
+        )
+
+
+def test_row_number_of_a_cut_array_and_rows_before_it(write) -> None:
+    path = write("a.json", json.dumps([{"a": i} for i in range(50_000)]).encode()[:-3])
+    rows = iter_rows(path)
+    assert [next(rows)["a"] for _ in range(49_999)] == list(range(49_999))
+    with pytest.raises(DataError, match=r"row 49999 \(counted from 0\): ends before"):
+        next(rows)
+
+
+def noise(count: int) -> list[object]:
+    """Rows that do not compress away."""
+    draw = random.Random(0)
+    return [{"a": str(draw.random())} for _ in range(count)]
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.endswith(("xz", "gz"))])
+def test_cut_compressed_file(write, name: str) -> None:
+    content = encode(name, noise(2000))
+    for end in (10, len(content) // 2, len(content) - 4):
+        assert "the file is cut short, fetch it again" in problem(write(name, content[:end]))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.endswith(("xz", "gz"))])
+def test_damaged_compressed_file(write, name: str) -> None:
+    content = bytearray(encode(name, noise(20_000)))
+    middle = len(content) // 2
+    content[middle : middle + 64] = bytes(64)
+    assert "counted from 0" in problem(write(name, bytes(content)))
+
+
+def test_scan_goes_on_after_a_bad_row(write) -> None:
+    content = {"a.json": b'[{"a":1},3,{"a":2}]', "a.jsonl": b'{"a":1}\n{oops}\n{"a":2}\n'}
+    for name, text in content.items():
+        first, bad, last = scan(write(name, text))
+        assert (first, last) == ({"a": 1}, {"a": 2})
+        assert isinstance(bad, DataError)
+
+
+class Counting:
+    """Opens files as `open` does and counts the bytes that are read from them."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self.closed = False
+
+    def __call__(self, path: Path, mode: str) -> io.BufferedReader:
+        counter = self
+
+        class Raw(io.FileIO):
+            def readinto(self, buffer: memoryview) -> int:
+                got = super().readinto(buffer)
+                counter.bytes += got
+                return got
+
+            def close(self) -> None:
+                counter.closed = True
+                super().close()
+
+        return io.BufferedReader(Raw(path, mode))
+
+
+@pytest.mark.parametrize("name", ["big.json", "big.jsonl"])
+def test_reading_a_hundred_rows_of_a_big_file_reads_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = tmp_path / name
+    row = json.dumps({"src": "q" * 280, "ans": "a" * 20})
+    left, between, right = ("[", ",\n", "]") if name.endswith(".json") else ("", "\n", "\n")
+    block = between.join([row] * 1000)
+    with path.open("w") as out:
+        out.write(left + between.join([block] * 190) + right)
+    assert path.stat().st_size > 60_000_000
+    opener = Counting()
+    monkeypatch.setattr(stream, "open", opener, raising=False)
+    rows = iter_rows(path)
+    assert sum(1 for _, _ in zip(range(100), rows, strict=False)) == 100
+    rows.close()
+    assert opener.bytes < 300_000
+    assert opener.closed
