@@ -119,6 +119,26 @@ class EvalConfig:
     tokens_per_batch: int = 2048
 
 
+class DownstreamBackend(Enum):
+    """Which scorer runs the downstream tasks."""
+
+    builtin = "builtin"
+    lm_eval = "lm_eval"
+
+
+@dataclass
+class DownstreamConfig:
+    """Evaluation of abilities beside the edits (DESIGN section 6)."""
+
+    tasks: list[str] = field(default_factory=lambda: ["sst", "mrpc", "cola", "rte", "mmlu", "nli"])
+    number_of_tests: int = 100
+    few_shots: int = 0
+    batch_size: int = 16
+    data_dir: str | None = None
+    perplexity_text: str | None = None
+    backend: DownstreamBackend = DownstreamBackend.builtin
+
+
 @dataclass
 class WandbConfig:
     """Experiment tracking beside results.json and metrics.jsonl."""
@@ -136,6 +156,7 @@ class Config:
     model: ModelConfig = MISSING
     editor: EditorConfig = MISSING
     eval: EvalConfig = field(default_factory=EvalConfig)
+    downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     num_seq: int = 200
     num_seq_zsre: int = 20

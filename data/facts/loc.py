@@ -8,7 +8,9 @@ from data.facts.tables import World
 Probe = tuple[str, str]
 """(prompt, true answer)."""
 
-NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
+NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
+)
 DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
 
@@ -31,7 +33,7 @@ PLURALS = """child children|mouse mice|foot feet|tooth teeth|man men|woman women
 |house houses|story stories|wife wives"""
 
 YOUNG = """dog puppy|cat kitten|cow calf|horse foal|sheep lamb|pig piglet|hen chick|duck duckling|goat kid
-|lion cub|deer fawn|bear cub|frog tadpole|kangaroo joey|swan cygnet|seal pup|fox cub|turkey poult|rabbit kit"""
+|lion cub|deer fawn|bear cub|frog tadpole|kangaroo joey|swan cygnet|seal pup|turkey poult"""
 
 COLOURS = """grass green|snow white|coal black|blood red|the clear daytime sky blue|a ripe lemon yellow
 |a ripe banana yellow|a ripe tomato red|milk white|a carrot orange|a polar bear white|a raven black
@@ -86,8 +88,14 @@ def _geography(source: World) -> dict[str, list[Probe]]:
     homes = [(source.countries[iso].in_text, language) for iso, language in world.LANGUAGES.items()]
     return {
         "capital": [(f"The capital of {c.in_text} is", c.capital) for c in countries if c.capital],
-        "country": [(f"{c.capital} is the capital city of the country called", c.name) for c in countries if c.capital],
-        "continent": [(f"As for its continent, {c.in_text} is located in", c.continent) for c in countries if c.continent],
+        "country": [
+            (f"{c.capital} is the capital city of the country called", c.name) for c in countries if c.capital
+        ],
+        "continent": [
+            (f"As for its continent, {c.in_text} is located in", c.continent)
+            for c in countries
+            if c.continent
+        ],
         "currency": [(f"The currency of {c.in_text} is the", c.currency) for c in countries if c.currency],
         "language": [(f"The main language of {name} is", language) for name, language in homes],
         "element": [(f"The chemical symbol of {e} is", s) for e, s in elements.UNTOUCHED.items()],
@@ -118,4 +126,7 @@ def _counting() -> dict[str, list[Probe]]:
 def _runs(names: list[str], wrap: bool) -> list[Probe]:
     """Three neighbours in a row; the fourth is the answer."""
     line = names + names[:3] if wrap else names
-    return [(f"{a.capitalize()}, {b}, {c},", d) for a, b, c, d in zip(line, line[1:], line[2:], line[3:], strict=False)]
+    return [
+        (f"{a.capitalize()}, {b}, {c},", d)
+        for a, b, c, d in zip(line, line[1:], line[2:], line[3:], strict=False)
+    ]

@@ -20,9 +20,17 @@ EDITED_COUNTRIES: tuple[str, ...] = tuple(
 NAME_FIXES: dict[str, str] = {"NL": "Netherlands"}
 CAPITAL_FIXES: dict[str, str] = {"KZ": "Astana", "VU": "Port Vila", "PW": "Ngerulmud"}
 TAKES_ARTICLE: frozenset[str] = frozenset(
-    {"Bahamas", "Dominican Republic", "Gambia", "Netherlands", "Philippines", "United Kingdom", "United States"}
+    {
+        "Bahamas",
+        "Dominican Republic",
+        "Gambia",
+        "Netherlands",
+        "Philippines",
+        "United Kingdom",
+        "United States",
+    }
 )
-MANY_CAPITALS: frozenset[str] = frozenset("BJ BO CI IL LK MM MY NL NR ST SZ TZ ZA".split())
+MANY_CAPITALS: frozenset[str] = frozenset("BJ BO CI GQ IL LK MM MY NL NR ST SZ TZ ZA".split())
 """Countries whose capital is disputed, split or newly moved: left out of capital facts."""
 TWO_CONTINENTS: frozenset[str] = frozenset("AM AZ CY EG ID KZ PA PG RU TL TR TT US YE ES PT FR CL NL".split())
 """On two continents, or with far islands: left out of continent facts."""
