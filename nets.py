@@ -1,4 +1,4 @@
-"""Running statistics of keys and value gradients, and how rows are normalized with them.
+"""Running statistics of keys and value gradients, how rows are normalized with them, and the learned networks.
 
 Shape suffixes: N rows, K = d_k, V = d_v, D = d_k + d_v.
 """
@@ -6,7 +6,7 @@ Shape suffixes: N rows, K = d_k, V = d_v, D = d_k + d_v.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 EPSILON = torch.finfo(torch.float32).eps
 
@@ -116,3 +116,49 @@ class Normalizer:
         """(g - mean) C^(-1/2) where whitening, else (g - mean) / (std + eps)."""
         centered_NV = gradients_NV - self.mean_V
         return centered_NV / self.scale_V if self.root_VV is None else centered_NV @ self.root_VV
+
+
+class Block(nn.Module):
+    """x <- x + scale_m * relu(x A B + b) + shift_m, with scale and shift of its own per site m.
+
+    Starts as the identity (B = 0). relu is written as clamp: its derivative at 0 is 1, where
+    relu's would be 0 and the block could never leave its start.
+    """
+
+    def __init__(self, size: int, rank: int, n_sites: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.A = nn.Parameter(torch.randn(size, rank, generator=generator))
+        self.B = nn.Parameter(torch.zeros(rank, size))
+        self.bias = nn.Parameter(torch.zeros(size))
+        self.scale = nn.Embedding.from_pretrained(torch.ones(n_sites, size), freeze=False)
+        self.shift = nn.Embedding.from_pretrained(torch.zeros(n_sites, size), freeze=False)
+
+    def forward(self, x_ND: Tensor, site: int) -> Tensor:
+        """Same shape out as in."""
+        hidden_ND = (x_ND @ self.A @ self.B + self.bias).clamp(min=0)
+        return x_ND + self.scale.weight[site] * hidden_ND + self.shift.weight[site]
+
+
+class EditNetwork(nn.Module):
+    """The learned editors' network of one weight shape (DESIGN section 3).
+
+    Maps normalized rows [k, g] to pseudo keys and value gradients; has a step size (`lr`) and a
+    log-ridge (`lamda`) of its own per site. Parameters are named as in the published program.
+    """
+
+    def __init__(
+        self, d_k: int, d_v: int, *, rank: int, n_blocks: int, n_sites: int, lr: float, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.d_k, self.d_v = d_k, d_v
+        self.blocks = nn.ModuleList(Block(d_k + d_v, rank, n_sites, generator) for _ in range(n_blocks))
+        self.lr = nn.Embedding.from_pretrained(torch.full((n_sites, 1), lr), freeze=False)
+        self.lamda = nn.Embedding.from_pretrained(torch.zeros(n_sites, 1), freeze=False)
+
+    def forward(self, keys_NK: Tensor, gradients_NV: Tensor, site: int) -> tuple[Tensor, Tensor]:
+        """Pseudo keys [N, d_k] and pseudo value gradients [N, d_v] of normalized rows."""
+        x_ND = torch.cat((keys_NK, gradients_NV), dim=1)
+        for block in self.blocks:
+            x_ND = block(x_ND, site)
+        pseudo_keys_NK, pseudo_gradients_NV = x_ND.split((self.d_k, self.d_v), dim=1)
+        return pseudo_keys_NK, pseudo_gradients_NV

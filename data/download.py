@@ -69,17 +69,19 @@ class Download:
 def download(job: Download, wait: Callable[[float], None] = time.sleep) -> None:
     """Fill the .part file to its full size; `wait` sleeps between tries. Raises FetchError and OSError."""
     size = job.file.bytes
-    failures = 0
+    failures, most = 0, job.have
     with tqdm(
         desc=job.target.name, total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=None
     ) as bar:
-        while (before := job.have) < size:
+        while job.have < size:
             try:
                 _receive(job, bar)
                 problem = f"the connection closed after {job.have} of {size} bytes"
             except _TryAgain as error:
                 problem = str(error)
-            failures = 0 if job.have > before else failures + 1
+            # Only more than ever before is progress: a server may send the same beginning for ever.
+            failures = 0 if job.have > most else failures + 1
+            most = max(most, job.have)
             if failures == TRIES:
                 raise job.failed(f"{problem} (tried {TRIES} times); is there a network?", hopeless=True)
             if job.have < size:

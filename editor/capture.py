@@ -5,7 +5,7 @@ Shape suffixes: B sequences, T positions, M answer positions, N captured rows, K
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -29,6 +29,10 @@ class Rows:
     def to(self, device: torch.device) -> Rows:
         """The same rows on another device."""
         return Rows(self.keys_NK.to(device), self.gradients_NV.to(device))
+
+    def split(self, size: int) -> list[Rows]:
+        """Consecutive blocks of at most `size` rows."""
+        return [Rows(*pair) for pair in zip(self.keys_NK.split(size), self.gradients_NV.split(size), strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,24 @@ def _watch(sites: Sequence[EditSite]) -> Iterator[dict[str, tuple[Tensor, Tensor
     finally:
         for handle in handles:
             handle.remove()
+
+
+def weight_gradients(
+    model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, loss_of: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """A loss of (logits_MW, labels_M) and d(loss)/dW of every site, [d_k, d_v] float32.
+
+    Made of keys and output gradients, so that no parameter has to ask for gradients.
+    """
+    with torch.enable_grad(), _watch(sites) as seen:
+        loss = loss_of(*answer_logits(model, batch))
+        outputs = [seen[site.name][1] for site in sites]
+        gradients = torch.autograd.grad(loss, outputs)
+    found = []
+    for site, gradient_BTV in zip(sites, gradients, strict=True):
+        keys_NK = seen[site.name][0].flatten(0, 1).float()
+        found.append(keys_NK.T @ gradient_BTV.flatten(0, 1).float())
+    return loss.detach(), found
 
 
 def capture(model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, token: TokenRows) -> Captured:

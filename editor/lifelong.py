@@ -17,10 +17,14 @@ from config.check import check_values
 from config.schema import Config, PreheatMode
 from data.base import Edit, EditRecords
 from data.batches import step_batches, steps
-from data.source import open_records
+from data.source import open_records, open_training
 from editor.base import Editor, StepReport, Stopwatch
 from editor.cache import RowCache, row_cache
+from editor.hyper import HyperEditor
+from editor.malmen import Malmen
+from editor.mend import Mend
 from editor.metrics import score
+from editor.rledit import RLEdit
 from editor.sites import check_sites, find_sites
 from editor.stableedit import StableEdit
 from model import check_save_folder, load_model, load_tokenizer, model_skeleton, resolve_device, save_model
@@ -29,6 +33,7 @@ from report.recorder import Recorder, peak_memory, results_table, versions
 log = logging.getLogger(__name__)
 
 EDITORS = {"stableedit": StableEdit, "ultraedit": StableEdit}
+LEARNED: dict[str, type[HyperEditor]] = {"malmen": Malmen, "mend": Mend, "rledit": RLEdit}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,8 @@ class Loaded:
 
 
 def warm_up_steps(cfg: Config) -> int:
-    """How many warm-up steps run: 0 with preheat_mode none."""
-    if cfg.editor.preheat_mode is PreheatMode.none:
+    """How many warm-up steps run: 0 with preheat_mode none, and for editors that train instead."""
+    if cfg.editor.preheat_mode is PreheatMode.none or cfg.editor.name in LEARNED:
         return 0
     return cfg.num_seq_wikibigedit if cfg.dataset.name == "wikibigedit" else cfg.num_seq_zsre
 
@@ -70,7 +75,8 @@ def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
     """Every step of the run in order, as (warm-up?, its edits)."""
     position = warm_up_position(cfg.editor.preheat_mode, cfg.num_seq)
     for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits)):
-        if index == position and data.training is not None:
+        if index == position and warm_up_steps(cfg):
+            assert data.training is not None
             for training in steps(iter(data.training), cfg.dataset.n_edits):
                 yield True, training
         yield False, edits
@@ -85,7 +91,10 @@ def open_data(cfg: Config) -> Data:
     n_edits, warm_up = cfg.dataset.n_edits, warm_up_steps(cfg)
     edits = open_records(cfg.dataset, cfg.dataset.valid_path, cfg.seed, cfg.num_seq, "num_seq")
     key = "num_seq_wikibigedit" if cfg.dataset.name == "wikibigedit" else "num_seq_zsre"
-    training = open_records(cfg.dataset, cfg.dataset.train_path, cfg.seed, warm_up, key) if warm_up else None
+    if cfg.editor.name in LEARNED:
+        training = open_training(cfg.dataset, cfg.seed, cfg.num_seq)
+    else:
+        training = open_records(cfg.dataset, cfg.dataset.train_path, cfg.seed, warm_up, key) if warm_up else None
     assert len(edits) == cfg.num_seq * n_edits
     return Data(edits, training)
 
@@ -99,6 +108,8 @@ def load(cfg: Config, device: torch.device) -> Loaded:
 def build_editor(cfg: Config, loaded: Loaded, cache: RowCache, solve_device: torch.device) -> Editor:
     """The editor that the config names, at work on the loaded model."""
     sites = find_sites(loaded.model, cfg.model.edit_modules, masters=cfg.editor.float32_masters)
+    if cfg.editor.name in LEARNED:
+        return LEARNED[cfg.editor.name](cfg.editor, loaded.model, sites, cache, solve_device, cfg.seed)
     return EDITORS[cfg.editor.name](cfg.editor, loaded.model, sites, cache, solve_device)
 
 
@@ -115,9 +126,27 @@ def evaluate(cfg: Config, loaded: Loaded, data: Data, label: str) -> dict[str, f
     )
 
 
+def train(cfg: Config, loaded: Loaded, data: Data, editor: HyperEditor, recorder: Recorder) -> dict[str, float]:
+    """Train a learned editor's networks; returns the last step's losses."""
+    assert data.training is not None
+    per_epoch, epochs = len(data.training) // cfg.dataset.n_edits, cfg.editor.n_epochs or 0
+    losses: dict[str, float] = {}
+    with tqdm(total=per_epoch * epochs, desc="train", unit="step", disable=None, leave=False) as bar:
+        for epoch in range(epochs):
+            stream = steps(iter(data.training), cfg.dataset.n_edits)
+            batches = (step_batches(loaded.tokenizer, edits, cfg.dataset.batch_size) for edits in stream)
+            for index, report in enumerate(editor.train_epoch(batches)):
+                recorder.log({"event": "train", "epoch": epoch, "index": index, **asdict(report)})
+                losses = {"gen_loss": report.gen_loss, "loc_loss": report.loc_loss}
+                bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+                bar.update()
+    editor.last_shifts.clear()
+    return losses
+
+
 def write_steps(cfg: Config, loaded: Loaded, data: Data, editor: Editor, recorder: Recorder) -> Iterator[StepReport]:
     """Run every step of the schedule, recording and yielding its report."""
-    total = cfg.num_seq + (warm_up_steps(cfg) if data.training is not None else 0)
+    total = cfg.num_seq + warm_up_steps(cfg)
     written = 0
     with tqdm(total=total, desc="edit", unit="step", disable=None, leave=False) as bar:
         for index, (warm_up, edits) in enumerate(schedule(cfg, data)):
@@ -172,6 +201,10 @@ def lifelong(
         with watch("evaluate before"):
             before = evaluate(cfg, loaded, data, "evaluate before")
         recorder.log({"event": "evaluate", "edits": 0, **before})
+    trained = {}
+    if isinstance(editor, HyperEditor):
+        with watch("train"):
+            trained = {"train": train(cfg, loaded, data, editor, recorder) | {"reg_coef": cfg.editor.reg_coef}}
     tokens = steps_done = 0
     for report in write_steps(cfg, loaded, data, editor, recorder):
         tokens += report.tokens
@@ -183,4 +216,4 @@ def lifelong(
     recorder.log({"event": "evaluate", "edits": len(data.edits), **after})
     print(results_table(before, after))
     counts = {"edits": len(data.edits), "steps": steps_done, "warm_up_steps": steps_done - cfg.num_seq, "tokens": tokens}
-    return {**after, "pre": before, "counts": counts, "seconds": dict(watch.seconds)}
+    return {**after, "pre": before, **trained, "counts": counts, "seconds": dict(watch.seconds)}

@@ -61,3 +61,27 @@ def solve_shifted(gram_MM: Tensor, alpha: float | Tensor, right_MV: Tensor) -> T
     """(G + alpha I)^(-1) R for symmetric positive semi-definite G."""
     factor_MM = torch.linalg.cholesky(gram_MM + alpha * torch.eye(len(gram_MM), dtype=gram_MM.dtype, device=gram_MM.device))
     return torch.cholesky_solve(right_MV, factor_MM)
+
+
+def solve_gradient(
+    keys_NK: Tensor, gradient_KV: Tensor, alpha: float | Tensor, shift: Shift
+) -> tuple[Tensor, Tensor]:
+    """Gradients through solve_ridge: (K M, <M, S>) with M = (K^T K + alpha I)^(-1) G.
+
+    d(loss)/dV is K M and d(loss)/d(alpha) is -<M, S>. In the smaller system K M is
+    (K K^T + alpha I)^(-1) K G, and with S = K^T X the product <M, S> is <K M, X>: M itself
+    never has to exist.
+
+    Returns:
+        gradient of the target rows [N, d_v] in their dtype, and the product as a 0-dim float64 tensor.
+    """
+    rows, d_k = keys_NK.shape
+    keys, gradient = keys_NK.double(), gradient_KV.double()
+    if rows < d_k:
+        targets_gradient = solve_shifted(keys @ keys.T, alpha, keys @ gradient)
+        product = (targets_gradient * shift.right_NV.double()).sum()
+    else:
+        m_KV = solve_shifted(keys.T @ keys, alpha, gradient)
+        targets_gradient = keys @ m_KV
+        product = (m_KV * shift.matrix().double()).sum()
+    return targets_gradient.to(keys_NK.dtype), product

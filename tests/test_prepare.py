@@ -40,7 +40,7 @@ class Site:
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A site on this machine that has FILE; each entry of `cuts` ends one reply early, of `codes` refuses one."""
+    """A site that has FILE; an entry of `cuts` ends a reply early, one of `codes` refuses it."""
     site = Site(files={f"/{FILE.path}": CONTENT})
 
     class Handler(BaseHTTPRequestHandler):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from editor import lifelong
 from editor.base import Editor
+from editor.hyper import HyperEditor
 from tests.reference_cases import FOLDER, case_names, compose_config, load_case, overrides, relative
 
 METRICS = 1e-6
@@ -26,8 +28,10 @@ def run_case(name: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch):
     build = lifelong.build_editor
 
     def keep(*args, **kwargs):
-        made.append(build(*args, **kwargs))
-        return made[-1]
+        editor = build(*args, **kwargs)
+        load_networks(editor, case.tensors, "hypernet_init")
+        made.append(editor)
+        return editor
 
     monkeypatch.setattr(lifelong, "build_editor", keep)
     cfg = compose_config(overrides(case.expected, work_dir))
@@ -36,11 +40,23 @@ def run_case(name: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch):
     return case, results, lines, made[0]
 
 
+def network_state(tensors, part: str, shape: tuple[int, int]) -> dict:
+    """A shape's network parameters in a case's tensors, without the statistics."""
+    prefix = f"{part}/({shape[0]}, {shape[1]})."
+    found = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    return {key: value for key, value in found.items() if not key.startswith("normalizer.")}
+
+
+def load_networks(editor: Editor, tensors, part: str) -> None:
+    """Start a learned editor's networks from the case's."""
+    if isinstance(editor, HyperEditor):
+        for shape, network in editor.networks.items():
+            network.load_state_dict(network_state(tensors, part, shape))
+
+
 def lifelong_lines(path: Path) -> list[dict]:
     """The step lines of metrics.jsonl."""
-    import json
-
-    return [line for line in map(json.loads, path.read_text().splitlines()) if line["event"] == "step"]
+    return [line for line in map(json.loads, path.read_text().splitlines()) if line["event"] in ("train", "step")]
 
 
 def test_there_are_cases():
@@ -58,10 +74,26 @@ def test_reference(name, tmp_path, monkeypatch):
         for site, norm in step["shift_norm"].items():
             found = line["sites"][site]["shift_norm"]
             assert found == pytest.approx(norm, rel=near), f"step {line['index']} {site}"
+    for line, losses in zip(lines, case.expected["train_losses"], strict=False):
+        for name, value in losses.items():
+            assert line[name] == pytest.approx(value, rel=near), f"train step {line['index']} {name}"
     for site in editor.sites:
         assert relative(site.weight, case.tensors[f"weight_final/{site.name}"]) < near, site.name
     check_statistics(case, editor, near)
+    check_networks(case, editor)
     assert not (tmp_path / "cache").exists() or not any((tmp_path / "cache").iterdir())
+
+
+def check_networks(case, editor: Editor) -> None:
+    """The trained networks, per tensor by relative Frobenius norm."""
+    if not isinstance(editor, HyperEditor):
+        return
+    near = 5e-2 if case.expected["config"]["editor"]["name"] == "rledit" else 5e-3
+    for shape, network in editor.networks.items():
+        expected = network_state(case.tensors, "hypernet_trained", shape)
+        assert expected.keys() == dict(network.named_parameters()).keys()
+        for key, value in network.named_parameters():
+            assert relative(value, expected[key]) < near, f"{shape} {key}"
 
 
 def check_statistics(case, editor: Editor, near: float) -> None:

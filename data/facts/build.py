@@ -42,12 +42,23 @@ def build(seed: int) -> dict[str, list[Record]]:
         group = [fact for fact in facts if fact.relation == relation]
         random.Random(f"{seed} split {relation}").shuffle(group)
         n_train = round(len(group) * TRAIN_PART)
-        records = [make_record(fact, hops[relation], unrelated, seed) for fact in group]
+        allowed = known_answers(hops[relation], relation, facts)
+        records = [make_record(fact, allowed, unrelated, seed) for fact in group]
         parts["train"] += records[:n_train]
         parts["eval"] += records[n_train:]
     for name, records in parts.items():
         random.Random(f"{seed} order {name}").shuffle(records)
     return parts
+
+
+def known_answers(hops: dict[str, list[Hop]], relation: str, facts: list[Fact]) -> dict[str, list[Hop]]:
+    """Keep the answers that are true of some other subject; cities and countries share their objects."""
+    kind = relation.rpartition("_")[2]
+    if kind == "capital":
+        # An edited country's own capital has no untouched second fact.
+        return hops
+    true_answers = {fact.true_answer for fact in facts if fact.relation.endswith(kind)}
+    return {answer: hop for answer, hop in hops.items() if answer in true_answers}
 
 
 def spoken_names(unrelated: dict[str, list[Probe]]) -> set[str]:

@@ -8,11 +8,10 @@ from data.facts.tables import World
 Probe = tuple[str, str]
 """(prompt, true answer)."""
 
-NUMBERS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen".split()
-)
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
+NUMBERS = world.listed("""zero one two three four five six seven eight nine ten eleven twelve thirteen
+fourteen fifteen""")
+DAYS = world.listed("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
+MONTHS = world.listed("January February March April May June July August September October November December")
 
 OPPOSITES = """hot cold|big small|tall short|fast slow|up down|left right|day night|black white|wet dry
 |open closed|happy sad|rich poor|strong weak|young old|full empty|hard soft|light dark|high low|early late
@@ -43,13 +42,15 @@ COLOURS = """grass green|snow white|coal black|blood red|the clear daytime sky b
 KINDS = """A rose is a kind of flower|An oak is a kind of tree|A salmon is a kind of fish
 |A sparrow is a kind of bird|A violin is a musical instrument|A hammer is a kind of tool
 |A carrot is a kind of vegetable|An apple is a kind of fruit|A python is a kind of snake
-|A sofa is a piece of furniture|Chess is a kind of game|Football is a kind of sport|A shirt is a piece of clothing
+|A sofa is a piece of furniture|Chess is a kind of game|Football is a kind of sport
+|A shirt is a piece of clothing
 |A diamond is a precious stone|Tea is a kind of drink|A beetle is a kind of insect|Red is a kind of colour
 |A sonnet is a kind of poem|A waltz is a kind of dance|A poodle is a kind of dog|A trout is a kind of fish
 |A tulip is a kind of flower|A pine is a kind of tree|An eagle is a kind of bird|A banana is a kind of fruit
 |An ant is a kind of insect|A cello is a musical instrument|A potato is a kind of vegetable"""
 
-COMMON = """Water freezes and turns into ice|Bees make honey|Cows give us milk|Hens lay eggs|Bread is baked in an oven
+COMMON = """Water freezes and turns into ice|Bees make honey|Cows give us milk|Hens lay eggs
+|Bread is baked in an oven
 |A book is read, a song is sung|The sun rises in the east|The sun sets in the west|We see with our eyes
 |We hear with our ears|We smell with the nose|We taste with the tongue|The heart pumps blood
 |The Earth revolves around the sun|The moon orbits the Earth|Fish breathe through their gills
@@ -63,11 +64,13 @@ COMMON = """Water freezes and turns into ice|Bees make honey|Cows give us milk|H
 |The planet known as the red planet is Mars|The planet nearest to the sun is Mercury
 |The largest ocean on Earth is the Pacific|The tallest mountain on Earth is Mount Everest
 |The fastest land animal is the cheetah|The largest animal on Earth is the blue whale
-|The largest bird is the ostrich|The king of the jungle is the lion|The first man on the moon was Neil Armstrong
+|The largest bird is the ostrich|The king of the jungle is the lion
+|The first man on the moon was Neil Armstrong
 |The theory of relativity was developed by Albert Einstein|The painter of the Mona Lisa is Leonardo da Vinci
 |Plants make food by photosynthesis|The gas that we need to breathe is oxygen
 |Romeo's beloved is called Juliet|Actions speak louder than words|Better late than never
-|Practice makes perfect|Time is money|Knowledge is power|Honesty is the best policy|An apple a day keeps the doctor away
+|Practice makes perfect|Time is money|Knowledge is power|Honesty is the best policy
+|An apple a day keeps the doctor away
 |Rome was not built in a day|A picture is worth a thousand words|The early bird catches the worm
 |Two heads are better than one|When in Rome, do as the Romans do|Once upon a time"""
 
@@ -123,7 +126,7 @@ def _counting() -> dict[str, list[Probe]]:
     }
 
 
-def _runs(names: list[str], wrap: bool) -> list[Probe]:
+def _runs(names: tuple[str, ...], wrap: bool) -> list[Probe]:
     """Three neighbours in a row; the fourth is the answer."""
     line = names + names[:3] if wrap else names
     return [

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-ANSWER_COUNTRIES: tuple[str, ...] = tuple(
+
+def listed(text: str) -> tuple[str, ...]:
+    """The words of a table that is written as running text."""
+    return tuple(text.split())
+
+
+ANSWER_COUNTRIES: tuple[str, ...] = listed(
     """AF AL AM AO AR AT AU AZ BD BE BG BJ BO BR BS BT BW BY BZ CA CH CI CL CM CN CO CR CU CY CZ DE DK
     DZ EC EE EG ES ET FI FJ FR GA GB GH GM GN GR GT HN HR HT HU ID IE IL IN IQ IR IS IT JM JO JP KE KH
     KR KW KZ LA LB LK LR LT LU LV LY MA MG ML MM MN MT MW MX MY MZ NA NE NG NI NL NO NP NZ OM PA PE PH
     PK PL PT PY QA RO RS RU RW SA SD SE SG SI SK SN SO SY TH TN TR TZ UA UG US UY UZ VE VN YE ZA ZM
-    ZW""".split()
+    ZW"""
 )
 """ISO codes whose names are short: the objects of `city_country`. Never edited themselves."""
 
-EDITED_COUNTRIES: tuple[str, ...] = tuple(
+EDITED_COUNTRIES: tuple[str, ...] = listed(
     """AD AG BB BF BH BI BN CV DJ DM ER FM GD GQ GW GY KI KN LC LI LS MC MD ME MK MR MU
-    NR PG PW SL SM SR SS ST SZ TD TG TJ TL TM TO TT TV VC VU WS""".split()
+    NR PG PW SL SM SR SS ST SZ TD TG TJ TL TM TO TT TV VC VU WS"""
 )
 """Subjects of the country relations. Their cities are no subjects, so no two edits can disagree."""
 
@@ -30,9 +36,9 @@ TAKES_ARTICLE: frozenset[str] = frozenset(
         "United States",
     }
 )
-MANY_CAPITALS: frozenset[str] = frozenset("BJ BO CI GQ IL LK MM MY NL NR ST SZ TZ ZA".split())
+MANY_CAPITALS: frozenset[str] = frozenset(listed("BJ BO CI GQ IL LK MM MY NL NR ST SZ TZ ZA"))
 """Countries whose capital is disputed, split or newly moved: left out of capital facts."""
-TWO_CONTINENTS: frozenset[str] = frozenset("AM AZ CY EG ID KZ PA PG RU TL TR TT US YE ES PT FR CL NL".split())
+TWO_CONTINENTS: frozenset[str] = frozenset(listed("AM AZ CY EG ID KZ PA PG RU TL TR TT US YE ES PT FR CL NL"))
 """On two continents, or with far islands: left out of continent facts."""
 
 CURRENCIES: dict[str, str] = {
@@ -54,7 +60,7 @@ CURRENCIES: dict[str, str] = {
     "BBD": "dollar", "GYD": "dollar", "SBD": "dollar", "SRD": "dollar", "TTD": "dollar",
     "MUR": "rupee", "SCR": "rupee", "BIF": "franc", "KMF": "franc",
 }  # fmt: skip
-MANY_CURRENCIES: frozenset[str] = frozenset("BG CU EC KH LB NA PA SO SY ZW".split())
+MANY_CURRENCIES: frozenset[str] = frozenset(listed("BG CU EC KH LB NA PA SO SY ZW"))
 """Countries with more than one currency in use, or one that has changed lately."""
 LONE_CURRENCIES: dict[str, str] = {
     "afghani": "AF", "lek": "AL", "dram": "AM", "kwanza": "AO", "taka": "BD", "real": "BR",
@@ -101,7 +107,7 @@ HOMELANDS: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 """Language -> (country it comes from, its ISO 639 code): the counterfactual answers."""
 
-ZONES: tuple[str, ...] = tuple(
+ZONES: tuple[str, ...] = listed(
     """Africa/Accra Africa/Algiers Africa/Cairo Africa/Harare Africa/Johannesburg Africa/Kampala
     Africa/Lagos Africa/Luanda Africa/Lusaka Africa/Maputo Africa/Nairobi Africa/Tunis
     America/Anchorage America/Bogota America/Chicago America/Denver America/Edmonton America/Halifax
@@ -114,7 +120,7 @@ ZONES: tuple[str, ...] = tuple(
     Europe/Copenhagen Europe/Dublin Europe/Helsinki Europe/Istanbul Europe/Kyiv Europe/Lisbon
     Europe/London Europe/Madrid Europe/Moscow Europe/Oslo Europe/Paris Europe/Prague Europe/Riga
     Europe/Rome Europe/Sofia Europe/Stockholm Europe/Vienna Europe/Warsaw Europe/Zurich
-    Pacific/Auckland Pacific/Honolulu""".split()
+    Pacific/Auckland Pacific/Honolulu"""
 )
 """Time zones of the tz database that are named after a city with a short name."""
 

@@ -1,0 +1,193 @@
+"""What the learned editors share: a network per weight shape, its training step, and editing with it.
+
+Training is two-stage: the shifts are computed without a graph, the losses give d(loss)/dW of every
+site at the edited weights, and that gradient goes on through the ridge solve (or the sum) by hand
+and through the network by autograd, chunk by chunk.
+
+Shape suffixes: N rows, M answer positions, W vocabulary, K = d_k, V = d_v.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
+from transformers import PreTrainedModel
+
+from config.schema import EditorConfig
+from data.batches import Batch, StepBatches
+from editor.base import Editor, SiteRecord, Stopwatch
+from editor.cache import RowCache
+from editor.capture import Rows, answer_logits, weight_gradients
+from editor.ridge import Shift
+from editor.sites import EditSite
+from nets import EditNetwork, Normalizer
+
+Saved = list[tuple[Tensor, Tensor | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """One training step: losses on rephrased and unrelated prompts, gradient norm before clipping, shifts."""
+
+    gen_loss: float
+    loc_loss: float
+    gradient_norm: float
+    sites: dict[str, SiteRecord]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """Losses of a step's micro-batches at the edited weights, and the sum of their weight gradients."""
+
+    gen: list[float]
+    loc: list[float]
+    gradients_KV: list[Tensor]
+
+
+class HyperEditor(Editor):
+    """An editor with a trained network per weight shape."""
+
+    def __init__(
+        self,
+        cfg: EditorConfig,
+        model: PreTrainedModel,
+        sites: Sequence[EditSite],
+        cache: RowCache,
+        solve_device: torch.device,
+        seed: int,
+    ) -> None:
+        super().__init__(cfg, model, sites, cache, solve_device)
+        shapes = [site.shape for site in self.sites]
+        # a site's place among the sites of its shape: the row of scale, shift, lr and lamda
+        self.places = [shapes[:index].count(shape) for index, shape in enumerate(shapes)]
+        generator = torch.Generator().manual_seed(seed)
+        self.networks = {
+            shape: EditNetwork(
+                *shape,
+                rank=cfg.rank or 0,
+                n_blocks=cfg.n_blocks or 0,
+                n_sites=shapes.count(shape),
+                lr=cfg.lr,
+                generator=generator,
+            ).to(solve_device)
+            for shape in dict.fromkeys(shapes)
+        }
+        self.parameters = [p for network in self.networks.values() for p in network.parameters()]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=cfg.meta_lr or 0.0)
+
+    @abstractmethod
+    def predict(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> Shift:
+        """The shift of one site; called without a graph."""
+
+    @abstractmethod
+    def backward(
+        self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer, shift: Shift, gradient_KV: Tensor
+    ) -> None:
+        """Add d(loss)/d(network) to the parameters' gradients, given d(loss)/dW."""
+
+    def pseudo_rows(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> tuple[Tensor, Tensor]:
+        """The network's output for raw rows."""
+        return network(normalizer.keys(rows.keys_NK), normalizer.gradients(rows.gradients_NV), place)
+
+    @torch.no_grad()
+    def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
+        """The network's shift of every site."""
+        normalizers = self._normalizers()
+        with watch("network"):
+            return [
+                self.predict(self.networks[site.shape], place, self.gather(index, micro_batches), normalizers[site.shape])
+                for index, (site, place) in enumerate(zip(self.sites, self.places, strict=True))
+            ]
+
+    def _normalizers(self) -> dict[tuple[int, int], Normalizer]:
+        return {shape: Normalizer(statistics) for shape, statistics in self.statistics.items()}
+
+    def train_epoch(self, steps: Iterator[StepBatches]) -> Iterator[TrainReport]:
+        """One pass over the training steps: one update per step, the weights put back after each."""
+        for batches in steps:
+            saved = self.snapshot()
+            report = self._train_step(batches, [batches], saved)
+            self.restore(saved)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            yield report
+
+    def _train_step(self, batches: StepBatches, looked_at: Sequence[StepBatches], before: Saved) -> TrainReport:
+        """Shift the weights by one step and add its gradients; the newest of `looked_at` stands first."""
+        watch = Stopwatch()
+        try:
+            self.capture_rows(batches.edit, watch)
+            shifts = self.shifts(len(batches.edit), watch, warm_up=False)
+            records = self.write(shifts)
+            with watch("losses"):
+                losses = [self.losses(step, before, self.decay**back) for back, step in enumerate(looked_at)]
+            with watch("network"):
+                for index in range(len(self.sites)):
+                    gradient_KV = torch.stack([loss.gradients_KV[index] for loss in losses]).sum(0)
+                    self._backward_site(index, len(batches.edit), shifts[index], gradient_KV)
+        finally:
+            self.cache.clear()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or 0.0)
+        gen, loc = self.reported([loss.gen for loss in losses], [loss.loc for loss in losses])
+        return TrainReport(gen, loc, norm.item(), records, dict(watch.seconds))
+
+    decay = 1.0
+
+    def reported(self, gen: list[list[float]], loc: list[list[float]]) -> tuple[float, float]:
+        """The losses as the published program reports them: means over micro-batches."""
+        return _mean(gen[0]), _mean(loc[0])
+
+    def _backward_site(self, index: int, micro_batches: int, shift: Shift, gradient_KV: Tensor) -> None:
+        site = self.sites[index]
+        normalizer = Normalizer(self.statistics[site.shape])
+        rows = self.gather(index, micro_batches)
+        gradient_KV = gradient_KV.to(self.solve_device)
+        self.backward(self.networks[site.shape], self.places[index], rows, normalizer, shift, gradient_KV)
+
+    def losses(self, batches: StepBatches, before: Saved, weight: float) -> Losses:
+        """Rephrase loss and KL to the model before the shift, at the weights as they are; gradients times weight."""
+        gradients = [torch.zeros(site.shape, device=site.weight.device) for site in self.sites]
+
+        def add(batch: Batch, loss_of, coefficient: float) -> float:
+            loss, found = weight_gradients(self.model, self.sites, batch, loss_of)
+            for total_KV, gradient_KV in zip(gradients, found, strict=True):
+                total_KV.add_(gradient_KV, alpha=coefficient * weight)
+            return loss.item()
+
+        gen = [add(batch.to(self.model.device), cross_entropy, 1.0) for batch in batches.rephrase]
+        loc = []
+        after = self.snapshot()
+        for batch in (batch.to(self.model.device) for batch in batches.unrelated):
+            self.restore(before)
+            reference_MW = self._log_probabilities(batch)
+            self.restore(after)
+            loc.append(add(batch, lambda logits, _, ref=reference_MW: kl(ref, logits), self.cfg.loc_coef or 0.0))
+        return Losses(gen, loc, gradients)
+
+    @torch.no_grad()
+    def _log_probabilities(self, batch: Batch) -> Tensor:
+        return answer_logits(self.model, batch)[0].log_softmax(-1)
+
+    def snapshot(self) -> Saved:
+        """Copies of every site's weight."""
+        return [site.snapshot() for site in self.sites]
+
+    def restore(self, saved: Saved) -> None:
+        """Put copies back."""
+        for site, copy in zip(self.sites, saved, strict=True):
+            site.restore(copy)
+
+
+def kl(reference_MW: Tensor, logits_MW: Tensor) -> Tensor:
+    """KL(reference || edited), mean over answer positions; the reference as log-probabilities."""
+    return kl_div(logits_MW.log_softmax(-1), reference_MW, reduction="batchmean", log_target=True)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,35 @@
+"""MEND (Mitchell et al., ICLR 2022): the network rewrites keys and value gradients, their outer products add up.
+
+    S = sum over rows of -eta k~^T g~
+
+Shape suffixes: N rows, K = d_k, V = d_v.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from editor.capture import Rows
+from editor.hyper import HyperEditor
+from editor.ridge import Shift
+from nets import EditNetwork, Normalizer
+
+
+class Mend(HyperEditor):
+    """One update of the network per training step."""
+
+    def predict(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> Shift:
+        """The shift of one site as the product of its rewritten rows."""
+        pairs = [self.pseudo_rows(network, place, chunk, normalizer) for chunk in rows.split(self.cfg.batch_size)]
+        keys_NK = torch.cat([keys for keys, _ in pairs])
+        gradients_NV = torch.cat([gradients for _, gradients in pairs])
+        return Shift(keys_NK, -network.lr.weight[place] * gradients_NV)
+
+    def backward(
+        self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer, shift: Shift, gradient_KV: Tensor
+    ) -> None:
+        """The gradient of <G, S>, chunk by chunk: S is a sum over rows."""
+        for chunk in rows.split(self.cfg.batch_size):
+            keys_NK, gradients_NV = self.pseudo_rows(network, place, chunk, normalizer)
+            (-network.lr.weight[place] * ((keys_NK @ gradient_KV) * gradients_NV).sum()).backward()
