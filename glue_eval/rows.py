@@ -1,0 +1,115 @@
+"""The rows of a task: read and checked, then cut into the few-shot pool and the tests."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from itertools import islice
+from pathlib import Path
+
+from config.check import ConfigError
+from config.schema import DownstreamBackend, DownstreamConfig
+from data.base import DataError
+from data.stream import iter_rows
+from glue_eval.tasks import PERPLEXITY, TASKS, Row, Task, read_row
+
+log = logging.getLogger(__name__)
+
+SAMPLE_DIR = Path(__file__).resolve().parent / "dataset"
+SAMPLE_LABEL = "sample shipped with the project"
+# The published subsets keep their first 100 rows for shots; the shipped sample keeps its first 10.
+PUBLISHED_POOL, SAMPLE_POOL = 100, 10
+HOW_TO_GET = "python -m glue_eval.build_subsets --out DIR, then downstream.data_dir=DIR"
+DEFAULT_TESTS = next(f.default for f in fields(DownstreamConfig) if f.name == "number_of_tests")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRows:
+    """A task's solved examples and its tests."""
+
+    shots: list[Row]
+    tests: list[Row]
+
+
+def source_label(cfg: DownstreamConfig) -> str:
+    """Where the rows come from, as every result says it."""
+    return SAMPLE_LABEL if cfg.data_dir is None else str(Path(cfg.data_dir).expanduser())
+
+
+def validate(cfg: DownstreamConfig) -> dict[str, TaskRows]:
+    """Check every downstream key and row before a model loads; return the rows of every task but perplexity.
+
+    Raises:
+        ConfigError: an unknown task or a value that cannot work, more tests or shots than rows.
+        DataError: a file or a row that is not what the task needs.
+    """
+    known = [*TASKS, PERPLEXITY]
+    if not cfg.tasks:
+        raise ConfigError(f"downstream.tasks=[]: name at least one of {', '.join(known)}")
+    for name in cfg.tasks:
+        if name not in known:
+            raise ConfigError(f"downstream.tasks: there is no task {name}; the tasks are {', '.join(known)}")
+        if cfg.tasks.count(name) > 1:
+            raise ConfigError(f"downstream.tasks: {name} is named twice; name each task once")
+    for key, least in (("number_of_tests", 1), ("few_shots", 0), ("batch_size", 1)):
+        if getattr(cfg, key) < least:
+            raise ConfigError(f"downstream.{key}={getattr(cfg, key)}: must be a whole number, {least} or more")
+    _check_perplexity(cfg)
+    _check_backend(cfg)
+    return {name: load_rows(TASKS[name], cfg) for name in cfg.tasks if name != PERPLEXITY}
+
+
+def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
+    """The task's shots (the first of the pool) and tests (the first after the pool).
+
+    Raises:
+        ConfigError: more tests or shots than rows.
+        DataError: no such file, or a row that does not fit the task.
+    """
+    sample = cfg.data_dir is None
+    path = (SAMPLE_DIR if sample else Path(cfg.data_dir).expanduser()) / task.file
+    pool = SAMPLE_POOL if sample else PUBLISHED_POOL
+    rows = []
+    for index, raw in enumerate(islice(iter_rows(path, HOW_TO_GET), pool + cfg.number_of_tests)):
+        try:
+            rows.append(read_row(task, raw, index))
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
+    if cfg.few_shots > min(pool, len(rows)):
+        raise ConfigError(
+            f"downstream.few_shots={cfg.few_shots}: the few-shot pool is the first {pool} rows of {path},"
+            f" which has {len(rows)}; at most {min(pool, len(rows))}"
+        )
+    tests = rows[pool:]
+    capped = sample and cfg.number_of_tests == DEFAULT_TESTS and tests
+    if len(tests) < cfg.number_of_tests and not capped:
+        raise ConfigError(
+            f"downstream.number_of_tests={cfg.number_of_tests}: {path} has {len(rows)} rows and tests start at"
+            f" row {pool} (counted from 0); at most {len(tests)}"
+        )
+    return TaskRows(rows[: cfg.few_shots], tests)
+
+
+def log_cap(cfg: DownstreamConfig, rows: dict[str, TaskRows]) -> None:
+    """Say once where the shipped sample holds fewer tests than the default asks for."""
+    short = {name: len(part.tests) for name, part in rows.items() if len(part.tests) < cfg.number_of_tests}
+    if short:
+        listed = ", ".join(f"{name} {count}" for name, count in short.items())
+        log.warning("downstream: the %s has fewer than %d tests: %s", SAMPLE_LABEL, cfg.number_of_tests, listed)
+
+
+def _check_perplexity(cfg: DownstreamConfig) -> None:
+    if PERPLEXITY in cfg.tasks:
+        if cfg.perplexity_text is None:
+            raise ConfigError("downstream.tasks names perplexity: set downstream.perplexity_text=FILE, the text to measure")
+        if not Path(cfg.perplexity_text).expanduser().is_file():
+            raise ConfigError(f"downstream.perplexity_text={cfg.perplexity_text}: no such file")
+    elif cfg.perplexity_text is not None:
+        log.warning("downstream.perplexity_text has no effect unless downstream.tasks names perplexity")
+
+
+def _check_backend(cfg: DownstreamConfig) -> None:
+    if cfg.backend is DownstreamBackend.lm_eval:
+        from glue_eval.lm_eval_backend import require_lm_eval  # only where the backend is asked for
+
+        require_lm_eval()

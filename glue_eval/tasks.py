@@ -1,0 +1,201 @@
+"""The downstream tasks as data: prompt, choices, how a generated answer is read, file, label (DESIGN section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from data.base import DataError, as_text, place, shown, text
+
+INVALID = -1
+PERPLEXITY = "perplexity"
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One task. A label is an index into `choices`.
+
+    `labels[i]` is how the file writes label i. `rules` are (substring, label), the first that matches
+    wins; they read the text after the last `after`, or only the new text where `after` is None.
+    `lists` are the fields that hold one string per choice. `glue_flipped` marks a task whose published
+    scorer reads GLUE's labels the wrong way round.
+    """
+
+    file: str
+    question: str
+    choices: tuple[str, ...]
+    label_field: str
+    labels: tuple[str, ...]
+    rules: tuple[tuple[str, int], ...]
+    fields: tuple[str, ...]
+    after: str | None = None
+    lists: tuple[str, ...] = ()
+    shot: str | None = None
+    shot_end: str = " {choice}\n"
+    glue_flipped: bool = False
+    version: int = 1
+
+
+YES_NO = (("yes", 1), ("no", 0))
+POSITIVE_NEGATIVE = (("positive", 1), ("negative", 0))
+LETTERS = (("a\n", 0), ("b\n", 1), ("c\n", 2), ("d\n", 3))
+SENTENCE_PAIR = ("sentence1", "sentence2")
+
+TASKS = {
+    "sst": Task(
+        file="sst2.jsonl",
+        question="Review :{sentence}\nSentiment :",
+        shot="Review : {sentence}\nSentiment : {choice}\n",
+        choices=("negative", "positive"),
+        label_field="label",
+        labels=("0", "1"),
+        rules=POSITIVE_NEGATIVE,
+        after="Sentiment :",
+        fields=("sentence",),
+    ),
+    "mrpc": Task(
+        file="mrpc.jsonl",
+        question="Are the sentences paraphrases of each other.\nSentence 1: {sentence1}\nSentence 2: {sentence2}\nAnswer:",
+        choices=("No", "Yes"),
+        label_field="label",
+        labels=("0", "1"),
+        rules=YES_NO,
+        after="Answer:",
+        fields=SENTENCE_PAIR,
+    ),
+    "cola": Task(
+        file="cola.jsonl",
+        question="Is this sentence linguistically acceptable?\nSentence: {sentence}\nAnswer: ",
+        shot="Is this sentence linguistically acceptable?\nSentence: {sentence}\nAnswer: {choice}\n",
+        choices=("No", "Yes"),
+        label_field="label",
+        labels=("0", "1"),
+        rules=YES_NO,
+        after="Answer:",
+        fields=("sentence",),
+    ),
+    "rte": Task(
+        file="rte.jsonl",
+        question="{sentence1}\nquestion: {sentence2} True or False?\nanswer:",
+        choices=("False", "True"),
+        label_field="label",
+        labels=("0", "1"),
+        rules=(("false", 0), ("true", 1)),
+        after="answer:",
+        fields=SENTENCE_PAIR,
+        glue_flipped=True,
+    ),
+    "mmlu": Task(
+        file="mmlu.jsonl",
+        question=(
+            "Question: {question}\n(A) {choices[0]}\n(B) {choices[1]}\n(C) {choices[2]}\n(D) {choices[3]}\nAnswer:"
+        ),
+        choices=("A", "B", "C", "D"),
+        label_field="answer",
+        labels=("0", "1", "2", "3"),
+        rules=LETTERS,
+        fields=("question",),
+        lists=("choices",),
+    ),
+    "nli": Task(
+        file="nli.jsonl",
+        question="{sentence1} entails the {sentence2} True or False? Answer:",
+        choices=("False", "True"),
+        label_field="label",
+        labels=("not_entailment", "entailment"),
+        rules=(("true", 1), ("false", 0)),
+        after="True or False? Answer:",
+        fields=SENTENCE_PAIR,
+    ),
+    "sentiment_analysis": Task(
+        file="sentiment_analysis.jsonl",
+        question=(
+            "For each snippet of text,label the sentiment of the text as positive or negative."
+            "The answer should be exact 'positive' or 'negative'. text: {sentence} answer:"
+        ),
+        choices=("negative", "positive"),
+        label_field="label",
+        labels=("0", "1"),
+        rules=POSITIVE_NEGATIVE,
+        after="answer:",
+        fields=("sentence",),
+    ),
+    "dialogue": Task(
+        file="dialogue.jsonl",
+        question=(
+            "Q: Given the following: {article}\nWhich choice is correct?\n"
+            "(A){options[0]}\n(B){options[1]}\n(C){options[2]}\n(D){options[3]}\nAnswer:"
+        ),
+        shot_end=" {choice}\n\n",
+        choices=("A", "B", "C", "D"),
+        label_field="answers",
+        labels=("A", "B", "C", "D"),
+        rules=LETTERS,
+        fields=("article",),
+        lists=("options",),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A checked row: its place in the file counted from 0, its fields, and its label."""
+
+    index: int
+    fields: Mapping[str, Any]
+    label: int
+
+
+def read_row(task: Task, raw: Mapping[str, Any], index: int) -> Row:
+    """Check the fields that the task's templates and label use.
+
+    Raises:
+        DataError: a field that is missing, empty or of another type, or a label outside the choices.
+    """
+    fields: dict[str, Any] = {name: text(raw, name, index) for name in task.fields}
+    for name in task.lists:
+        options = raw.get(name)
+        if not isinstance(options, list) or len(options) != len(task.choices):
+            found = shown(options) if name in raw else "missing"
+            raise DataError(f"{place(index)}: field {name!r} is {found}; it must be a list of {len(task.choices)} strings")
+        fields[name] = [as_text(option, f"field '{name}[{at}]'", index) for at, option in enumerate(options)]
+    if task.label_field not in raw:
+        raise DataError(
+            f"{place(index)}: field {task.label_field!r} is missing; it must be one of {', '.join(task.labels)}"
+            f" (fields found: {', '.join(map(str, raw)) or 'none'})"
+        )
+    label = str(raw[task.label_field])
+    if label not in task.labels:
+        raise DataError(
+            f"{place(index)}: field {task.label_field!r} is {shown(raw[task.label_field])};"
+            f" it must be one of {', '.join(task.labels)}"
+        )
+    return Row(index, fields, task.labels.index(label))
+
+
+def render_question(task: Task, row: Row) -> str:
+    """The text whose continuation answers the row."""
+    return task.question.format_map(row.fields)
+
+
+def render_shot(task: Task, row: Row) -> str:
+    """The row as a solved example, put before a question."""
+    template = task.shot or task.question + task.shot_end
+    return template.format_map({**row.fields, "choice": task.choices[row.label]})
+
+
+def read_answer(task: Task, prompt: str, generated: str) -> int:
+    """The label that a generated text stands for, or INVALID where no rule matches."""
+    answer = generated if task.after is None else (prompt + generated).rpartition(task.after)[2]
+    answer = answer.lower()
+    return next((label for word, label in task.rules if word in answer), INVALID)
+
+
+def likelihood_choice(probabilities: list[float]) -> int:
+    """The label of the highest probability. A tie falls to 0 with two choices, else to INVALID."""
+    if len(probabilities) == 2:
+        return int(probabilities[1] > probabilities[0])
+    best = max(range(len(probabilities)), key=probabilities.__getitem__)
+    alone = all(probabilities[best] > p for at, p in enumerate(probabilities) if at != best)
+    return best if alone else INVALID
