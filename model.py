@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,14 @@ log = logging.getLogger(__name__)
 EMBEDDED_PREFIX = "embedded:"
 CLASSES = {
     name: getattr(transformers, name)
-    for name in ("AutoModelForCausalLM", "LlamaForCausalLM", "MistralForCausalLM", "GPTJForCausalLM", "Qwen2ForCausalLM", "GPT2LMHeadModel")
+    for name in (
+        "AutoModelForCausalLM",
+        "LlamaForCausalLM",
+        "MistralForCausalLM",
+        "GPTJForCausalLM",
+        "Qwen2ForCausalLM",
+        "GPT2LMHeadModel",
+    )
 }
 
 
@@ -79,10 +87,14 @@ def model_source(cfg: ModelConfig) -> str:
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ConfigError(f"model.name_or_path={name}: the folder has no config.json; name a folder that save_pretrained wrote")
+            raise ConfigError(
+                f"model.name_or_path={name}: the folder has no config.json; name a folder that save_pretrained wrote"
+            )
         return str(folder)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise ConfigError(f"model.name_or_path={name}: no such folder; name a model's folder or a hub repository ORGANISATION/NAME")
+        raise ConfigError(
+            f"model.name_or_path={name}: no such folder; name a model's folder or a hub repository ORGANISATION/NAME"
+        )
     return name
 
 
@@ -115,6 +127,7 @@ def load_tokenizer(cfg: ModelConfig) -> PreTrainedTokenizerBase:
 
 def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     """The model in eval mode, none of its parameters asking for gradients."""
+    _quiet_unless_watched()
     source = model_source(cfg)
     with _explained(source):
         model = CLASSES[cfg.class_name].from_pretrained(source, dtype=pick_dtype(cfg, device))
@@ -147,6 +160,11 @@ def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folde
     return path
 
 
+def _quiet_unless_watched() -> None:
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+
+
 def _embedded_folder(name: str, cache_dir: Path) -> Path:
     """Convert a package's GGUF file to safetensors once; later calls only name the folder."""
     if name not in EMBEDDED:
@@ -160,7 +178,9 @@ def _embedded_folder(name: str, cache_dir: Path) -> Path:
             if not (folder / "config.json").is_file():
                 _convert_gguf(_gguf_file(EMBEDDED[name]), folder)
     except OSError as error:
-        raise ConfigError(f"model.embedded_cache_dir={cache_dir}: {error}; name a folder that can be written") from error
+        raise ConfigError(
+            f"model.embedded_cache_dir={cache_dir}: {error}; name a folder that can be written"
+        ) from error
     return folder
 
 
@@ -175,8 +195,10 @@ def _gguf_file(embedded: EmbeddedModel) -> Path:
 
 
 def _convert_gguf(file: Path, folder: Path) -> None:
+    _quiet_unless_watched()
     log.info("converting %s to safetensors, once", file.name)
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    scratch.chmod(0o755)
     try:
         settings = transformers.GgufConfig(dequantize=True)
         model = AutoModelForCausalLM.from_pretrained(

@@ -49,6 +49,8 @@ def check_values(cfg: Config) -> list[str]:
     Raises:
         ConfigError: names the key, its value and what would be right.
     """
+    if cfg.editor.load_checkpoint in ("false", "False", ""):
+        cfg.editor.load_checkpoint = None  # the published program's way to say no
     _check_positive(cfg)
     _check_consistent(cfg)
     return list(_without_effect(cfg.editor))
@@ -103,11 +105,13 @@ def _check_consistent(cfg: Config) -> None:
                     "use editor=stableedit for anything else"
                 )
     if editor.whitening_floor_mode.value == "relative" and editor.whitening_floor >= 1:
-        raise ConfigError(f"editor.whitening_floor={editor.whitening_floor}: a share of the largest eigenvalue, below 1")
+        raise ConfigError(
+            f"editor.whitening_floor={editor.whitening_floor}: a share of the largest eigenvalue, below 1"
+        )
 
 
 def _without_effect(editor: EditorConfig) -> Iterator[str]:
-    learned_only = "rank n_blocks meta_lr loc_coef max_grad_norm n_epochs reg_coef".split()
+    learned_only = ["rank", "n_blocks", "meta_lr", "loc_coef", "max_grad_norm", "n_epochs", "reg_coef"]
     unused = {
         "stableedit": [*learned_only, "time_decay", "back_depth", "load_checkpoint"],
         "ultraedit": [*learned_only, "time_decay", "back_depth", "load_checkpoint"],
@@ -118,4 +122,3 @@ def _without_effect(editor: EditorConfig) -> Iterator[str]:
     for key in unused.get(editor.name, []):
         if getattr(editor, key) is not None:
             yield f"editor.{key}={getattr(editor, key)} has no effect on editor={editor.name}"
-

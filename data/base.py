@@ -81,8 +81,7 @@ def as_text(value: object, name: str, index: int) -> str:
         value.encode()
     except UnicodeEncodeError:
         raise DataError(
-            f"{place(index)}: {name} is {shown(value)}, which holds half a"
-            " surrogate pair; it must be Unicode text"
+            f"{place(index)}: {name} is {shown(value)}, which holds half a surrogate pair; it must be Unicode text"
         ) from None
     return value
 

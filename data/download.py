@@ -70,9 +70,7 @@ def download(job: Download, wait: Callable[[float], None] = time.sleep) -> None:
     """Fill the .part file to its full size; `wait` sleeps between tries. Raises FetchError and OSError."""
     size = job.file.bytes
     failures, most = 0, job.have
-    with tqdm(
-        desc=job.target.name, total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=None
-    ) as bar:
+    with tqdm(desc=job.target.name, total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
         while job.have < size:
             try:
                 _receive(job, bar)

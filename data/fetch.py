@@ -15,9 +15,7 @@ from .download import BLOCK, Download, FetchError, download
 from .manifest import BASE_URL, PublishedFile
 
 
-def fetch(
-    file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Callable[[float], None] = time.sleep
-) -> str:
+def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Callable[[float], None] = time.sleep) -> str:
     """Bring `file` to its place under `root`; gives "already complete" or "fetched".
 
     What was there is replaced only by a file of the right size and sha256. An unfinished download
@@ -71,6 +69,4 @@ def _disk_error(job: Download, error: OSError) -> FetchError:
             f" {job.part}",
             hopeless=True,
         )
-    return FetchError(
-        f"{job.url}: cannot write {error.filename or job.target} ({error.strerror})", hopeless=True
-    )
+    return FetchError(f"{job.url}: cannot write {error.filename or job.target} ({error.strerror})", hopeless=True)

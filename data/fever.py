@@ -31,7 +31,6 @@ def equivalents(row: dict[str, Any], index: int) -> list[str]:
         return [text(row, "equiv_prompt", index)]
     if not found:
         raise DataError(
-            f"{place(index)}: field 'equiv_prompt' is {shown(found)}; it must list"
-            " at least one rephrased prompt"
+            f"{place(index)}: field 'equiv_prompt' is {shown(found)}; it must list at least one rephrased prompt"
         )
     return [as_text(entry, f"field 'equiv_prompt'[{i}]", index) for i, entry in enumerate(found)]

@@ -34,9 +34,7 @@ class PublishedFile:
         parts = PurePosixPath(self.path).parts
         # By its words only: a data/raw that is a link to a larger disk is the user's own doing.
         if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path or ":" in self.path:
-            raise ValueError(
-                f"manifest: path {self.path!r} must stay below the root: no '..', drive or leading '/'"
-            )
+            raise ValueError(f"manifest: path {self.path!r} must stay below the root: no '..', drive or leading '/'")
         return root.joinpath(*parts)
 
 

@@ -55,9 +55,7 @@ def array_values(file: BinaryIO) -> Iterator[object]:
         yield from ijson.items(watched, "item", map_type=JsonObject, use_float=True, buf_size=CHUNK)
     except ijson.JSONError as error:
         if watched.ended:
-            raise Unreadable(
-                "ends before its array is closed; the file is cut short, fetch it again"
-            ) from None
+            raise Unreadable("ends before its array is closed; the file is cut short, fetch it again") from None
         raise Unreadable(_reason(error)) from None
 
 

@@ -40,9 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="validate record files row by row")
     check.add_argument("dataset", choices=list(CHECKERS), help=", ".join(CHECKERS), metavar="DATASET")
-    check.add_argument(
-        "--path", type=Path, metavar="FILE", help="this file (default: the files that are there)"
-    )
+    check.add_argument("--path", type=Path, metavar="FILE", help="this file (default: the files that are there)")
     check.add_argument("--limit", type=_count, metavar="N", help="only the first N rows of each file")
     _add_root(check)
     check.set_defaults(command=_check)
@@ -51,9 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     names = [*PUBLISHED, ALL]
     load.add_argument("dataset", nargs="?", choices=names, help=", ".join(names), metavar="DATASET")
     load.add_argument("--all", action="store_true", help="every data set, as DATASET all")
-    load.add_argument(
-        "--base-url", default=BASE_URL, metavar="URL", help="where data/raw/... lies (%(default)s)"
-    )
+    load.add_argument("--base-url", default=BASE_URL, metavar="URL", help="where data/raw/... lies (%(default)s)")
     _add_root(load)
     load.set_defaults(command=_fetch)
     return parser

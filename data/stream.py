@@ -47,15 +47,12 @@ def scan(path: str | os.PathLike[str], how_to_get: str = "") -> Iterator[dict[st
                 index += 1
         except EOFError:
             raise DataError(
-                f"{path}: {place(index)}: its compressed data ends too soon; the file is cut"
-                " short, fetch it again"
+                f"{path}: {place(index)}: its compressed data ends too soon; the file is cut short, fetch it again"
             ) from None
         except Unreadable as error:
             raise DataError(f"{path}: {place(index)}: {error}") from None
         except (OSError, lzma.LZMAError, zlib.error) as error:
-            raise DataError(
-                f"{path}: {place(index)}: cannot be read ({error}); fetch the file again"
-            ) from None
+            raise DataError(f"{path}: {place(index)}: cannot be read ({error}); fetch the file again") from None
 
 
 def _object(path: Path, index: int, value: object) -> dict[str, Any] | DataError:
@@ -118,10 +115,6 @@ def _check_start(path: Path, file: BinaryIO, is_array: bool) -> None:
             " [{...}, ...] (a file with one object a line is named .jsonl)"
         )
     if is_array and not head.startswith(b"["):
-        raise DataError(
-            f"{path}: is no JSON array (starts with {start}); it must be one array: [{{...}}, ...]"
-        )
+        raise DataError(f"{path}: is no JSON array (starts with {start}); it must be one array: [{{...}}, ...]")
     if not is_array and head.startswith(b"["):
-        raise DataError(
-            f"{path}: starts with '['; a .jsonl file has one object a line (an array is named .json)"
-        )
+        raise DataError(f"{path}: starts with '['; a .jsonl file has one object a line (an array is named .json)")

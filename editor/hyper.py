@@ -91,7 +91,9 @@ class HyperEditor(Editor):
     ) -> None:
         """Add d(loss)/d(network) to the parameters' gradients, given d(loss)/dW."""
 
-    def pseudo_rows(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> tuple[Tensor, Tensor]:
+    def pseudo_rows(
+        self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer
+    ) -> tuple[Tensor, Tensor]:
         """The network's output for raw rows."""
         return network(normalizer.keys(rows.keys_NK), normalizer.gradients(rows.gradients_NV), place)
 
@@ -101,7 +103,9 @@ class HyperEditor(Editor):
         normalizers = self._normalizers()
         with watch("network"):
             return [
-                self.predict(self.networks[site.shape], place, self.gather(index, micro_batches), normalizers[site.shape])
+                self.predict(
+                    self.networks[site.shape], place, self.gather(index, micro_batches), normalizers[site.shape]
+                )
                 for index, (site, place) in enumerate(zip(self.sites, self.places, strict=True))
             ]
 

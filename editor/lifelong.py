@@ -18,6 +18,7 @@ from config.schema import Config, PreheatMode
 from data.base import Edit, EditRecords
 from data.batches import step_batches, steps
 from data.source import open_records, open_training
+from editor import checkpoint
 from editor.base import Editor, StepReport, Stopwatch
 from editor.cache import RowCache, row_cache
 from editor.hyper import HyperEditor
@@ -92,7 +93,7 @@ def open_data(cfg: Config) -> Data:
     edits = open_records(cfg.dataset, cfg.dataset.valid_path, cfg.seed, cfg.num_seq, "num_seq")
     key = "num_seq_wikibigedit" if cfg.dataset.name == "wikibigedit" else "num_seq_zsre"
     if cfg.editor.name in LEARNED:
-        training = open_training(cfg.dataset, cfg.seed, cfg.num_seq)
+        training = None if cfg.editor.load_checkpoint else open_training(cfg.dataset, cfg.seed, cfg.num_seq)
     else:
         training = open_records(cfg.dataset, cfg.dataset.train_path, cfg.seed, warm_up, key) if warm_up else None
     assert len(edits) == cfg.num_seq * n_edits
@@ -127,7 +128,10 @@ def evaluate(cfg: Config, loaded: Loaded, data: Data, label: str) -> dict[str, f
 
 
 def train(cfg: Config, loaded: Loaded, data: Data, editor: HyperEditor, recorder: Recorder) -> dict[str, float]:
-    """Train a learned editor's networks; returns the last step's losses."""
+    """Train a learned editor's networks, or load them; returns the last step's losses."""
+    if cfg.editor.load_checkpoint:
+        checkpoint.load(editor, cfg.editor.load_checkpoint)
+        return {}
     assert data.training is not None
     per_epoch, epochs = len(data.training) // cfg.dataset.n_edits, cfg.editor.n_epochs or 0
     losses: dict[str, float] = {}
@@ -141,6 +145,8 @@ def train(cfg: Config, loaded: Loaded, data: Data, editor: HyperEditor, recorder
                 bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
                 bar.update()
     editor.last_shifts.clear()
+    if cfg.editor.save_checkpoint:
+        checkpoint.save(editor, recorder.run_dir / "checkpoint")
     return losses
 
 
@@ -168,6 +174,8 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     """
     for warning in check_values(cfg):
         log.warning(warning)
+    if cfg.editor.name in LEARNED and cfg.editor.load_checkpoint:
+        checkpoint.check(cfg.editor, cfg.model.edit_modules)
     if cfg.model_cache:
         check_save_folder(cfg.model_cache_dir or "")
     device = resolve_device("model_device", cfg.model_device)
@@ -215,5 +223,10 @@ def lifelong(
         after = evaluate(cfg, loaded, data, "evaluate after")
     recorder.log({"event": "evaluate", "edits": len(data.edits), **after})
     print(results_table(before, after))
-    counts = {"edits": len(data.edits), "steps": steps_done, "warm_up_steps": steps_done - cfg.num_seq, "tokens": tokens}
+    counts = {
+        "edits": len(data.edits),
+        "steps": steps_done,
+        "warm_up_steps": steps_done - cfg.num_seq,
+        "tokens": tokens,
+    }
     return {**after, "pre": before, **trained, "counts": counts, "seconds": dict(watch.seconds)}

@@ -59,13 +59,13 @@ def solve_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float | Tensor) -> S
 
 def solve_shifted(gram_MM: Tensor, alpha: float | Tensor, right_MV: Tensor) -> Tensor:
     """(G + alpha I)^(-1) R for symmetric positive semi-definite G."""
-    factor_MM = torch.linalg.cholesky(gram_MM + alpha * torch.eye(len(gram_MM), dtype=gram_MM.dtype, device=gram_MM.device))
+    factor_MM = torch.linalg.cholesky(
+        gram_MM + alpha * torch.eye(len(gram_MM), dtype=gram_MM.dtype, device=gram_MM.device)
+    )
     return torch.cholesky_solve(right_MV, factor_MM)
 
 
-def solve_gradient(
-    keys_NK: Tensor, gradient_KV: Tensor, alpha: float | Tensor, shift: Shift
-) -> tuple[Tensor, Tensor]:
+def solve_gradient(keys_NK: Tensor, gradient_KV: Tensor, alpha: float | Tensor, shift: Shift) -> tuple[Tensor, Tensor]:
     """Gradients through solve_ridge: (K M, <M, S>) with M = (K^T K + alpha I)^(-1) G.
 
     d(loss)/dV is K M and d(loss)/d(alpha) is -<M, S>. In the smaller system K M is

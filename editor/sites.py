@@ -85,9 +85,10 @@ def check_sites(model: nn.Module, names: Sequence[str]) -> None:
             raise ConfigError(f"model.edit_modules: the model has no module {name}; the nearest are {', '.join(close)}")
         if name not in editable:
             kind = type(modules[name]).__name__
-            inside = [other for other in editable if other.startswith(f"{name}.")] or editable[:3]
+            inside = [other for other in editable if other.startswith(f"{name}.")] or editable
             raise ConfigError(
-                f"model.edit_modules: {name} is a {kind}, neither nn.Linear nor Conv1D; editable are {', '.join(inside[:4])}"
+                f"model.edit_modules: {name} is a {kind}, neither nn.Linear nor Conv1D; "
+                f"editable are {', '.join(inside[:4])}"
             )
         _check_untied(model, name, modules[name])
 
@@ -98,7 +99,9 @@ def _check_untied(model: nn.Module, name: str, module: nn.Module) -> None:
     partners = [key for key in owners if key != f"{name}.weight"]
     if partners or f"{name}.weight" in tied_keys:
         other = partners[0] if partners else model.all_tied_weights_keys[f"{name}.weight"]
-        raise ConfigError(f"model.edit_modules: {name} is tied to {other}; editing it would edit both, name another site")
+        raise ConfigError(
+            f"model.edit_modules: {name} is tied to {other}; editing it would edit both, name another site"
+        )
 
 
 def find_sites(model: nn.Module, names: Sequence[str], *, masters: bool = False) -> list[EditSite]:

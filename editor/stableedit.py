@@ -46,9 +46,7 @@ class StableEdit(Editor):
         with watch("whitening"):
             normalizers = {shape: self._normalizer(stats, warm_up) for shape, stats in self.statistics.items()}
         with watch("ridge"):
-            return [
-                self._shift(index, micro_batches, normalizers[site.shape]) for index, site in enumerate(self.sites)
-            ]
+            return [self._shift(index, micro_batches, normalizers[site.shape]) for index, site in enumerate(self.sites)]
 
     def _normalizer(self, statistics: RunningStatistics, warm_up: bool) -> Normalizer:
         if warm_up or not statistics.whitens:
@@ -60,5 +58,7 @@ class StableEdit(Editor):
         assert self.cfg.alpha is not None
         rows = self.gather(site, micro_batches)
         chunks = rows.split(self.cfg.batch_size)
-        targets = [target_rows(normalizer.keys(c.keys_NK), normalizer.gradients(c.gradients_NV), self.cfg.lr) for c in chunks]
+        targets = [
+            target_rows(normalizer.keys(c.keys_NK), normalizer.gradients(c.gradients_NV), self.cfg.lr) for c in chunks
+        ]
         return solve_ridge(rows.keys_NK, torch.cat(targets), self.cfg.alpha)

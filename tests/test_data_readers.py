@@ -61,11 +61,7 @@ PLAIN = Edit(
     unrelated_answer="cold",
 )
 FULL = Edit(
-    **{
-        name: getattr(PLAIN, name)
-        for name in Edit.__slots__
-        if name not in ("persona", "mhop", "mhop_answer")
-    },
+    **{name: getattr(PLAIN, name) for name in Edit.__slots__ if name not in ("persona", "mhop", "mhop_answer")},
     persona="Hey, quick one: Wim Ilmarin was born in the city of",
     mhop="So then, The birthplace of Wim Ilmarin is",
     mhop_answer="Bergen, again",
@@ -222,9 +218,7 @@ def test_record_file_names_path_row_and_field(tmp_path: Path) -> None:
     assert next(records).answer == "Bergen"
     with pytest.raises(DataError) as caught:
         next(records)
-    assert str(caught.value) == (
-        f"{path}: row 1 (counted from 0): field 'ans' is null; it must be a non-empty string"
-    )
+    assert str(caught.value) == (f"{path}: row 1 (counted from 0): field 'ans' is null; it must be a non-empty string")
 
 
 def test_record_file_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
@@ -284,7 +278,5 @@ def test_importing_data_is_light() -> None:
         "import sys, data.prepare, data.records, data.registry, data.knowns\n"
         "print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     )
-    out = subprocess.run(
-        [sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
-    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -253,9 +253,7 @@ def test_base_url_is_http(tmp_path: Path) -> None:
 def test_manifest() -> None:
     manifest = json.loads(MANIFEST.read_text())
     assert BASE_URL.removeprefix("https://") in manifest["source"]
-    counts = {
-        name: len(published(name)) for name in ("zsre", "fever", "wikibigedit", "ultraeditbench", "knowns")
-    }
+    counts = {name: len(published(name)) for name in ("zsre", "fever", "wikibigedit", "ultraeditbench", "knowns")}
     assert counts == {"zsre": 3, "fever": 3, "wikibigedit": 3, "ultraeditbench": 2, "knowns": 1}
     assert len(published()) == len(manifest["files"]) == 12
     assert all(re.fullmatch("[0-9a-f]{64}", file.sha256) and file.below(Path("/r")) for file in published())
@@ -267,9 +265,7 @@ def test_manifest() -> None:
 def own_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedFile:
     """`prepare` with a manifest of FILE and one file that the server does not have."""
     lost = PublishedFile("data/raw/fever/lost.json", "0" * 64, 9)
-    monkeypatch.setattr(
-        prepare, "published", lambda name: [f for f in (lost, FILE) if name in ("all", f.dataset)]
-    )
+    monkeypatch.setattr(prepare, "published", lambda name: [f for f in (lost, FILE) if name in ("all", f.dataset)])
     return lost
 
 

@@ -30,12 +30,8 @@ NAMES = ["a.json", "a.jsonl", "a.json.xz", "a.jsonl.xz", "a.json.gz", "a.jsonl.g
 def encode(name: str, rows: list[object]) -> bytes:
     name = name.lower()
     lines = ".jsonl" in name
-    data = (
-        "".join(json.dumps(row) + "\n" for row in rows) if lines else json.dumps(rows, ensure_ascii=False)
-    ).encode()
-    return (
-        lzma.compress(data) if name.endswith(".xz") else gzip.compress(data) if name.endswith(".gz") else data
-    )
+    data = ("".join(json.dumps(row) + "\n" for row in rows) if lines else json.dumps(rows, ensure_ascii=False)).encode()
+    return lzma.compress(data) if name.endswith(".xz") else gzip.compress(data) if name.endswith(".gz") else data
 
 
 def problem(path: Path) -> str:
@@ -82,9 +78,7 @@ VALUES = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     # Half a surrogate pair is no text; data.base refuses it.
     | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3)
-    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=3), inner, max_size=3),
     max_leaves=6,
 )
 

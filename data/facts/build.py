@@ -91,9 +91,7 @@ def choose_cities(source: World, taken: set[str], seed: int) -> list[Fact]:
     return chosen
 
 
-def make_record(
-    fact: Fact, hops: dict[str, list[Hop]], unrelated: dict[str, list[Probe]], seed: int
-) -> Record:
+def make_record(fact: Fact, hops: dict[str, list[Hop]], unrelated: dict[str, list[Probe]], seed: int) -> Record:
     """Draw the counterfactual answer and the sentences of one edit."""
     rng = random.Random(f"{seed} record {fact.relation} {fact.subject}")
     answers = [a for a in sorted(hops) if a != fact.true_answer and a not in fact.also_true]

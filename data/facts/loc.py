@@ -91,13 +91,9 @@ def _geography(source: World) -> dict[str, list[Probe]]:
     homes = [(source.countries[iso].in_text, language) for iso, language in world.LANGUAGES.items()]
     return {
         "capital": [(f"The capital of {c.in_text} is", c.capital) for c in countries if c.capital],
-        "country": [
-            (f"{c.capital} is the capital city of the country called", c.name) for c in countries if c.capital
-        ],
+        "country": [(f"{c.capital} is the capital city of the country called", c.name) for c in countries if c.capital],
         "continent": [
-            (f"As for its continent, {c.in_text} is located in", c.continent)
-            for c in countries
-            if c.continent
+            (f"As for its continent, {c.in_text} is located in", c.continent) for c in countries if c.continent
         ],
         "currency": [(f"The currency of {c.in_text} is the", c.currency) for c in countries if c.currency],
         "language": [(f"The main language of {name} is", language) for name, language in homes],
@@ -129,7 +125,4 @@ def _counting() -> dict[str, list[Probe]]:
 def _runs(names: tuple[str, ...], wrap: bool) -> list[Probe]:
     """Three neighbours in a row; the fourth is the answer."""
     line = names + names[:3] if wrap else names
-    return [
-        (f"{a.capitalize()}, {b}, {c},", d)
-        for a, b, c, d in zip(line, line[1:], line[2:], line[3:], strict=False)
-    ]
+    return [(f"{a.capitalize()}, {b}, {c},", d) for a, b, c, d in zip(line, line[1:], line[2:], line[3:], strict=False)]

@@ -1,0 +1,113 @@
+"""Trained networks on disk: network, optimizer and statistics, so that training need not be repeated.
+
+A checkpoint is a folder: tensors.safetensors and checkpoint.json, which says what it belongs to.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from config.check import ConfigError
+from config.schema import EditorConfig
+from editor.hyper import HyperEditor
+
+TENSORS, DESCRIPTION = "tensors.safetensors", "checkpoint.json"
+
+
+def describe(editor: HyperEditor) -> dict[str, Any]:
+    """What a checkpoint must have in common with the editor that loads it."""
+    return {
+        "editor": editor.cfg.name,
+        "rank": editor.cfg.rank,
+        "n_blocks": editor.cfg.n_blocks,
+        "sites": {site.name: list(site.shape) for site in editor.sites},
+    }
+
+
+def _tensors(editor: HyperEditor) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for shape, network in editor.networks.items():
+        found |= {f"network/{shape}/{name}": value for name, value in network.state_dict().items()}
+        found |= {f"statistics/{shape}/{name}": v for name, v in editor.statistics[shape].state_dict().items()}
+    for index, state in editor.optimizer.state_dict()["state"].items():
+        found |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
+    return {name: value.contiguous() for name, value in found.items()}
+
+
+def save(editor: HyperEditor, folder: Path) -> None:
+    """Write a checkpoint beside its place, then rename."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        save_file(_tensors(editor), scratch / TENSORS)
+        (scratch / DESCRIPTION).write_text(json.dumps(describe(editor), indent=1) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        scratch.rename(folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+
+
+def read_description(folder: str | Path) -> dict[str, Any]:
+    """The description of a checkpoint, before anything is loaded.
+
+    Raises:
+        ConfigError: the folder is no checkpoint.
+    """
+    path = Path(folder).expanduser() / DESCRIPTION
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"editor.load_checkpoint={folder}: is no checkpoint ({error}); name the folder 'checkpoint' of a run "
+            "that had editor.save_checkpoint=true"
+        ) from error
+
+
+def check(cfg: EditorConfig, site_names: Sequence[str]) -> None:
+    """Refuse editor.load_checkpoint where it cannot serve, as far as that shows without a model.
+
+    Raises:
+        ConfigError: no checkpoint, or one of another editor, rank, number of blocks or sites; names what differs.
+    """
+    saved = read_description(cfg.load_checkpoint or "")
+    wanted = {"editor": cfg.name, "rank": cfg.rank, "n_blocks": cfg.n_blocks}
+    _refuse_differences(cfg.load_checkpoint, saved, wanted)
+    _refuse_differences(cfg.load_checkpoint, {"sites": list(saved.get("sites", {}))}, {"sites": list(site_names)})
+
+
+def _refuse_differences(folder: str | Path | None, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    for key, value in wanted.items():
+        if saved.get(key) != value:
+            raise ConfigError(f"editor.load_checkpoint={folder}: its {key} is {saved.get(key)}, this run's is {value}")
+
+
+def load(editor: HyperEditor, folder: str | Path) -> None:
+    """Take over networks, optimizer and statistics.
+
+    Raises:
+        ConfigError: no checkpoint, or one of another editor, rank, number of blocks or sites; names what differs.
+    """
+    _refuse_differences(folder, read_description(folder), describe(editor))
+    tensors = load_file(Path(folder).expanduser() / TENSORS, device=str(editor.solve_device))
+    for shape, network in editor.networks.items():
+        network.load_state_dict(_below(tensors, f"network/{shape}/"))
+        editor.statistics[shape].load_state_dict(_below(tensors, f"statistics/{shape}/"))
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in _below(tensors, "optimizer/").items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = value.cpu() if key == "step" else value
+    editor.optimizer.load_state_dict(editor.optimizer.state_dict() | {"state": state})
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
