@@ -101,7 +101,7 @@ def log_cap(cfg: DownstreamConfig, rows: dict[str, TaskRows]) -> None:
 def _check_perplexity(cfg: DownstreamConfig) -> None:
     if PERPLEXITY in cfg.tasks:
         if cfg.perplexity_text is None:
-            raise ConfigError("downstream.tasks names perplexity: set downstream.perplexity_text=FILE, the text to measure")
+            raise ConfigError("downstream.tasks names perplexity: set downstream.perplexity_text=FILE")
         if not Path(cfg.perplexity_text).expanduser().is_file():
             raise ConfigError(f"downstream.perplexity_text={cfg.perplexity_text}: no such file")
     elif cfg.perplexity_text is not None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from glue_eval.prompts import NEW_TOKENS, Question, token_batches
+from glue_eval.prompts import NEW_TOKENS, Choice, Question, token_batches
 
 # Bounds the key-value cache of one batch, whatever batch_size says.
 TOKENS_PER_BATCH = 8192
@@ -26,7 +27,15 @@ class Scored:
     log_probs: list[float]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Tokens that all prompts start with (the template, the shots), and their cache per layer, of one row."""
+
+    tokens: list[int]
+    layers: list[tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
 class Prefilled:
     """What the prompts' forward pass leaves: its cache, and logits of the last positions (K >= 1) only."""
 
@@ -48,33 +57,52 @@ def score(
 
     `on_done` is called with the number of questions of each finished batch.
     """
-    results: list[Scored | None] = [None] * len(questions)
+    results: dict[int, Scored] = {}
+    prefix = _shared_prefix(model, questions)
     for batch in token_batches([len(q.prompt) for q in questions], batch_size, TOKENS_PER_BATCH):
         part = [questions[at] for at in batch]
-        prefilled = _prefill(model, part)
+        prefilled = _prefill(model, part, prefix)
         log_probs = _choice_log_probs(model, part, prefilled)
         new_tokens = _greedy(model, prefilled)
-        for at, tokens, mean in zip(batch, new_tokens, log_probs, strict=True):
-            results[at] = Scored(tokens, mean)
+        results |= {at: Scored(*pair) for at, *pair in zip(batch, new_tokens, log_probs, strict=True)}
         on_done(len(batch))
-    return results  # type: ignore[return-value]  # every index was in one batch
+    return [results[at] for at in range(len(questions))]
 
 
-def _prefill(model: PreTrainedModel, questions: Sequence[Question]) -> Prefilled:
-    """Run the left-padded prompts once, with logits only from where the first choice token is predicted."""
+def _shared_prefix(model: PreTrainedModel, questions: Sequence[Question]) -> Prefix:
+    """Run what all prompts start with once; the token before any choice stays with each prompt."""
+    if len(questions) < 2:
+        return Prefix([], [])
+    limit = min(choice.shared for q in questions for choice in q.choices) - 1
+    columns = zip(*(q.prompt[: max(0, limit)] for q in questions), strict=True)
+    tokens = [column[0] for column in takewhile(lambda column: len(set(column)) == 1, columns)]
+    if not tokens:
+        return Prefix([], [])
+    ids = torch.tensor([tokens], device=model.device)
+    cache = model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1).past_key_values
+    return Prefix(tokens, [(layer.keys, layer.values) for layer in cache.layers])
+
+
+def _prefill(model: PreTrainedModel, questions: Sequence[Question], prefix: Prefix) -> Prefilled:
+    """Run the prompts once, with logits only from where the first choice token is predicted.
+
+    A row is the shared prefix, padding on the left of the rest, the rest: all rows end together.
+    """
+    count, start, device = len(questions), len(prefix.tokens), model.device
     width = max(len(q.prompt) for q in questions)
-    rows = [[0] * (width - len(q.prompt)) + q.prompt for q in questions]
-    input_ids_BP = torch.tensor(rows, device=model.device)
-    lengths_B = torch.tensor([len(q.prompt) for q in questions], device=model.device)
-    attention_BP = (torch.arange(width, device=model.device) >= width - lengths_B[:, None]).long()
-    keep = 1 + max(len(q.prompt) - choice.shared for q in questions for choice in q.choices)
+    rows = [prefix.tokens + [0] * (width - len(q.prompt)) + q.prompt[start:] for q in questions]
+    input_ids_BP = torch.tensor(rows, device=device)
+    lengths_B = torch.tensor([len(q.prompt) for q in questions], device=device)
+    place_P = torch.arange(width, device=device)
+    attention_BP = ((place_P < start) | (place_P >= start + width - lengths_B[:, None])).long()
+    shared = [tuple(state.expand(count, -1, -1, -1) for state in layer) for layer in prefix.layers]
     out = model(
-        input_ids=input_ids_BP,
+        input_ids=input_ids_BP[:, start:],
         attention_mask=attention_BP,
-        position_ids=(attention_BP.cumsum(1) - 1).clamp(min=0),
-        past_key_values=DynamicCache(),
+        position_ids=(attention_BP.cumsum(1) - 1)[:, start:].clamp(min=0),
+        past_key_values=DynamicCache(shared) if shared else DynamicCache(),
         use_cache=True,
-        logits_to_keep=keep,
+        logits_to_keep=1 + max(len(q.prompt) - choice.shared for q in questions for choice in q.choices),
     )
     return Prefilled(out.past_key_values, input_ids_BP, attention_BP, lengths_B, out.logits)
 
@@ -95,7 +123,7 @@ def _choice_log_probs(model: PreTrainedModel, questions: Sequence[Question], pre
     return torch.stack(first_B_labels, dim=1).tolist()
 
 
-def _tail_log_probs(model: PreTrainedModel, choices: Sequence, prefilled: Prefilled) -> Tensor:
+def _tail_log_probs(model: PreTrainedModel, choices: Sequence[Choice], prefilled: Prefilled) -> Tensor:
     """Summed log probability of each choice's tokens after the first, fed behind the prompt's cache: [B]."""
     width, device = prefilled.input_ids_BP.shape[1], model.device
     length = max(len(c.tokens) for c in choices) - 1
@@ -105,8 +133,7 @@ def _tail_log_probs(model: PreTrainedModel, choices: Sequence, prefilled: Prefil
     place_T = torch.arange(length, device=device)
     real_BT = place_T < counts_B[:, None]
     # Prompt positions that this choice's tokens replace are hidden, so the cache serves every choice.
-    starts_B = width - prefilled.lengths_B
-    hidden_BP = torch.arange(width, device=device) >= (starts_B + shared_B)[:, None]
+    hidden_BP = torch.arange(width, device=device) >= (width - prefilled.lengths_B + shared_B)[:, None]
     attention = torch.cat([prefilled.attention_BP * ~hidden_BP, real_BT.long()], dim=1)
     out = model(
         input_ids=torch.tensor(fed, device=device),

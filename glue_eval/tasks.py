@@ -56,7 +56,10 @@ TASKS = {
     ),
     "mrpc": Task(
         file="mrpc.jsonl",
-        question="Are the sentences paraphrases of each other.\nSentence 1: {sentence1}\nSentence 2: {sentence2}\nAnswer:",
+        question=(
+            "Are the sentences paraphrases of each other.\n"
+            "Sentence 1: {sentence1}\nSentence 2: {sentence2}\nAnswer:"
+        ),
         choices=("No", "Yes"),
         label_field="label",
         labels=("0", "1"),
@@ -158,7 +161,8 @@ def read_row(task: Task, raw: Mapping[str, Any], index: int) -> Row:
         options = raw.get(name)
         if not isinstance(options, list) or len(options) != len(task.choices):
             found = shown(options) if name in raw else "missing"
-            raise DataError(f"{place(index)}: field {name!r} is {found}; it must be a list of {len(task.choices)} strings")
+            wanted = f"a list of {len(task.choices)} strings"
+            raise DataError(f"{place(index)}: field {name!r} is {found}; it must be {wanted}")
         fields[name] = [as_text(option, f"field '{name}[{at}]'", index) for at, option in enumerate(options)]
     if task.label_field not in raw:
         raise DataError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
+import os
 import random
 import re
 from collections import Counter
@@ -143,7 +144,9 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     for name, records in build(args.seed).items():
         packed = pack(records)
-        (args.out / FILES[name]).write_bytes(packed)
+        scratch = args.out / f".{FILES[name]}.{os.getpid()}"
+        scratch.write_bytes(packed)
+        os.replace(scratch, args.out / FILES[name])
         counts = Counter(record["relation"] for record in records)
         print(f"{FILES[name]}: {len(records)} edits, {len(packed)} bytes, {dict(sorted(counts.items()))}")
 

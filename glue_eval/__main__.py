@@ -1,0 +1,92 @@
+"""Downstream evaluation alone, on any model: python -m glue_eval model=smollm2-135m downstream.number_of_tests=30
+
+Takes the keys of main.py: model.name_or_path=DIR, model_device, downstream.*. Writes glue_eval/base_glue.json and the
+generations in Hydra's run directory, and prints the figures.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from config.check import ConfigError, check_override_names
+from config.schema import Config, register
+
+register()
+
+PROJECT = Path(__file__).resolve().parent.parent
+RUN_DIR = "hydra.run.dir=outputs/glue_eval_${model.name}/${now:%Y-%m-%d_%H-%M-%S-%f}"
+COLUMNS = ("f1", "f1_new", "mcc", "accuracy", "accuracy_new", "correct", "incorrect", "invalid", "total", "too_long")
+
+
+def run(cfg: Config, run_dir: Path) -> dict[str, float]:
+    """Check the keys and rows, load the model, evaluate.
+
+    Raises:
+        ConfigError, DataError: a key, a file or a row that cannot work.
+    """
+    from glue_eval.evaluate import DownstreamEvaluator  # torch and transformers load only when a run starts
+    from model import load_model, load_tokenizer, resolve_device
+
+    evaluator = DownstreamEvaluator(cfg.downstream, run_dir)
+    device = resolve_device("model_device", cfg.model_device)
+    # A class of a config file would not fit every folder that model.name_or_path may name.
+    model_cfg = replace(cfg.model, class_name="AutoModelForCausalLM")
+    return evaluator.evaluate(load_model(model_cfg, device), load_tokenizer(model_cfg))
+
+
+def table(figures: dict[str, float]) -> str:
+    """Flat figures as a plain-text table, a task a line."""
+    names = list(dict.fromkeys(key.partition("/")[0] for key in figures))
+    lines = [f"{'task':<20}" + "".join(f"{column:>14}" for column in COLUMNS)]
+    for name in names:
+        cells = [figures.get(f"{name}/{column}") for column in COLUMNS]
+        if any(cell is not None for cell in cells):
+            lines.append(f"{name:<20}" + "".join(f"{_cell(cell):>14}" for cell in cells))
+    if "perplexity/perplexity" in figures:
+        lines.append(f"perplexity {figures['perplexity/perplexity']:.3f} over {figures['perplexity/tokens']:.0f} tokens")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+@hydra.main(version_base="1.3", config_path=str(PROJECT / "config"), config_name="config")
+def job(cfg: DictConfig) -> float:
+    """One evaluation in Hydra's run directory."""
+    from data.base import DataError
+
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        figures = run(OmegaConf.to_object(cfg), run_dir)
+    except (ConfigError, DataError) as error:
+        if HydraConfig.get().mode is RunMode.RUN:
+            sys.exit(f"error: {error}")
+        raise
+    print(table(figures))
+    print(f"written to {run_dir / 'glue_eval'}")
+    return figures.get("average/f1_new", figures.get("perplexity/perplexity", 0.0))
+
+
+def main() -> None:
+    """Check the names on the command line, then let Hydra compose and run."""
+    try:
+        check_override_names(sys.argv[1:])
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    if not any(word.startswith("hydra.run.dir=") for word in sys.argv[1:]):
+        sys.argv.append(RUN_DIR)
+    job()
+
+
+if __name__ == "__main__":
+    main()

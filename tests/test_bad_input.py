@@ -1,0 +1,348 @@
+"""Bad input is refused before any model loads, by a message that names the key, its value and what would be right."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hydra.errors import HydraException
+
+from config.check import ConfigError, check_override_names
+from data.base import DataError
+from editor import lifelong
+from tests.reference_cases import compose_config
+from tests.tiny import DATA, SITES, run_main, tiny_words
+
+FIRST = SITES["tiny-llama"][0]
+
+
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch):
+    """Loading a model before the input is refused is a failure."""
+
+    def load_model(*_):
+        pytest.fail("a model was loaded before the input was refused")
+
+    monkeypatch.setattr(lifelong, "load_model", load_model)
+
+
+def refused(tmp_path: Path, *words: str, base: list[str] | None = None) -> str:
+    """Run as main.py does, up to the error; its message."""
+    argv = [*(tiny_words() if base is None else base), *words]
+    with pytest.raises((ConfigError, DataError, HydraException)) as error:
+        check_override_names(argv)
+        lifelong.run(compose_config(argv), tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "a refused run leaves nothing behind"
+    causes, cause = [], error.value
+    while cause is not None:  # Hydra prints the cause of its own error too
+        causes.append(str(cause))
+        cause = cause.__cause__
+    return "\n".join(causes)
+
+
+def test_these_words_are_right_without_the_bad_one(tmp_path):
+    """The base that every test below spoils by one word gets as far as loading."""
+    with pytest.raises(pytest.fail.Exception, match="a model was loaded"):
+        lifelong.run(compose_config(tiny_words()), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("dataset=zsr", ["dataset/zsr", "facts", "fever", "wikibigedit", "zsre"]),
+        ("model=mistral-8b", ["model/mistral-8b", "mistral-7b", "smollm2-135m"]),
+        ("editor=stabledit", ["editor/stabledit", "stableedit", "ultraedit", "malmen"]),
+        ("experiment=nope", ["experiment/nope", "quickstart", "zsre_mistral-7b"]),
+    ],
+)
+def test_unknown_group_member(tmp_path, word, parts):
+    message = refused(tmp_path, word)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("word", "nearest"),
+    [
+        ("editor.alpah=1", "editor.alpha"),
+        ("num_sec=3", "num_seq"),
+        ("dataset.nedits=3", "dataset.n_edits"),
+        ("model.edit_module=[a]", "model.edit_modules"),
+        ("editor.RunningMeanStd_Mode=stable", "editor.RunningMeanStd_mode"),
+        ("datasets=zsre", "dataset"),
+        ("wandb.modes=offline", "wandb.mode"),
+        ("qqqq=1", "num_seq"),
+    ],
+)
+def test_unknown_key(tmp_path, word, nearest):
+    message = refused(tmp_path, word)
+    key, value = word.split("=")
+    assert f"{key}={value}" in message
+    assert re.search(rf"[\s,]{re.escape(nearest)}(,|$)", message)
+
+
+@pytest.mark.parametrize(
+    "word", ["hydra.run.dir=x", "+experiment=quickstart", "~wandb.name", "hydra/launcher=basic", "-m", "--cfg", "job", "editor.lr=1"]
+)
+def test_words_that_are_none_of_ours_or_right_pass(word):
+    check_override_names([word])
+
+
+@pytest.mark.parametrize("word", ["+editor.foo=1", "+nope=1", "++dataset.nedits=1"])
+def test_added_keys_are_refused_too(tmp_path, word):
+    assert word.strip("+").split("=")[0] in refused(tmp_path, word)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "allowed"),
+    [
+        ("editor.preheat_mode", "begin", ["start", "q1", "middle", "q3", "end", "none"]),
+        ("editor.RunningMeanStd_mode", "stabel", ["stable", "original"]),
+        ("editor.token", "answer", ["ans", "all"]),
+        ("editor.whitening_floor_mode", "rel", ["absolute", "relative"]),
+        ("model.precision", "int8", ["float32", "bfloat16", "float16", "auto"]),
+        ("wandb.mode", "on", ["offline", "online", "disabled"]),
+        ("num_seq", "many", ["Integer"]),
+        ("num_seq", "2.5", ["Integer"]),
+        ("editor.lr", "fast", ["Float"]),
+        ("dataset.eval_mhop", "perhaps", ["bool"]),
+    ],
+)
+def test_value_outside_its_kind(tmp_path, key, value, allowed):
+    message = refused(tmp_path, f"{key}={value}")
+    for part in [key, value, *allowed]:
+        assert part in message
+
+
+POSITIVE = ["num_seq", "dataset.n_edits", "dataset.batch_size", "editor.batch_size", "eval.tokens_per_batch"]
+REAL = ["editor.lr", "editor.alpha", "editor.whitening_floor"]
+
+
+@pytest.mark.parametrize("key", POSITIVE)
+@pytest.mark.parametrize("value", ["0", "-3"])
+def test_counts_must_be_positive(tmp_path, key, value):
+    assert f"{key}={value}: must be a whole number above 0" in refused(tmp_path, f"{key}={value}")
+
+
+@pytest.mark.parametrize("key", REAL)
+@pytest.mark.parametrize("value", ["0.0", "-1.5", "nan", "inf"])
+def test_reals_must_be_positive_and_finite(tmp_path, key, value):
+    assert f"{key}={value}: must be a finite number above 0" in refused(tmp_path, f"{key}={value}")
+
+
+def test_alpha_must_be_there(tmp_path):
+    assert "editor.alpha=None: must be a finite number above 0" in refused(tmp_path, "editor.alpha=null")
+
+
+@pytest.mark.parametrize("key", ["num_seq_zsre", "num_seq_wikibigedit", "downstream_eval_steps", "seed"])
+def test_counts_that_may_be_zero(tmp_path, key):
+    assert f"{key}=-1: must be a whole number, 0 or more" in refused(tmp_path, f"{key}=-1")
+
+
+@pytest.mark.parametrize(
+    ("editor", "keys"),
+    [
+        ("malmen", ["rank", "n_blocks", "meta_lr", "max_grad_norm", "n_epochs"]),
+        ("mend", ["rank"]),
+        ("rledit", ["rank", "time_decay", "back_depth"]),
+    ],
+)
+def test_learned_editors_keys_must_be_positive(tmp_path, editor, keys):
+    for key in keys:
+        message = refused(tmp_path, f"editor.{key}=0", base=tiny_words(editor=editor))
+        assert re.match(rf"editor\.{key}=0(\.0)?: must be a finite number above 0", message)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["editor.preheat_mode=start"], ["editor.preheat_mode=start", "none", "editor=stableedit"]),
+        (["editor.RunningMeanStd_mode=stable"], ["editor.RunningMeanStd_mode=stable", "original", "editor=stableedit"]),
+    ],
+)
+def test_ultraedit_is_what_it_is(tmp_path, words, parts):
+    message = refused(tmp_path, *words, base=tiny_words(editor="ultraedit"))
+    for part in parts:
+        assert part in message
+
+
+def test_relative_floor_is_a_share(tmp_path):
+    message = refused(tmp_path, "editor.whitening_floor_mode=relative", "editor.whitening_floor=1.5")
+    assert "editor.whitening_floor=1.5" in message and "below 1" in message
+
+
+@pytest.mark.parametrize(
+    ("model", "sites", "parts"),
+    [
+        ("tiny-llama", "model.layers.1.mlp.down_prj", ["no module model.layers.1.mlp.down_prj", FIRST]),
+        ("tiny-llama", "model.layers.1.mlp", ["model.layers.1.mlp is a LlamaMLP", "neither nn.Linear nor Conv1D", FIRST]),
+        ("tiny-llama", "model.norm", ["model.norm is a LlamaRMSNorm", "neither nn.Linear nor Conv1D"]),
+        ("tiny-gpt2", "lm_head", ["lm_head is tied to transformer.wte.weight", "another site"]),
+        ("tiny-llama", f"{FIRST},{FIRST}", [FIRST, "named twice", "once"]),
+        ("tiny-llama", "", ["model.edit_modules=[]", "at least one"]),
+    ],
+)
+def test_sites(tmp_path, model, sites, parts):
+    message = refused(tmp_path, f"model.edit_modules=[{sites}]", base=tiny_words(model=model))
+    for part in ["model.edit_modules", *parts]:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("model.name_or_path=./no/such/folder", ["./no/such/folder", "no such folder", "ORGANISATION/NAME"]),
+        (f"model.name_or_path={DATA}", [str(DATA), "no config.json"]),
+        ("model.name_or_path=embedded:nope", ["embedded:nope", "smollm2-135m"]),
+        ("model.name_or_path=someone/no-such-model", ["someone/no-such-model", "hf download", "model.name_or_path=FOLDER"]),
+        ("model.class_name=LlamaModel", ["model.class_name=LlamaModel", "AutoModelForCausalLM"]),
+    ],
+)
+def test_models(tmp_path, word, parts):
+    message = refused(tmp_path, word)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("key", ["model_device", "editor_device"])
+@pytest.mark.parametrize(("value", "part"), [("cuda:77", "CUDA devices; use auto or cpu"), ("gpu", "must be auto, cpu or cuda:N")])
+def test_devices(tmp_path, key, value, part):
+    message = refused(tmp_path, f"{key}={value}")
+    assert f"{key}={value}" in message and part in message
+
+
+def test_cuda_where_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    message = refused(tmp_path, "model_device=cuda")
+    assert "model_device=cuda: this machine has 0 CUDA devices; use auto or cpu" in message
+
+
+def test_save_folder_is_needed_and_must_be_free(tmp_path):
+    assert "model_cache_dir=DIR" in refused(tmp_path, "model_cache=true")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("years of work")
+    message = refused(tmp_path, "model_cache=true", f"model_cache_dir={tmp_path}/full")
+    assert f"model_cache_dir={tmp_path}/full" in message and "new or empty folder" in message
+    (tmp_path / "file").write_text("")
+    assert f"{tmp_path}/file" in refused(tmp_path, "model_cache=true", f"model_cache_dir={tmp_path}/file")
+
+
+def rows(count: int = 24) -> list[dict]:
+    """zsre rows, right as they are."""
+    return json.loads((DATA / "zsre_eval.json").read_text())[:count]
+
+
+def written(path: Path, content: object) -> str:
+    """A record file with the given rows, or text; the word that makes it the edited one."""
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return f"dataset.valid_path={path}"
+
+
+def test_too_few_records(tmp_path):
+    message = refused(tmp_path, written(tmp_path / "short.json", rows(20)))
+    for part in ["short.json", "20 records", "num_seq x n_edits = 3 x 8 = 24", "num_seq to 2 or less"]:
+        assert part in message
+
+
+def test_too_few_records_for_one_step(tmp_path):
+    message = refused(tmp_path, written(tmp_path / "short.json", rows(5)))
+    for part in ["5 records", "24", "n_edits", "5 or less"]:
+        assert part in message
+
+
+@pytest.mark.parametrize(("dataset", "key"), [("zsre", "num_seq_zsre"), ("wikibigedit", "num_seq_wikibigedit")])
+def test_too_few_warm_up_records(tmp_path, dataset, key):
+    message = refused(tmp_path, f"{key}=11", base=tiny_words(dataset=dataset))
+    for part in ["train.json", "80 records", f"{key} x n_edits = 11 x 8 = 88", f"{key} to 10 or less"]:
+        assert part in message
+
+
+def test_too_few_training_records(tmp_path):
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(rows(5)))
+    message = refused(tmp_path, f"dataset.train_path={path}", base=tiny_words(editor="malmen"))
+    for part in ["dataset.train_path", str(path), "5 records", "n_edits=8"]:
+        assert part in message
+
+
+@pytest.mark.parametrize("key", ["valid_path", "train_path"])
+def test_missing_file(tmp_path, key):
+    message = refused(tmp_path, f"dataset.{key}={tmp_path}/nowhere.json")
+    for part in [f"{tmp_path}/nowhere.json", "no such file", "python -m data.prepare fetch zsre"]:
+        assert part in message
+
+
+WHOLE = json.dumps(rows(24), indent=0)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("this is no JSON", ["no JSON array", "'this is no JSON'"]),
+        ('{"a": 1}', ["no array", "[{...}, ...]"]),
+        ("", ["empty (0 bytes)"]),
+        (WHOLE[: len(WHOLE) // 2], ["row 1", "cut short"]),
+        (WHOLE[: WHOLE.rindex("}") + 1], ["cut short"]),
+        (WHOLE.replace('"ans"', "ans", 3).replace("ans:", '"ans":', 2), ["row 2 ", "not JSON"]),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", ["Git LFS"]),
+    ],
+)
+def test_broken_file(tmp_path, content, parts):
+    message = refused(tmp_path, written(tmp_path / "broken.json", content), "num_seq=4")
+    for part in ["broken.json", *parts]:
+        assert part in message
+
+
+def test_a_capped_read_does_not_look_for_the_end(tmp_path):
+    """An array that is cut after the records that are asked for is as good as whole: it is never read to its end."""
+    word = written(tmp_path / "cut.json", WHOLE[: WHOLE.rindex("}") + 1])
+    with pytest.raises(pytest.fail.Exception, match="a model was loaded"):
+        lifelong.run(compose_config([*tiny_words(), word]), tmp_path / "run")
+
+
+@pytest.mark.parametrize("field", ["src", "ans", "rephrase", "loc", "loc_ans"])
+@pytest.mark.parametrize(("value", "part"), [("absent", "is missing"), (None, "null"), ("", "empty"), ("  ", "blank"), (7, "7")])
+def test_bad_row(tmp_path, field, value, part):
+    bad = rows()
+    if value == "absent":
+        del bad[13][field]
+    else:
+        bad[13][field] = value
+    message = refused(tmp_path, written(tmp_path / "rows.json", bad))
+    for expected in ["rows.json", "row 13 ", f"'{field}'", part]:
+        assert expected in message
+
+
+def test_bad_row_beyond_what_is_read_is_no_error(tmp_path):
+    bad = rows(25)
+    bad[24]["ans"] = None
+    with pytest.raises(pytest.fail.Exception, match="a model was loaded"):
+        lifelong.run(compose_config([*tiny_words(), written(tmp_path / "rows.json", bad)]), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["editor.alpah=3"], ["editor.alpah=3", "editor.alpha"]),
+        (["num_seq=0"], ["num_seq=0", "above 0"]),
+        (["model.edit_modules=[model.layers.1.mlp.dwn_proj]"], ["model.layers.1.mlp.dwn_proj", FIRST]),
+        (["dataset.valid_path=nowhere.json"], ["nowhere.json", "data.prepare fetch zsre"]),
+    ],
+)
+def test_main_ends_in_one_line(tmp_path, words, parts):
+    done = run_main(*tiny_words(*words), cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and done.stderr.strip().splitlines()[-1] == errors[0]
+    for part in parts:
+        assert part in errors[0]
+
+
+@pytest.mark.parametrize("word", ["dataset=nope", "editor.preheat_mode=begin"])
+def test_main_shows_no_traceback_for_what_hydra_refuses(tmp_path, word):
+    done = run_main(*tiny_words(word), cwd=tmp_path)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert word.split("=")[1] in done.stderr

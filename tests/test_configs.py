@@ -1,0 +1,229 @@
+"""config/: every published preset, group and default composes to what it must, and the command line shows them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from config.check import check_override_names, check_values
+from config.schema import register
+from tests.tiny import PROJECT, run_main
+
+CONFIG = PROJECT / "config"
+PRESETS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "presets.json").read_text())
+EXPERIMENTS = sorted(path.stem for path in (CONFIG / "experiment").glob("*.yaml"))
+GROUPS = {group: sorted(path.stem for path in (CONFIG / group).glob("*.yaml")) for group in ("dataset", "model", "editor")}
+NAMES = ("dataset", "model", "editor")
+PUBLISHED = (
+    "dataset=zsre model=mistral-7b editor=stableedit num_seq=200 num_seq_zsre=20 model_device=cuda:0 editor_device=cuda:0 "
+    "downstream_eval_steps=0 dataset.n_edits=100 dataset.batch_size=10 editor.cache_dir=cache editor.batch_size=512 "
+    "editor.alpha=10 editor.lr=1e-6 editor.RunningMeanStd_mode=stable editor.preheat_mode=start "
+    "model.edit_modules=[model.layers.29.mlp.down_proj,model.layers.30.mlp.down_proj] editor.load_checkpoint=null"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hydra():
+    """One Hydra for the module: each compose is then some ten milliseconds."""
+    register()
+    with initialize_config_dir(str(CONFIG), version_base="1.3"):
+        yield
+
+
+def experiment_name(preset: dict[str, Any]) -> str:
+    """DATASET_MODEL, the long runs with their size."""
+    long = {("wikibigedit", "5000"): "wikibigedit-500k", ("ultraeditbench", "20000"): "ultraeditbench-2m"}
+    return f"{long.get((preset['dataset'], preset['num_seq']), preset['dataset'])}_{preset['model']}"
+
+
+def preset_words(preset: dict[str, Any]) -> list[str]:
+    """The preset as the words of its published command."""
+    return [f"{key}=[{','.join(value)}]" if isinstance(value, list) else f"{key}={value}" for key, value in preset.items()]
+
+
+def preset_value(key: str, text: Any) -> Any:
+    """A preset's value, which stands there as a string, in its own type."""
+    if isinstance(text, list):
+        return text
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def value_at(cfg: DictConfig, key: str) -> Any:
+    """The value of a dotted key, enums by name; a group's by its name."""
+    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    for part in (f"{key}.name" if key in NAMES else key).split("."):
+        plain = plain[part]
+    return plain
+
+
+def test_there_are_24_presets_of_24_names():
+    assert len({experiment_name(preset) for preset in PRESETS}) == len(PRESETS) == 24
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=experiment_name)
+def test_experiment_has_the_presets_values(preset):
+    cfg = compose("config", overrides=[f"experiment={experiment_name(preset)}"])
+    for key, text in preset.items():
+        assert value_at(cfg, key) == preset_value(key, text), key
+    assert check_values(OmegaConf.to_object(cfg)) == []
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=experiment_name)
+def test_experiment_is_its_published_command(preset):
+    words = preset_words(preset)
+    check_override_names(words)
+    assert compose("config", overrides=words) == compose("config", overrides=[f"experiment={experiment_name(preset)}"])
+
+
+def test_overrides_win_over_an_experiment():
+    cfg = compose("config", overrides=["experiment=zsre_mistral-7b", "num_seq=3", "editor.alpha=7", "model=gpt-j"])
+    assert (cfg.num_seq, cfg.editor.alpha, cfg.model.name) == (3, 7, "gpt-j")
+
+
+def test_groups_are_those_of_the_design():
+    assert set(GROUPS["dataset"]) == {"zsre", "fever", "wikibigedit", "ultraeditbench", "facts"}
+    assert set(GROUPS["model"]) == {"mistral-7b", "llama-3-instruct", "gpt-j", "qwen2.5-7b", "smollm2-135m"}
+    assert set(GROUPS["editor"]) == {"stableedit", "ultraedit", "rledit", "malmen", "mend"}
+
+
+@pytest.mark.parametrize(("editor", "model"), list(product(GROUPS["editor"], GROUPS["model"])))
+def test_every_combination_composes(editor, model):
+    for dataset in GROUPS["dataset"]:
+        cfg = OmegaConf.to_object(compose("config", overrides=[f"dataset={dataset}", f"model={model}", f"editor={editor}"]))
+        assert (cfg.dataset.name, cfg.model.name, cfg.editor.name) == (dataset, model, editor)
+        assert cfg.model.edit_modules and cfg.dataset.train_path and cfg.dataset.valid_path
+        assert check_values(cfg) == [], "defaults must neither fail nor warn"
+
+
+LEARNED = {"meta_lr": 1e-5, "max_grad_norm": 1, "n_epochs": 1}
+MALMEN = LEARNED | {"rank": 1024, "n_blocks": 4, "loc_coef": 0.6, "batch_size": 128, "reg_coef": 1e-4, "token": "ans"}
+DEFAULTS = {
+    "stableedit": {
+        "lr": 1e-6, "alpha": 1.0, "batch_size": 128, "RunningMeanStd_mode": "stable", "preheat_mode": "start",
+        "whitening_floor": 1e-6, "whitening_floor_mode": "absolute", "float32_masters": False, "token": "ans",
+    },
+    "ultraedit": {"lr": 1e-6, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none", "token": "ans"},
+    "malmen": MALMEN,
+    "rledit": MALMEN | {"time_decay": 0.95, "back_depth": 10},
+    "mend": LEARNED | {"rank": 1920, "n_blocks": 2, "loc_coef": 1, "batch_size": 1024, "reg_coef": 1e-2, "token": "all"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("editor", list(DEFAULTS))
+def test_editor_defaults(editor):
+    cfg = compose("config", overrides=[f"editor={editor}"])
+    for key, value in DEFAULTS[editor].items():
+        assert value_at(cfg, f"editor.{key}") == value, key
+
+
+def layers(pattern: str, *numbers: int) -> list[str]:
+    return [pattern.format(number) for number in numbers]
+
+
+SITES = {
+    "gpt-j": layers("transformer.h.{}.mlp.fc_out", *range(18, 27)),
+    "llama-3-instruct": layers("model.layers.{}.mlp.gate_proj", *range(11, 16))
+    + layers("model.layers.{}.mlp.up_proj", *range(18, 25)),
+    "mistral-7b": layers("model.layers.{}.mlp.down_proj", 28, 29, 30),
+    "qwen2.5-7b": layers("model.layers.{}.mlp.gate_proj", *range(18, 27))
+    + layers("model.layers.{}.mlp.up_proj", *range(18, 27)),
+}
+
+
+@pytest.mark.parametrize("model", list(SITES))
+def test_default_sites(model):
+    assert list(compose("config", overrides=[f"model={model}"]).model.edit_modules) == SITES[model]
+
+
+def test_run_defaults():
+    cfg = compose("config")
+    expected = {
+        "dataset": "zsre", "model": "llama-3-instruct", "editor": "stableedit", "num_seq": 200, "num_seq_zsre": 20,
+        "num_seq_wikibigedit": 20, "dataset.n_edits": 100, "dataset.batch_size": 10, "seed": 42, "model_device": "auto",
+        "downstream_eval_steps": 0, "model_cache": False, "wandb.mode": "offline",
+    }  # fmt: skip
+    assert {key: value_at(cfg, key) for key in expected} == expected
+
+
+RAW = {
+    "zsre": ("zsre/zsre_train.json", "zsre/zsre_eval_20k.json"),
+    "fever": ("fever/fever_train.json", "fever/fever_eval_20k.json"),
+    "ultraeditbench": ("ultraeditbench/UltraEditBench_train_20k.json", "ultraeditbench/UltraEditBench_2M.json"),
+    "wikibigedit": ("wikibigedit/wikibigedit_train_17k.json", "wikibigedit/wikibigedit_eval_17k.json"),
+}
+
+
+@pytest.mark.parametrize("dataset", list(RAW))
+def test_default_paths(dataset):
+    cfg = compose("config", overrides=[f"dataset={dataset}"]).dataset
+    found = [path.removeprefix("./") for path in (cfg.train_path, cfg.valid_path)]
+    assert found == [f"data/raw/{path}" for path in RAW[dataset]]
+
+
+def test_published_command_composes(tmp_path):
+    """The real program, no stand-in: and it resolves the words without loading torch."""
+    done = run_main(*PUBLISHED.split(), "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cfg = yaml.safe_load(done.stdout)
+    assert cfg["editor"]["alpha"] == 10 and cfg["editor"]["lr"] == 1e-6 and cfg["editor"]["cache_dir"] == "cache"
+    assert cfg["editor"]["preheat_mode"] == "start" and cfg["model_device"] == "cuda:0"
+    assert cfg["model"]["edit_modules"] == ["model.layers.29.mlp.down_proj", "model.layers.30.mlp.down_proj"]
+    assert list(tmp_path.iterdir()) == [], "showing a configuration leaves no files"
+
+
+def test_help_shows_groups_and_commands(tmp_path):
+    done = run_main("--help", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in [*GROUPS["dataset"], *GROUPS["model"], *GROUPS["editor"], *EXPERIMENTS]:
+        assert re.search(rf"[\s,]{re.escape(name)}(,|\s)", done.stdout), name
+    commands = re.findall(r"^\s+python main\.py (.*)$", done.stdout, flags=re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        words = [word for word in shlex.split(command) if word != "-m"]
+        check_override_names(words)
+        compose("config", overrides=[re.sub(r"=([^[,]+),.*", r"=\1", word) for word in words])
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_says_what_it_is(name):
+    first, second, *_ = (CONFIG / "experiment" / f"{name}.yaml").read_text().splitlines()
+    assert first == "# @package _global_"
+    assert re.fullmatch(r"# \S.{10,}", second), "the second line describes the experiment in one line"
+
+
+def test_experiments_are_the_presets_and_ours():
+    assert {experiment_name(preset) for preset in PRESETS} <= set(EXPERIMENTS)
+    assert "quickstart" in EXPERIMENTS
+
+
+def uncommented(path: Path) -> list[str]:
+    """Keys with a value and no comment on their line or the line above. A group's `name` is its file's subject."""
+    found, above, hydra_block = [], "", False
+    for line in path.read_text().splitlines():
+        hydra_block = line.startswith("hydra:") or (hydra_block and not re.match(r"\w", line))
+        match = re.match(r"\s*([\w.]+):\s*(\S.*)$", line)
+        if match and not hydra_block and "#" not in line and not above.lstrip().startswith("#"):
+            found.append(match[1])
+        above = line
+    return found
+
+
+@pytest.mark.parametrize("file", ["config.yaml", *(f"{g}/{n}.yaml" for g in GROUPS for n in GROUPS[g])])
+def test_every_key_is_commented(file):
+    assert uncommented(CONFIG / file) == []
