@@ -7,7 +7,6 @@ generations in Hydra's run directory, and prints the figures.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -36,9 +35,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, float]:
 
     evaluator = DownstreamEvaluator(cfg.downstream, run_dir)
     device = resolve_device("model_device", cfg.model_device)
-    # A class of a config file would not fit every folder that model.name_or_path may name.
-    model_cfg = replace(cfg.model, class_name="AutoModelForCausalLM")
-    return evaluator.evaluate(load_model(model_cfg, device), load_tokenizer(model_cfg))
+    return evaluator.evaluate(load_model(cfg.model, device), load_tokenizer(cfg.model))
 
 
 def table(figures: dict[str, float]) -> str:
@@ -50,7 +47,8 @@ def table(figures: dict[str, float]) -> str:
         if any(cell is not None for cell in cells):
             lines.append(f"{name:<20}" + "".join(f"{_cell(cell):>14}" for cell in cells))
     if "perplexity/perplexity" in figures:
-        lines.append(f"perplexity {figures['perplexity/perplexity']:.3f} over {figures['perplexity/tokens']:.0f} tokens")
+        value, tokens = figures["perplexity/perplexity"], figures["perplexity/tokens"]
+        lines.append(f"perplexity {value:.3f} over {tokens:.0f} tokens")
     return "\n".join(lines)
 
 

@@ -142,7 +142,7 @@ def _tail_log_probs(model: PreTrainedModel, choices: Sequence[Choice], prefilled
         past_key_values=prefilled.cache,
         use_cache=True,
     )
-    prefilled.cache.crop(width)
+    prefilled.cache.crop(-length)
     sums = [torch.zeros(len(choices), device=device)]
     for at in range(length):
         targets = [c.tokens[at + 1] if at + 1 < len(c.tokens) else 0 for c in choices]

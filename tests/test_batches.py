@@ -45,7 +45,10 @@ def test_appended_specials_are_left_out(template, prefix):
 def test_answer_is_tokenized_apart_and_its_last_token_cut(name):
     tokenizer = tiny_tokenizer(name)
     for (prompt, answer), row in zip(PAIRS, tokenize(tokenizer, PAIRS), strict=True):
-        prompt_ids, answer_ids = tokenizer(prompt)["input_ids"], tokenizer(" " + answer, add_special_tokens=False)["input_ids"]
+        prompt_ids, answer_ids = (
+            tokenizer(prompt)["input_ids"],
+            tokenizer(" " + answer, add_special_tokens=False)["input_ids"],
+        )
         assert row.input_ids == (prompt_ids + answer_ids)[:-1]
         assert len(row.labels) == len(row.input_ids)
         assert [label for label in row.labels if label != IGNORED] == answer_ids
@@ -96,7 +99,9 @@ def test_longest_first_and_stable():
 
 def test_micro_batches_of_other_sizes_hold_the_same_rows():
     rows = rows_of(5, 1, 4, 4, 2, 3, 1)
-    orders = [[i for batch in micro_batches(rows, size) for i in batch.input_ids_BT[:, 0].tolist()] for size in (1, 3, 7, 99)]
+    orders = [
+        [i for batch in micro_batches(rows, size) for i in batch.input_ids_BT[:, 0].tolist()] for size in (1, 3, 7, 99)
+    ]
     assert all(order == orders[0] for order in orders) and len(orders[0]) == 7
 
 

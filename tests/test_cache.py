@@ -17,7 +17,10 @@ def micro_batch(seed: int) -> list[Rows]:
     """Rows of two sites of different shapes; one micro-batch has a single row."""
     generator = torch.Generator().manual_seed(seed)
     rows = 1 if seed == 1 else 4 + seed
-    return [Rows(torch.randn(rows, k, generator=generator), torch.randn(rows, v, generator=generator)) for k, v in ((6, 3), (3, 6))]
+    return [
+        Rows(torch.randn(rows, k, generator=generator), torch.randn(rows, v, generator=generator))
+        for k, v in ((6, 3), (3, 6))
+    ]
 
 
 def same(one: Rows, other: Rows) -> bool:

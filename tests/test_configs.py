@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from tests.tiny import PROJECT, run_main
 CONFIG = PROJECT / "config"
 PRESETS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "presets.json").read_text())
 EXPERIMENTS = sorted(path.stem for path in (CONFIG / "experiment").glob("*.yaml"))
-GROUPS = {group: sorted(path.stem for path in (CONFIG / group).glob("*.yaml")) for group in ("dataset", "model", "editor")}
+GROUPS = {
+    group: sorted(path.stem for path in (CONFIG / group).glob("*.yaml")) for group in ("dataset", "model", "editor")
+}
 NAMES = ("dataset", "model", "editor")
 PUBLISHED = (
-    "dataset=zsre model=mistral-7b editor=stableedit num_seq=200 num_seq_zsre=20 model_device=cuda:0 editor_device=cuda:0 "
-    "downstream_eval_steps=0 dataset.n_edits=100 dataset.batch_size=10 editor.cache_dir=cache editor.batch_size=512 "
-    "editor.alpha=10 editor.lr=1e-6 editor.RunningMeanStd_mode=stable editor.preheat_mode=start "
+    "dataset=zsre model=mistral-7b editor=stableedit num_seq=200 num_seq_zsre=20 model_device=cuda:0 "
+    "editor_device=cuda:0 downstream_eval_steps=0 dataset.n_edits=100 dataset.batch_size=10 editor.cache_dir=cache "
+    "editor.batch_size=512 editor.alpha=10 editor.lr=1e-6 editor.RunningMeanStd_mode=stable editor.preheat_mode=start "
     "model.edit_modules=[model.layers.29.mlp.down_proj,model.layers.30.mlp.down_proj] editor.load_checkpoint=null"
 )
 
@@ -47,7 +50,9 @@ def experiment_name(preset: dict[str, Any]) -> str:
 
 def preset_words(preset: dict[str, Any]) -> list[str]:
     """The preset as the words of its published command."""
-    return [f"{key}=[{','.join(value)}]" if isinstance(value, list) else f"{key}={value}" for key, value in preset.items()]
+    return [
+        f"{key}=[{','.join(value)}]" if isinstance(value, list) else f"{key}={value}" for key, value in preset.items()
+    ]
 
 
 def preset_value(key: str, text: Any) -> Any:
@@ -64,6 +69,12 @@ def preset_value(key: str, text: Any) -> Any:
     return text
 
 
+@cache
+def experiment(name: str) -> DictConfig:
+    """An experiment's composed configuration."""
+    return compose("config", overrides=[f"experiment={name}"])
+
+
 def value_at(cfg: DictConfig, key: str) -> Any:
     """The value of a dotted key, enums by name; a group's by its name."""
     plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
@@ -78,7 +89,7 @@ def test_there_are_24_presets_of_24_names():
 
 @pytest.mark.parametrize("preset", PRESETS, ids=experiment_name)
 def test_experiment_has_the_presets_values(preset):
-    cfg = compose("config", overrides=[f"experiment={experiment_name(preset)}"])
+    cfg = experiment(experiment_name(preset))
     for key, text in preset.items():
         assert value_at(cfg, key) == preset_value(key, text), key
     assert check_values(OmegaConf.to_object(cfg)) == []
@@ -88,7 +99,7 @@ def test_experiment_has_the_presets_values(preset):
 def test_experiment_is_its_published_command(preset):
     words = preset_words(preset)
     check_override_names(words)
-    assert compose("config", overrides=words) == compose("config", overrides=[f"experiment={experiment_name(preset)}"])
+    assert compose("config", overrides=words) == experiment(experiment_name(preset))
 
 
 def test_overrides_win_over_an_experiment():
@@ -105,7 +116,9 @@ def test_groups_are_those_of_the_design():
 @pytest.mark.parametrize(("editor", "model"), list(product(GROUPS["editor"], GROUPS["model"])))
 def test_every_combination_composes(editor, model):
     for dataset in GROUPS["dataset"]:
-        cfg = OmegaConf.to_object(compose("config", overrides=[f"dataset={dataset}", f"model={model}", f"editor={editor}"]))
+        cfg = OmegaConf.to_object(
+            compose("config", overrides=[f"dataset={dataset}", f"model={model}", f"editor={editor}"])
+        )
         assert (cfg.dataset.name, cfg.model.name, cfg.editor.name) == (dataset, model, editor)
         assert cfg.model.edit_modules and cfg.dataset.train_path and cfg.dataset.valid_path
         assert check_values(cfg) == [], "defaults must neither fail nor warn"
@@ -121,7 +134,8 @@ DEFAULTS = {
     "ultraedit": {"lr": 1e-6, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none", "token": "ans"},
     "malmen": MALMEN,
     "rledit": MALMEN | {"time_decay": 0.95, "back_depth": 10},
-    "mend": LEARNED | {"rank": 1920, "n_blocks": 2, "loc_coef": 1, "batch_size": 1024, "reg_coef": 1e-2, "token": "all"},
+    "mend": LEARNED
+    | {"rank": 1920, "n_blocks": 2, "loc_coef": 1, "batch_size": 1024, "reg_coef": 1e-2, "token": "all"},
 }  # fmt: skip
 
 

@@ -75,7 +75,13 @@ def test_score_is_the_mean_over_edits(dataset, mhop, names, monkeypatch):
     assert list(expected) == names
     for chunk in (256, 4):  # tokenized 256 edits at a time; the cut must not show
         monkeypatch.setattr(metrics, "CHUNK", chunk)
-        found = score(load_tiny("tiny-llama"), tiny_tokenizer("tiny-llama"), tiny_edits(dataset, 11), mhop=mhop, tokens_per_batch=64)
+        found = score(
+            load_tiny("tiny-llama"),
+            tiny_tokenizer("tiny-llama"),
+            tiny_edits(dataset, 11),
+            mhop=mhop,
+            tokens_per_batch=64,
+        )
         assert list(found) == names
         assert found == pytest.approx(expected)
 

@@ -79,11 +79,15 @@ def test_whitening_waits_for_rows(rows, whitens):
 
 def spectral(values, seed=1):
     """A covariance of known eigenvalues, float64, and its eigenvectors."""
-    vectors = torch.linalg.qr(torch.randn(len(values), len(values), dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))[0]
+    vectors = torch.linalg.qr(
+        torch.randn(len(values), len(values), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    )[0]
     return vectors @ torch.diag(values) @ vectors.T, vectors
 
 
-@pytest.mark.parametrize(("floor", "relative", "lowest"), [(1e-9, False, 1e-9), (1e-2, False, 1e-2), (1e-2, True, 4e-2)])
+@pytest.mark.parametrize(
+    ("floor", "relative", "lowest"), [(1e-9, False, 1e-9), (1e-2, False, 1e-2), (1e-2, True, 4e-2)]
+)
 def test_inverse_root_floors_eigenvalues(floor, relative, lowest):
     values = torch.tensor([1e-8, 1e-3, 2e-2, 1.0, 4.0], dtype=torch.float64)
     covariance, vectors = spectral(values)

@@ -121,7 +121,9 @@ def learned_editor(kind, name):
 
 def whole_shift(name, network, place, rows, normalizer):
     """The shift as one expression with a graph, as DESIGN section 3 writes it."""
-    pseudo_keys, pseudo_gradients = network(normalizer.keys(rows.keys_NK), normalizer.gradients(rows.gradients_NV), place)
+    pseudo_keys, pseudo_gradients = network(
+        normalizer.keys(rows.keys_NK), normalizer.gradients(rows.gradients_NV), place
+    )
     eta = network.lr.weight[place]
     if name == "mend":
         return -eta * pseudo_keys.T @ pseudo_gradients

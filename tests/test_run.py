@@ -122,7 +122,7 @@ def test_a_saved_model_may_be_replaced(plain, tmp_path):
     for steps in (1, 2):
         results, _ = go(tmp_path / f"run{steps}", f"num_seq={steps}", *saved(tmp_path / "saved"))
         assert Path(results["model_cache_dir"]) == tmp_path / "saved"
-    fresh, _ = go(tmp_path / "run", "num_seq=2", *saved(tmp_path / "other"))
+    go(tmp_path / "run", "num_seq=2", *saved(tmp_path / "other"))
     one, other = load_file(tmp_path / "saved" / WEIGHTS), load_file(tmp_path / "other" / WEIGHTS)
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
@@ -149,7 +149,9 @@ def test_cache_folder_is_empty_after_a_failure(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [1, 7, 512])
 @pytest.mark.parametrize("editor", ["stableedit", "malmen", "mend"])
 def test_editor_batch_size_only_bounds(tmp_path, editor, size):
-    learned = [] if editor == "stableedit" else ["editor.rank=8", "editor.n_blocks=2", "num_seq=2", "editor.meta_lr=1e-3"]
+    learned = (
+        [] if editor == "stableedit" else ["editor.rank=8", "editor.n_blocks=2", "num_seq=2", "editor.meta_lr=1e-3"]
+    )
     results, lines = go(tmp_path / "one", "editor.batch_size=64", *learned, editor=editor)
     again, again_lines = go(tmp_path / "two", f"editor.batch_size={size}", *learned, editor=editor)
     near = 1e-5 if editor == "stableedit" else 1e-3
@@ -236,7 +238,9 @@ def test_bfloat16_loses_updates_and_says_so(plain, tmp_path):
     shares = [site["lost_share"] for line in lines if line["event"] == "step" for site in line["sites"].values()]
     assert all(0 < share < 1 for share in shares)
     assert all(value.dtype == torch.bfloat16 for value in load_file(tmp_path / "saved" / WEIGHTS).values())
-    floats = [site["lost_share"] for line in read(plain)[1] if line["event"] == "step" for site in line["sites"].values()]
+    floats = [
+        site["lost_share"] for line in read(plain)[1] if line["event"] == "step" for site in line["sites"].values()
+    ]
     assert min(shares) > max(floats)
 
 

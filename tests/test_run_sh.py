@@ -15,7 +15,7 @@ EXPERIMENTS = sorted(path.stem for path in (PROJECT / "config" / "experiment").g
 
 @pytest.fixture
 def tree(tmp_path) -> Path:
-    """A copy of what run.sh reads, in a path with a space, so that a .venv made by mistake is seen and harms nothing."""
+    """A copy of what run.sh reads, in a path with a space: a .venv made by mistake is seen and harms nothing."""
     root = tmp_path / "a project"
     shutil.copytree(PROJECT / "config", root / "config")
     shutil.copy(PROJECT / "run.sh", root)
@@ -24,7 +24,9 @@ def tree(tmp_path) -> Path:
 
 def sh(*words: object, cwd: Path, path: str = "/usr/bin:/bin") -> subprocess.CompletedProcess[str]:
     env = {"PATH": path}
-    return subprocess.run(["sh", *map(str, words)], cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        ["sh", *map(str, words)], cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def made_here(tree: Path) -> set[str]:

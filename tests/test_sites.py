@@ -84,7 +84,9 @@ def test_masters_recover_what_bfloat16_loses(layout):
         plain.add(shift)
         mastered.add(shift)
     assert (plain.weight == 1).all(), "every shift is below half a unit"
-    torch.testing.assert_close(mastered.weight.float(), torch.full_like(mastered.weight, 1.1).float(), rtol=4e-3, atol=0)
+    torch.testing.assert_close(
+        mastered.weight.float(), torch.full_like(mastered.weight, 1.1).float(), rtol=4e-3, atol=0
+    )
     torch.testing.assert_close(mastered.master, torch.full_like(mastered.master, 1.1), rtol=1e-4, atol=0)
 
 
@@ -102,7 +104,9 @@ def build(request):
     """A model with weights, and the one without that the run checks before it loads anything."""
     if request.param == "loaded":
         return load_tiny
-    return lambda name: model_skeleton(ModelConfig(name=name, name_or_path=str(MODELS / name), edit_modules=SITES[name]))
+    return lambda name: model_skeleton(
+        ModelConfig(name=name, name_or_path=str(MODELS / name), edit_modules=SITES[name])
+    )
 
 
 @pytest.mark.parametrize("name", list(SITES))
@@ -116,10 +120,18 @@ def test_good_sites_pass_in_the_order_given(build, name):
 @pytest.mark.parametrize(
     ("name", "sites", "parts"),
     [
-        ("tiny-llama", ["model.layers.1.mlp.down_prj"], ["model.layers.1.mlp.down_prj", "model.layers.1.mlp.down_proj"]),
+        (
+            "tiny-llama",
+            ["model.layers.1.mlp.down_prj"],
+            ["model.layers.1.mlp.down_prj", "model.layers.1.mlp.down_proj"],
+        ),
         ("tiny-llama", ["model.layers.9.mlp.down_proj"], ["no module model.layers.9", "model.layers.3.mlp.down_proj"]),
         ("tiny-gptj", ["transformer.h.1.mlp.fcout"], ["transformer.h.1.mlp.fc_out"]),
-        ("tiny-llama", ["model.layers.1.mlp"], ["LlamaMLP", "neither nn.Linear nor Conv1D", "model.layers.1.mlp.gate_proj"]),
+        (
+            "tiny-llama",
+            ["model.layers.1.mlp"],
+            ["LlamaMLP", "neither nn.Linear nor Conv1D", "model.layers.1.mlp.gate_proj"],
+        ),
         ("tiny-llama", ["model.embed_tokens"], ["Embedding", "neither nn.Linear nor Conv1D"]),
         ("tiny-gpt2", ["transformer.ln_f"], ["LayerNorm", "neither nn.Linear nor Conv1D"]),
         ("tiny-gpt2", ["lm_head"], ["lm_head is tied to", "transformer.wte"]),

@@ -57,7 +57,11 @@ def tiny_words(*more: str, dataset: str = "zsre", model: str = "tiny-llama", edi
     words = [f"dataset={dataset}", "model=smollm2-135m", f"editor={editor}", "wandb.mode=disabled"]
     words += ["num_seq=3", "num_seq_zsre=2", "num_seq_wikibigedit=2", "dataset.n_edits=8", "dataset.batch_size=5"]
     words += [f"dataset.train_path={DATA}/{dataset}_train.json", f"dataset.valid_path={DATA}/{dataset}_eval.json"]
-    words += [f"model.name={model}", f"model.name_or_path={MODELS / model}", f"model.edit_modules=[{','.join(SITES[model])}]"]
+    words += [
+        f"model.name={model}",
+        f"model.name_or_path={MODELS / model}",
+        f"model.edit_modules=[{','.join(SITES[model])}]",
+    ]
     words += ["model_device=cpu", "editor.lr=3e-3"]
     return words + (["editor.alpha=10"] if editor == "stableedit" else []) + list(more)
 
