@@ -36,15 +36,16 @@ def check_override_names(argv: Sequence[str]) -> None:
     keys = [*known_keys(), *GROUPS]
     for word in argv:
         key, equals, value = word.partition("=")
-        if not equals or key.startswith(("-", "+", "~", "hydra")) or "@" in key or "/" in key:
+        key = key.lstrip("+")
+        if not equals or key.startswith(("-", "~", "hydra")) or "@" in key or "/" in key:
             continue
         if key not in keys:
             close = difflib.get_close_matches(key, keys, n=3) or sorted(keys)
             raise ConfigError(f"{key}={value}: there is no key {key}; the nearest are {', '.join(close)}")
 
 
-def check_values(cfg: Config) -> list[str]:
-    """Refuse values that cannot work; return warnings about values that have no effect.
+def check_values(cfg: Config) -> None:
+    """Refuse values that cannot work.
 
     Raises:
         ConfigError: names the key, its value and what would be right.
@@ -53,7 +54,6 @@ def check_values(cfg: Config) -> list[str]:
         cfg.editor.load_checkpoint = None  # the published program's way to say no
     _check_positive(cfg)
     _check_consistent(cfg)
-    return list(_without_effect(cfg.editor))
 
 
 def _check_positive(cfg: Config) -> None:
@@ -110,7 +110,8 @@ def _check_consistent(cfg: Config) -> None:
         )
 
 
-def _without_effect(editor: EditorConfig) -> Iterator[str]:
+def without_effect(editor: EditorConfig) -> Iterator[str]:
+    """Warnings about keys that are set but that the chosen editor does not use."""
     learned_only = ["rank", "n_blocks", "meta_lr", "loc_coef", "max_grad_norm", "n_epochs", "reg_coef"]
     unused = {
         "stableedit": [*learned_only, "time_decay", "back_depth", "load_checkpoint"],

@@ -6,7 +6,7 @@ Shape suffixes: B sequences, T positions, M answer positions, N captured rows, K
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -58,19 +58,25 @@ def _head_sees_only(model: PreTrainedModel, mask_BT: Tensor) -> Iterator[None]:
         handle.remove()
 
 
-def answer_logits(model: PreTrainedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+def answer_logits(model: PreTrainedModel, batch: Batch, *, whole: bool = False) -> tuple[Tensor, Tensor]:
     """Logits where an answer token is predicted, and those tokens.
 
-    The vocabulary is only ever computed at these positions.
+    The vocabulary is only ever computed at these positions, unless `whole`: the head then sees
+    every position, for runs in which the head itself is a site.
 
     Returns:
         logits_MW float32, labels_M, row by row in the order of the batch.
     """
     mask_BT = batch.labels_BT != IGNORED
-    with _head_sees_only(model, mask_BT):
+    with nullcontext() if whole else _head_sees_only(model, mask_BT):
         output = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT, use_cache=False)
-    labels_M = batch.labels_BT[mask_BT]
-    return output.logits.squeeze(0).float(), labels_M.to(output.logits.device)
+    logits = output.logits
+    logits_MW = logits[mask_BT.to(logits.device)] if whole else logits.squeeze(0)
+    return logits_MW.float(), batch.labels_BT[mask_BT].to(logits.device)
+
+
+def _edits_head(model: PreTrainedModel, sites: Sequence[EditSite]) -> bool:
+    return any(site.module is model.get_output_embeddings() for site in sites)
 
 
 @contextmanager
@@ -103,7 +109,7 @@ def weight_gradients(
     Made of keys and output gradients, so that no parameter has to ask for gradients.
     """
     with torch.enable_grad(), _watch(sites) as seen:
-        loss = loss_of(*answer_logits(model, batch))
+        loss = loss_of(*answer_logits(model, batch, whole=_edits_head(model, sites)))
         outputs = [seen[site.name][1] for site in sites]
         gradients = torch.autograd.grad(loss, outputs)
     found = []
@@ -120,7 +126,7 @@ def capture(model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, tok
     and the backward pass ends at the lowest site. Rows stand sequence by sequence.
     """
     with torch.enable_grad(), _watch(sites) as seen:
-        logits_MW, labels_M = answer_logits(model, batch)
+        logits_MW, labels_M = answer_logits(model, batch, whole=_edits_head(model, sites))
         loss = cross_entropy(logits_MW, labels_M)
         outputs = [seen[site.name][1] for site in sites]
         gradients = torch.autograd.grad(loss, outputs)

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from config.check import check_values
+from config.check import check_values, without_effect
 from config.schema import Config, PreheatMode
 from data.base import Edit, EditRecords
 from data.batches import step_batches, steps
@@ -172,7 +172,8 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: bad input, before any model is loaded.
     """
-    for warning in check_values(cfg):
+    check_values(cfg)
+    for warning in without_effect(cfg.editor):
         log.warning(warning)
     if cfg.editor.name in LEARNED and cfg.editor.load_checkpoint:
         checkpoint.check(cfg.editor, cfg.model.edit_modules)

@@ -41,11 +41,11 @@ def run(cfg: Config, run_dir: Path) -> dict[str, float]:
 def table(figures: dict[str, float]) -> str:
     """Flat figures as a plain-text table, a task a line."""
     names = list(dict.fromkeys(key.partition("/")[0] for key in figures))
-    lines = [f"{'task':<20}" + "".join(f"{column:>14}" for column in COLUMNS)]
+    lines = [f"{'task':<20}" + "".join(f"{column:>13}" for column in COLUMNS)]
     for name in names:
         cells = [figures.get(f"{name}/{column}") for column in COLUMNS]
         if any(cell is not None for cell in cells):
-            lines.append(f"{name:<20}" + "".join(f"{_cell(cell):>14}" for cell in cells))
+            lines.append(f"{name:<20}" + "".join(f"{_cell(cell):>13}" for cell in cells))
     if "perplexity/perplexity" in figures:
         value, tokens = figures["perplexity/perplexity"], figures["perplexity/tokens"]
         lines.append(f"perplexity {value:.3f} over {tokens:.0f} tokens")

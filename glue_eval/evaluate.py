@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.schema import DownstreamBackend, DownstreamConfig
 from glue_eval.figures import averages, figures
+from glue_eval.files import write_lines
 from glue_eval.perplexity import perplexity
 from glue_eval.predictions import as_record, encode_tests, predict
 from glue_eval.rows import log_cap, source_label, validate
@@ -24,18 +22,6 @@ from glue_eval.tasks import PERPLEXITY, TASKS
 from report.recorder import flatten, write_json
 
 log = logging.getLogger(__name__)
-
-
-def write_lines(path: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Write JSON lines beside their place, then rename: a reader never sees half a file."""
-    scratch = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with open(scratch, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 class DownstreamEvaluator:

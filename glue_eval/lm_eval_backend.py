@@ -65,6 +65,7 @@ def run_tasks(
     require_lm_eval()
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     wrapped = HFLM(
@@ -73,6 +74,7 @@ def run_tasks(
         batch_size=cfg.batch_size,
         add_bos_token=bool(special_prefix(tokenizer)),
     )
+    offline = TaskManager(include_defaults=False)  # the harness's own tasks take long to list and live on the hub
     results = {}
     for name, part in rows.items():
         start = time.perf_counter()
@@ -80,7 +82,7 @@ def run_tasks(
         samples = []
         if questions:
             task = task_config(name, TASKS[name], questions)
-            found = simple_evaluate(model=wrapped, tasks=[task], bootstrap_iters=0, log_samples=True)
+            found = simple_evaluate(model=wrapped, tasks=[task], task_manager=offline, bootstrap_iters=0)
             samples = sorted(found["samples"][task["task"]], key=lambda sample: sample["doc_id"])
         results[name] = {
             **choice_figures([q.row.label for q in questions], [_choice(sample) for sample in samples]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -74,15 +74,3 @@ def _choice(prompt: list[int], whole: list[int]) -> Choice:
     shared = next((at for at, (a, b) in enumerate(zip(prompt, whole, strict=False)) if a != b), len(prompt))
     shared = min(shared, len(whole) - 1)
     return Choice(shared, whole[shared:])
-
-
-def token_batches(lengths: Sequence[int], batch_size: int, tokens_per_batch: int) -> Iterator[list[int]]:
-    """Indices of similar lengths, longest first: at most batch_size each, and at most tokens_per_batch padded tokens.
-
-    A single sequence longer than tokens_per_batch is a batch of its own.
-    """
-    order = sorted(range(len(lengths)), key=lambda at: (-lengths[at], at))
-    while order:
-        count = max(1, min(batch_size, tokens_per_batch // max(1, lengths[order[0]])))
-        yield order[:count]
-        order = order[count:]

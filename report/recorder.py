@@ -79,7 +79,7 @@ class Recorder:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._metrics.close()
         if self._wandb is not None:
-            self._wandb.finish(exit_code=1 if kind else 0, quiet=True)
+            self._wandb.finish(exit_code=1 if kind else 0)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
