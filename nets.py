@@ -5,6 +5,8 @@ Shape suffixes: N rows, K = d_k, V = d_v, D = d_k + d_v.
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +64,12 @@ class RunningStatistics:
             state["cov_value"] = self.scatter_VV
         return state
 
+    def copy(self) -> RunningStatistics:
+        """An independent copy, to go back to."""
+        twin = RunningStatistics(self.d_k, self.d_v, covariance=self.scatter_VV is not None, device=self.mean_D.device)
+        twin.load_state_dict(self.state_dict())
+        return twin
+
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over what state_dict gave.
 
@@ -77,11 +85,37 @@ class RunningStatistics:
             self.scatter_VV.copy_(state["cov_value"])
 
 
-def inverse_root(covariance_VV: Tensor, floor: float, *, relative: bool = False) -> Tensor:
-    """Symmetric C^(-1/2) with the eigenvalues raised to at least `floor` (of the largest, if relative)."""
-    values_V, vectors_VV = torch.linalg.eigh(covariance_VV)
+class NumericsError(RuntimeError):
+    """A decomposition that failed in every way there is, or a number that is not finite."""
+
+
+def inverse_root(
+    covariance_VV: Tensor, floor: float, *, relative: bool = False, retries: Counter[str] | None = None
+) -> Tensor:
+    """Symmetric C^(-1/2) with the eigenvalues raised to at least `floor` (of the largest, if relative).
+
+    A decomposition that fails is tried again in float64, then with 1e-12 and 1e-9 of the mean
+    diagonal added to it; every retry is counted.
+
+    Raises:
+        NumericsError: all of them failed.
+    """
+    values_V, vectors_VV = _eigh(covariance_VV, retries if retries is not None else Counter())
     lowest = floor * values_V[-1].clamp(min=torch.finfo(values_V.dtype).tiny) if relative else floor
-    return (vectors_VV * values_V.clamp(min=lowest).rsqrt()) @ vectors_VV.T
+    return ((vectors_VV * values_V.clamp(min=lowest).rsqrt()) @ vectors_VV.T).to(covariance_VV.dtype)
+
+
+def _eigh(matrix_VV: Tensor, retries: Counter[str]) -> tuple[Tensor, Tensor]:
+    double_VV = matrix_VV.double()
+    scale = double_VV.diagonal().mean() * torch.eye(len(matrix_VV), dtype=torch.float64, device=matrix_VV.device)
+    for name, jitter in (("", None), ("float64", 0.0), ("jitter 1e-12", 1e-12), ("jitter 1e-9", 1e-9)):
+        if name:
+            retries[f"eigendecomposition in {name}"] += 1
+        try:
+            return torch.linalg.eigh(matrix_VV if jitter is None else double_VV + jitter * scale)
+        except torch.linalg.LinAlgError:
+            continue
+    raise NumericsError("the eigendecomposition of the value covariance failed, in float64 and with jitter too")
 
 
 class Normalizer:
@@ -98,7 +132,9 @@ class Normalizer:
         self.root_VV = root_VV
 
     @classmethod
-    def whitening(cls, statistics: RunningStatistics, floor: float, *, relative: bool) -> Normalizer:
+    def whitening(
+        cls, statistics: RunningStatistics, floor: float, *, relative: bool, retries: Counter[str] | None = None
+    ) -> Normalizer:
         """Whiten value gradients with C~ = C / (n - d_v - 1).
 
         Decomposed in float32 as the published program does: its rounding is part of its numbers
@@ -106,7 +142,7 @@ class Normalizer:
         """
         assert statistics.scatter_VV is not None and statistics.whitens
         covariance_VV = statistics.scatter_VV / (statistics.n - statistics.d_v - 1)
-        return cls(statistics, inverse_root(covariance_VV.float(), floor, relative=relative))
+        return cls(statistics, inverse_root(covariance_VV.float(), floor, relative=relative, retries=retries))
 
     def keys(self, keys_NK: Tensor) -> Tensor:
         """(k - mean) / (std + eps)."""

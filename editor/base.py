@@ -5,10 +5,11 @@ Shape suffixes: N rows, K = d_k, V = d_v.
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ from editor.cache import RowCache
 from editor.capture import Rows, capture
 from editor.ridge import Shift
 from editor.sites import EditSite
-from nets import RunningStatistics
+from nets import NumericsError, RunningStatistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,38 +90,77 @@ class Editor(ABC):
             site.shape: RunningStatistics(*site.shape, covariance=covariance, device=solve_device) for site in sites
         }
         self.last_shifts: dict[str, Shift] = {}
+        self.retries: Counter[str] = Counter()
 
     @abstractmethod
     def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
         """The shift of every site, from the rows in the cache and the statistics as they are now."""
 
     def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
-        """Write one step's edits into the weights."""
+        """Write one step's edits into the weights.
+
+        Raises:
+            NumericsError: a loss, gradient, statistic or shift that is not finite; names the site.
+                The editor and the weights are then as before the step.
+        """
         watch = Stopwatch()
-        try:
-            loss, tokens = self.capture_rows(batches.edit, watch)
+        with self.step_rows(batches, watch) as (loss, tokens):
             shifts = self.shifts(len(batches.edit), watch, warm_up=warm_up)
-        finally:
-            self.cache.clear()
+            self.check_shifts(shifts)
         with watch("write"):
             records = self.write(shifts)
         return StepReport(loss, tokens, records, self.describe_statistics(), dict(watch.seconds))
 
-    def capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
-        """Run the edit batches: rows go to the statistics and the cache; returns mean loss and answer tokens."""
-        losses, tokens = [], 0
+    @contextmanager
+    def step_rows(self, batches: StepBatches, watch: Stopwatch) -> Iterator[tuple[float, int]]:
+        """A step's rows in cache and statistics, as (mean loss, answer tokens).
+
+        On failure inside, the statistics are put back; the cache is emptied in any case.
+        """
+        saved = {shape: statistics.copy() for shape, statistics in self.statistics.items()}
+        try:
+            loss, tokens = self._capture_rows(batches.edit, watch)
+            with watch("statistics"):
+                self._update_statistics(len(batches.edit))
+            yield loss, tokens
+        except BaseException:
+            self.statistics = saved
+            raise
+        finally:
+            self.cache.clear()
+
+    def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
+        losses, tokens, finite = [], 0, []
         for index, batch in enumerate(batches):
             with watch("capture"):
                 captured = capture(self.model, self.sites, batch.to(self.model.device), self.cfg.token)
                 rows = [row.to(self.solve_device) for row in captured.rows]
-            with watch("statistics"):
-                for site, row in zip(self.sites, rows, strict=True):
-                    self.statistics[site.shape].add(row.keys_NK, row.gradients_NV)
+            finite.append(torch.stack([row.is_finite() for row in rows]))
             with watch("cache"):
                 self.cache.put(index, rows)
             losses.append(captured.loss)
             tokens += captured.tokens
-        return torch.stack(losses).mean().item(), tokens
+        loss = torch.stack(losses).mean().item()
+        self._check(torch.stack(finite).all(0), "keys or value gradients are not finite")
+        if not math.isfinite(loss):
+            raise NumericsError(f"the loss is {loss}")
+        return loss, tokens
+
+    def _update_statistics(self, micro_batches: int) -> None:
+        for index, site in enumerate(self.sites):
+            rows = self.gather(index, micro_batches)
+            self.statistics[site.shape].add(rows.keys_NK, rows.gradients_NV)
+        finite = [self.statistics[site.shape].m2_D.isfinite().all() for site in self.sites]
+        self._check(torch.stack(finite), "the running statistics are not finite")
+
+    def check_shifts(self, shifts: Sequence[Shift]) -> None:
+        """Refuse shifts that are not finite, before any weight is touched."""
+        self._check(torch.stack([shift.is_finite() for shift in shifts]), "the shift is not finite")
+
+    def _check(self, finite: Tensor, complaint: str) -> None:
+        bad = [site.name for site, good in zip(self.sites, finite.tolist(), strict=True) if not good]
+        if bad:
+            raise NumericsError(f"{bad[0]}: {complaint}")
 
     def gather(self, site: int, micro_batches: int) -> Rows:
         """All rows of one site in the current step."""
@@ -137,9 +177,39 @@ class Editor(ABC):
             self.last_shifts[site.name] = shift
         return records
 
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name."""
+        found: dict[str, Tensor] = {}
+        for site in self.sites:
+            found[f"weight/{site.name}"] = site.weight
+            if site.master is not None:
+                found[f"master/{site.name}"] = site.master
+        for shape, statistics in self.statistics.items():
+            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
+        for name, shift in self.last_shifts.items():
+            found[f"shift_right/{name}"] = shift.right_NV
+            if shift.left_NK is not None:
+                found[f"shift_left/{name}"] = shift.left_NK
+        return found
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what state_tensors gave; the tensors are on solve_device."""
+        for site in self.sites:
+            site.restore((tensors[f"weight/{site.name}"], tensors.get(f"master/{site.name}")))
+            if f"shift_right/{site.name}" in tensors:
+                left_NK = tensors.get(f"shift_left/{site.name}")
+                self.last_shifts[site.name] = Shift(left_NK, tensors[f"shift_right/{site.name}"])
+        for shape, statistics in self.statistics.items():
+            statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
+
     def describe_statistics(self) -> dict[str, StatisticsRecord]:
         """The running statistics in three numbers per shape."""
         return {str(shape): _describe(statistics) for shape, statistics in self.statistics.items()}
+
+
+def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names start with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def shift_cosine(shift: Shift, previous: Shift | None) -> float | None:

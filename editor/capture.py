@@ -30,6 +30,10 @@ class Rows:
         """The same rows on another device."""
         return Rows(self.keys_NK.to(device), self.gradients_NV.to(device))
 
+    def is_finite(self) -> Tensor:
+        """Whether keys and gradients are all finite, a 0-dim bool tensor."""
+        return self.keys_NK.isfinite().all() & self.gradients_NV.isfinite().all()
+
     def split(self, size: int) -> list[Rows]:
         """Consecutive blocks of at most `size` rows."""
         return [Rows(*pair) for pair in zip(self.keys_NK.split(size), self.gradients_NV.split(size), strict=True)]

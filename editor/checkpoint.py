@@ -17,6 +17,7 @@ from torch import Tensor
 
 from config.check import ConfigError
 from config.schema import EditorConfig
+from editor.base import below
 from editor.hyper import HyperEditor
 
 TENSORS, DESCRIPTION = "tensors.safetensors", "checkpoint.json"
@@ -33,12 +34,9 @@ def describe(editor: HyperEditor) -> dict[str, Any]:
 
 
 def _tensors(editor: HyperEditor) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for shape, network in editor.networks.items():
-        found |= {f"network/{shape}/{name}": value for name, value in network.state_dict().items()}
-        found |= {f"statistics/{shape}/{name}": v for name, v in editor.statistics[shape].state_dict().items()}
-    for index, state in editor.optimizer.state_dict()["state"].items():
-        found |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
+    found = editor.network_tensors()
+    for shape, statistics in editor.statistics.items():
+        found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
     return {name: value.contiguous() for name, value in found.items()}
 
 
@@ -99,15 +97,6 @@ def load(editor: HyperEditor, folder: str | Path) -> None:
     """
     _refuse_differences(folder, read_description(folder), describe(editor))
     tensors = load_file(Path(folder).expanduser() / TENSORS, device=str(editor.solve_device))
-    for shape, network in editor.networks.items():
-        network.load_state_dict(_below(tensors, f"network/{shape}/"))
-        editor.statistics[shape].load_state_dict(_below(tensors, f"statistics/{shape}/"))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _below(tensors, "optimizer/").items():
-        index, _, key = name.partition("/")
-        state.setdefault(int(index), {})[key] = value.cpu() if key == "step" else value
-    editor.optimizer.load_state_dict(editor.optimizer.state_dict() | {"state": state})
-
-
-def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    editor.load_network_tensors(tensors)
+    for shape, statistics in editor.statistics.items():
+        statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))

@@ -9,9 +9,11 @@ Shape suffixes: N rows, M answer positions, W vocabulary, K = d_k, V = d_v.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -20,12 +22,12 @@ from transformers import PreTrainedModel
 
 from config.schema import EditorConfig
 from data.batches import Batch, StepBatches
-from editor.base import Editor, SiteRecord, Stopwatch
+from editor.base import Editor, SiteRecord, Stopwatch, below
 from editor.cache import RowCache
 from editor.capture import Rows, answer_logits, weight_gradients
 from editor.ridge import Shift
 from editor.sites import EditSite
-from nets import EditNetwork, Normalizer
+from nets import EditNetwork, Normalizer, NumericsError
 
 Saved = list[tuple[Tensor, Tensor | None]]
 
@@ -63,6 +65,7 @@ class HyperEditor(Editor):
         seed: int,
     ) -> None:
         super().__init__(cfg, model, sites, cache, solve_device)
+        self.originals = self.snapshot()
         shapes = [site.shape for site in self.sites]
         # a site's place among the sites of its shape: the row of scale, shift, lr and lamda
         self.places = [shapes[:index].count(shape) for index, shape in enumerate(shapes)]
@@ -112,9 +115,15 @@ class HyperEditor(Editor):
     def _normalizers(self) -> dict[tuple[int, int], Normalizer]:
         return {shape: Normalizer(statistics) for shape, statistics in self.statistics.items()}
 
-    def train_epoch(self, steps: Iterator[StepBatches]) -> Iterator[TrainReport]:
-        """One pass over the training steps: one update per step, the weights put back after each."""
-        for batches in steps:
+    lookback = 1  # steps whose losses a training step needs, itself included
+
+    def train_epoch(self, steps: Iterable[StepBatches], done: int = 0) -> Iterator[TrainReport]:
+        """One pass over the training steps: one update per step, the weights put back after each.
+
+        After a resume, `done` steps of the pass are behind; `steps` then starts with the last
+        `lookback` - 1 of them.
+        """
+        for batches in skip(steps, done, self.lookback):
             saved = self.snapshot()
             report = self._train_step(batches, [batches], saved)
             self.restore(saved)
@@ -125,9 +134,9 @@ class HyperEditor(Editor):
     def _train_step(self, batches: StepBatches, looked_at: Sequence[StepBatches], before: Saved) -> TrainReport:
         """Shift the weights by one step and add its gradients; the newest of `looked_at` stands first."""
         watch = Stopwatch()
-        try:
-            self.capture_rows(batches.edit, watch)
+        with self.step_rows(batches, watch):
             shifts = self.shifts(len(batches.edit), watch, warm_up=False)
+            self.check_shifts(shifts)
             records = self.write(shifts)
             with watch("losses"):
                 losses = [self.losses(step, before, self.decay**back) for back, step in enumerate(looked_at)]
@@ -135,11 +144,11 @@ class HyperEditor(Editor):
                 for index in range(len(self.sites)):
                     gradient_KV = torch.stack([loss.gradients_KV[index] for loss in losses]).sum(0)
                     self._backward_site(index, len(batches.edit), shifts[index], gradient_KV)
-        finally:
-            self.cache.clear()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or 0.0)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or 0.0).item()
+        if not math.isfinite(norm):
+            raise NumericsError(f"the gradient of the {self.cfg.name} networks has norm {norm}")
         gen, loc = self.reported([loss.gen for loss in losses], [loss.loc for loss in losses])
-        return TrainReport(gen, loc, norm.item(), records, dict(watch.seconds))
+        return TrainReport(gen, loc, norm, records, dict(watch.seconds))
 
     decay = 1.0
 
@@ -178,6 +187,41 @@ class HyperEditor(Editor):
     def _log_probabilities(self, batch: Batch) -> Tensor:
         return answer_logits(self.model, batch)[0].log_softmax(-1)
 
+    def network_tensors(self) -> dict[str, Tensor]:
+        """Networks and optimizer, by name."""
+        found: dict[str, Tensor] = {}
+        for shape, network in self.networks.items():
+            found |= {f"network/{shape}/{name}": value for name, value in network.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            found |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
+        return found
+
+    def load_network_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what network_tensors gave."""
+        for shape, network in self.networks.items():
+            network.load_state_dict(below(tensors, f"network/{shape}/"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in below(tensors, "optimizer/").items():
+            index, _, key = name.partition("/")
+            state.setdefault(int(index), {})[key] = value.cpu() if key == "step" else value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on: networks, optimizer and gathered gradients too."""
+        gathered = {
+            f"gathered/{index}": parameter.grad
+            for index, parameter in enumerate(self.parameters)
+            if parameter.grad is not None
+        }
+        return super().state_tensors() | self.network_tensors() | gathered
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what state_tensors gave."""
+        super().load_state_tensors(tensors)
+        self.load_network_tensors(tensors)
+        for name, value in below(tensors, "gathered/").items():
+            self.parameters[int(name)].grad = value
+
     def snapshot(self) -> Saved:
         """Copies of every site's weight."""
         return [site.snapshot() for site in self.sites]
@@ -186,6 +230,11 @@ class HyperEditor(Editor):
         """Put copies back."""
         for site, copy in zip(self.sites, saved, strict=True):
             site.restore(copy)
+
+
+def skip(steps: Iterable[StepBatches], done: int, lookback: int) -> Iterator[StepBatches]:
+    """Leave out the steps that are there only to be looked back on."""
+    return islice(steps, min(done, lookback - 1), None)
 
 
 def kl(reference_MW: Tensor, logits_MW: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Malmen(HyperEditor):
         """Solve for the shift of one site."""
         chunks = rows.split(self.cfg.batch_size)
         targets_NV = torch.cat([self.differences(network, place, chunk, normalizer) for chunk in chunks])
-        return solve_ridge(rows.keys_NK, targets_NV, network.lamda.weight[place].double().exp())
+        return solve_ridge(rows.keys_NK, targets_NV, network.lamda.weight[place].double().exp(), self.retries)
 
     def backward(
         self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer, shift: Shift, gradient_KV: Tensor

@@ -5,10 +5,13 @@ Shape suffixes: N rows, K = d_k, V = d_v.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from nets import NumericsError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,11 @@ class Shift:
         values_NN = self.right_NV.double() @ other.right_NV.double().T
         return (keys_NN * values_NN).sum()
 
+    def is_finite(self) -> Tensor:
+        """Whether every factor is finite, a 0-dim bool tensor."""
+        finite = self.right_NV.isfinite().all()
+        return finite if self.left_NK is None else finite & self.left_NK.isfinite().all()
+
     def norm(self) -> Tensor:
         """Frobenius norm in float64, a 0-dim tensor."""
         return self.inner(self).clamp(min=0).sqrt()
@@ -44,7 +52,9 @@ def target_rows(keys_NK: Tensor, gradients_NV: Tensor, lr: float) -> Tensor:
     return -lr * keys_NK.square().sum(1, keepdim=True) * gradients_NV
 
 
-def solve_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float | Tensor) -> Shift:
+def solve_ridge(
+    keys_NK: Tensor, targets_NV: Tensor, alpha: float | Tensor, retries: Counter[str] | None = None
+) -> Shift:
     """S = (K^T K + alpha I)^(-1) K^T V through the smaller of the two systems.
 
     For N < d_k the same S is K^T (K K^T + alpha I)^(-1) V. The Gram matrix and its Cholesky
@@ -53,16 +63,31 @@ def solve_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float | Tensor) -> S
     rows, d_k = keys_NK.shape
     keys, targets = keys_NK.double(), targets_NV.double()
     if rows < d_k:
-        return Shift(keys_NK, solve_shifted(keys @ keys.T, alpha, targets).to(targets_NV.dtype))
-    return Shift(None, solve_shifted(keys.T @ keys, alpha, keys.T @ targets).to(targets_NV.dtype))
+        return Shift(keys_NK, solve_shifted(keys @ keys.T, alpha, targets, retries).to(targets_NV.dtype))
+    return Shift(None, solve_shifted(keys.T @ keys, alpha, keys.T @ targets, retries).to(targets_NV.dtype))
 
 
-def solve_shifted(gram_MM: Tensor, alpha: float | Tensor, right_MV: Tensor) -> Tensor:
-    """(G + alpha I)^(-1) R for symmetric positive semi-definite G."""
-    factor_MM = torch.linalg.cholesky(
-        gram_MM + alpha * torch.eye(len(gram_MM), dtype=gram_MM.dtype, device=gram_MM.device)
-    )
-    return torch.cholesky_solve(right_MV, factor_MM)
+def solve_shifted(
+    gram_MM: Tensor, alpha: float | Tensor, right_MV: Tensor, retries: Counter[str] | None = None
+) -> Tensor:
+    """(G + alpha I)^(-1) R for symmetric positive semi-definite G, in float64.
+
+    A Cholesky factorization that fails is tried again with 1e-12, 1e-10 and 1e-8 of the mean
+    diagonal added; every retry is counted.
+
+    Raises:
+        NumericsError: all of them failed.
+    """
+    identity_MM = torch.eye(len(gram_MM), dtype=gram_MM.dtype, device=gram_MM.device)
+    system_MM = gram_MM + alpha * identity_MM
+    for jitter in (0.0, 1e-12, 1e-10, 1e-8):
+        if jitter and retries is not None:
+            retries[f"Cholesky with jitter {jitter:.0e}"] += 1
+        trial_MM = system_MM + jitter * system_MM.diagonal().mean() * identity_MM if jitter else system_MM
+        factor_MM, info = torch.linalg.cholesky_ex(trial_MM)
+        if info.item() == 0:
+            return torch.cholesky_solve(right_MV, factor_MM)
+    raise NumericsError("the ridge system is not positive definite, with jitter 1e-8 of its diagonal neither")
 
 
 def solve_gradient(keys_NK: Tensor, gradient_KV: Tensor, alpha: float | Tensor, shift: Shift) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ shifts stay in the weights, gradients add up, and the network is updated once pe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from data.batches import StepBatches
 from editor.hyper import TrainReport
@@ -22,14 +22,20 @@ class RLEdit(Malmen):
         """Weight of a loss one step back."""
         return self.cfg.time_decay or 0.0
 
-    def train_epoch(self, steps: Iterator[StepBatches]) -> Iterator[TrainReport]:
-        """One sequence, starting and ending at the weights as they are."""
-        start = self.snapshot()
-        recent: deque[StepBatches] = deque(maxlen=self.cfg.back_depth)
-        for batches in steps:
+    @property
+    def lookback(self) -> int:
+        """Steps whose losses a training step needs, itself included."""
+        return self.cfg.back_depth or 1
+
+    def train_epoch(self, steps: Iterable[StepBatches], done: int = 0) -> Iterator[TrainReport]:
+        """One sequence, starting at the weights as loaded and ending there."""
+        recent: deque[StepBatches] = deque(maxlen=self.lookback)
+        behind = min(done, self.lookback - 1)
+        for index, batches in enumerate(steps):
             recent.appendleft(batches)
-            yield self._train_step(batches, list(recent), self.snapshot())
-        self.restore(start)
+            if index >= behind:
+                yield self._train_step(batches, list(recent), self.snapshot())
+        self.restore(self.originals)
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -52,7 +52,7 @@ class StableEdit(Editor):
         if warm_up or not statistics.whitens:
             return Normalizer(statistics)
         relative = self.cfg.whitening_floor_mode is FloorMode.relative
-        return Normalizer.whitening(statistics, self.cfg.whitening_floor, relative=relative)
+        return Normalizer.whitening(statistics, self.cfg.whitening_floor, relative=relative, retries=self.retries)
 
     def _shift(self, site: int, micro_batches: int, normalizer: Normalizer) -> Shift:
         assert self.cfg.alpha is not None
@@ -61,4 +61,4 @@ class StableEdit(Editor):
         targets = [
             target_rows(normalizer.keys(c.keys_NK), normalizer.gradients(c.gradients_NV), self.cfg.lr) for c in chunks
         ]
-        return solve_ridge(rows.keys_NK, torch.cat(targets), self.cfg.alpha)
+        return solve_ridge(rows.keys_NK, torch.cat(targets), self.cfg.alpha, self.retries)
