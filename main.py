@@ -11,9 +11,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from config.check import ConfigError, check_override_names, check_values
+from config.check import ConfigError, RunError, check_override_names, check_values
 from config.schema import register
 from data.base import DataError
+from editor.interrupt import Interrupted
 
 register()
 # on a shared machine, threads that spin while they wait cost several times the work (6.3 s against 2.7 s)
@@ -29,20 +30,35 @@ def job(cfg: DictConfig) -> float:
         from editor.lifelong import run  # torch and transformers load only when a run starts
 
         results = run(config, Path(HydraConfig.get().runtime.output_dir))
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, RunError) as error:
         if HydraConfig.get().mode is RunMode.RUN:
             sys.exit(f"error: {error}")
         raise
     return results["ES"]
 
 
+def with_saved_overrides(argv: list[str]) -> list[str]:
+    """Where resume=RUN_DIR is asked for: that run's own overrides, in its own directory, unless said anew."""
+    asked = [word.removeprefix("resume=") for word in argv if word.startswith("resume=")]
+    saved = Path(asked[-1]).expanduser() / ".hydra" / "overrides.yaml" if asked else None
+    if saved is None or not saved.is_file():
+        return argv
+    keys = {word.partition("=")[0].lstrip("+") for word in argv}
+    words = [word for word in OmegaConf.load(saved) if word.partition("=")[0].lstrip("+") not in keys]
+    return [*words, *argv, f"hydra.run.dir={saved.parent.parent.resolve()}"]
+
+
 def main() -> None:
     """Check the names on the command line, then let Hydra compose and run."""
+    sys.argv[1:] = with_saved_overrides(sys.argv[1:])
     try:
         check_override_names(sys.argv[1:])
+        job()
     except ConfigError as error:
         sys.exit(f"error: {error}")
-    job()
+    except Interrupted as stop:
+        print(f"{stop}; go on with: python main.py resume=RUN_DIR", file=sys.stderr)
+        sys.exit(stop.code)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
+from config.check import RunError
+
 EPSILON = torch.finfo(torch.float32).eps
 
 
@@ -85,7 +87,7 @@ class RunningStatistics:
             self.scatter_VV.copy_(state["cov_value"])
 
 
-class NumericsError(RuntimeError):
+class NumericsError(RunError):
     """A decomposition that failed in every way there is, or a number that is not finite."""
 
 

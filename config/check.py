@@ -19,6 +19,10 @@ class ConfigError(ValueError):
     """A key or value that cannot work; the message says which and what would be right."""
 
 
+class RunError(RuntimeError):
+    """A run that could not go on, or that did not do what it is for; the message says where and why."""
+
+
 def known_keys(node: type = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key of the schema."""
     for name, kind in get_type_hints(node).items():

@@ -58,6 +58,13 @@ class WandbMode(Enum):
     disabled = "disabled"
 
 
+class BadRow(Enum):
+    """What happens to a record that cannot be used."""
+
+    error = "error"
+    skip = "skip"
+
+
 @dataclass
 class DatasetConfig:
     """Which records are edited and how they are cut into steps."""
@@ -68,6 +75,8 @@ class DatasetConfig:
     train_path: str = MISSING
     valid_path: str = MISSING
     eval_mhop: bool = True
+    on_bad_row: BadRow = BadRow.error
+    cache_dir: str = "~/.cache/stableedit/data"
 
 
 @dataclass
@@ -140,6 +149,13 @@ class DownstreamConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """How often the state of a run is saved, to go on from with resume=RUN_DIR."""
+
+    every: int = 50
+
+
+@dataclass
 class WandbConfig:
     """Experiment tracking beside results.json and metrics.jsonl."""
 
@@ -157,6 +173,7 @@ class Config:
     editor: EditorConfig = MISSING
     eval: EvalConfig = field(default_factory=EvalConfig)
     downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
     num_seq: int = 200
     num_seq_zsre: int = 20
@@ -167,6 +184,7 @@ class Config:
     model_cache: bool = False
     model_cache_dir: str | None = None
     seed: int = 42
+    resume: str | None = None
 
 
 def register() -> None:

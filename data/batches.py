@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from data.base import DataError, Edit
+from data.base import DataError, Edit, place, shown
+from data.records import Fits
 
 IGNORED = -100
 
@@ -78,6 +79,42 @@ def tokenize(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]
             raise DataError(f"{empty} has no token in this model's tokenizer")
         rows.append(Tokens(prompt_ids + answer_ids[:-1], [IGNORED] * (len(prompt_ids) - 1) + answer_ids))
     return rows
+
+
+def context_check(tokenizer: PreTrainedTokenizerBase, context: int | None) -> Fits:
+    """A check that every prompt of an edit has tokens for its answer and fits the model's context."""
+
+    def check(edits: Sequence[Edit]) -> list[DataError | None]:
+        answers = {text for edit in edits for _, text in _pairs(edit)}
+        ids = tokenizer([" " + answer for answer in answers], add_special_tokens=False)["input_ids"] if answers else []
+        empty = {answer for answer, tokens in zip(answers, ids, strict=True) if not tokens}
+        return [_complaint(tokenizer, edit, context, empty) for edit in edits]
+
+    return check
+
+
+def _pairs(edit: Edit) -> list[tuple[str, str]]:
+    pairs = [(edit.prompt, edit.answer), (edit.rephrase, edit.answer), (edit.unrelated, edit.unrelated_answer)]
+    pairs += [(edit.persona, edit.answer)] if edit.persona is not None else []
+    return pairs + ([(edit.mhop, edit.mhop_answer)] if edit.mhop is not None and edit.mhop_answer is not None else [])
+
+
+def _complaint(
+    tokenizer: PreTrainedTokenizerBase, edit: Edit, context: int | None, empty: set[str]
+) -> DataError | None:
+    for prompt, answer in _pairs(edit):
+        if answer in empty:
+            return DataError(f"{place(edit.row)}: answer {shown(answer)} has no token in this model's tokenizer")
+        # a token stands for at least one byte, so most prompts need no tokenizing to be known to fit
+        if context is None or len(prompt.encode()) + len(answer.encode()) < context:
+            continue
+        length = len(tokenize(tokenizer, [(prompt, answer)])[0].input_ids)
+        if length > context:
+            return DataError(
+                f"{place(edit.row)}: prompt {shown(prompt)} has {length} tokens with its answer; "
+                f"the model's context is {context}"
+            )
+    return None
 
 
 def pad(rows: Sequence[Tokens]) -> Batch:

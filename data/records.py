@@ -1,22 +1,36 @@
-"""A record file as edits: streamed, counted, and checked to be long enough before a run starts."""
+"""A record file as edits: streamed, surveyed once before a run starts, and read again as often as needed."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from .base import DataError, Edit, ReadRow
-from .stream import iter_rows
+from .stream import scan
+
+Fits = Callable[[Sequence[Edit]], list[DataError | None]]
+"""Whether a model can use edits: an error in the place of each one that it cannot."""
+
+CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What reading a file once has shown: good records, and the bad ones by position, with what is wrong."""
+
+    good: int
+    bad: dict[int, str]
 
 
 class RecordFile:
-    """The edits of a record file, or its first `limit`; may be iterated again and again.
+    """The edits of a record file, or its first `limit` good ones; may be iterated again and again.
 
     `read_row` makes a row an edit (`data.registry.READERS`), `seed` is what its draws start from,
-    `how_to_get` the command to name if the file is not there. Raises ValueError for a negative limit;
-    iterating and counting raise DataError, naming path and row.
+    `how_to_get` the command to name if the file is not there, `bad` the rows to pass over. Raises
+    ValueError for a negative limit; iterating and counting raise DataError, naming path and row.
     """
 
     def __init__(
@@ -26,6 +40,7 @@ class RecordFile:
         seed: int,
         limit: int | None = None,
         how_to_get: str = "",
+        bad: dict[int, str] | None = None,
     ) -> None:
         if limit is not None and limit < 0:
             raise ValueError(f"limit is {limit}; it must be None (all edits) or at least 0")
@@ -34,44 +49,69 @@ class RecordFile:
         self.seed = seed
         self.limit = limit
         self.how_to_get = how_to_get
+        self.bad = bad or {}
         self._count: int | None = None
 
     def __iter__(self) -> Iterator[Edit]:
-        rows = iter_rows(self.path, self.how_to_get)
-        for index, row in enumerate(islice(rows, self.limit)):
+        return islice(self._edits(), self.limit)
+
+    def _edits(self) -> Iterator[Edit]:
+        for index, found in enumerate(self.attempts()):
+            if index in self.bad:
+                continue
+            if isinstance(found, DataError):
+                raise found
+            yield found
+
+    def attempts(self) -> Iterator[Edit | DataError]:
+        """Every row of the file: an edit, or what is wrong with it."""
+        for index, row in enumerate(scan(self.path, self.how_to_get)):
+            if isinstance(row, DataError):
+                yield row
+                continue
             try:
                 edit = self.read_row(row, index, self.seed)
             except DataError as error:
-                raise DataError(f"{self.path}: {error}") from None
-            yield edit
+                yield DataError(f"{self.path}: {error}")
+            else:
+                yield edit
 
     def __len__(self) -> int:
         """The number of edits, at most `limit`; read through at the first call, then remembered."""
         if self._count is None:
-            self._count = sum(1 for _ in islice(iter_rows(self.path, self.how_to_get), self.limit))
+            self._count = sum(1 for _ in self)
         return self._count
 
+    def remember_length(self, count: int) -> RecordFile:
+        """Take over a count that is known already."""
+        self._count = count
+        return self
 
-def require(
-    records_path: str | os.PathLike[str],
-    read_row: ReadRow,
-    seed: int,
-    needed: int,
-    *,
-    num_seq_key: str,
-    num_seq: int,
-    n_edits: int,
-    how_to_get: str = "",
-) -> RecordFile:
-    """The first `needed` = num_seq x n_edits edits of a file, all of them validated in one streaming pass.
 
-    `num_seq_key` is the configuration key that `num_seq` came from. Raises DataError for a bad row, and for
-    too few rows, naming file, records, the product asked for, and the largest `num_seq` that fits.
+def survey(records: RecordFile, needed: int, fits: Fits, *, skip: bool) -> Survey:
+    """Validate rows in one streaming pass until `needed` good ones are found, or the file ends.
+
+    Raises:
+        DataError: at the first bad row, unless `skip`; where reading cannot go on, in any case.
     """
-    records = RecordFile(records_path, read_row, seed, needed, how_to_get)
-    found = sum(1 for _ in records)
-    if found == needed:
-        return records
+    good, bad, index = 0, {}, 0
+    stream = records.attempts()
+    while good < needed and (chunk := list(islice(stream, min(CHUNK, needed - good)))):
+        complaints = iter(fits([found for found in chunk if not isinstance(found, DataError)]))
+        for found in chunk:
+            error = found if isinstance(found, DataError) else next(complaints)
+            if error is None:
+                good += 1
+            elif skip:
+                bad[index] = str(error)
+            else:
+                raise error if isinstance(found, DataError) else DataError(f"{records.path}: {error}")
+            index += 1
+    return Survey(good, bad)
+
+
+def too_few(path: Path, found: int, needed: int, *, num_seq_key: str, num_seq: int, n_edits: int) -> DataError:
+    """The error for a file that is too short: both numbers, and the largest num_seq that fits."""
     fits = found // n_edits
     advice = (
         f"set {num_seq_key} to {fits} or less"
@@ -80,7 +120,7 @@ def require(
         if found
         else "fetch or build the file again"
     )
-    raise DataError(
-        f"{records.path}: holds {found} records, but {num_seq_key} x n_edits = {num_seq} x {n_edits} ="
-        f" {needed} are needed; {advice}"
+    return DataError(
+        f"{path}: holds {found} records, but {num_seq_key} x n_edits = {num_seq} x {n_edits} = {needed}"
+        f" are needed; {advice}"
     )

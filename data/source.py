@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
-from config.schema import DatasetConfig
+from config.schema import BadRow, DatasetConfig
 from data.base import DataError, ReadRow
-from data.records import RecordFile, require
+from data.records import Fits, RecordFile, Survey, survey, too_few
 from data.registry import HOW_TO_GET, READERS
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -19,41 +24,112 @@ def locate(path: str) -> Path:
     return inside if not given.exists() and inside.exists() else given
 
 
-def _reader(cfg: DatasetConfig) -> ReadRow:
-    if cfg.name not in READERS:
-        raise DataError(f"dataset.name={cfg.name}: must be one of {', '.join(READERS)}")
-    return READERS[cfg.name]
+def accept_all(edits: object) -> list[None]:
+    """A check that every edit passes, for readers without a model."""
+    return [None] * len(edits)  # type: ignore[arg-type]
 
 
-def open_training(cfg: DatasetConfig, seed: int, num_seq: int) -> RecordFile:
-    """Training records for learned editors: whole steps, num_seq of them or as many as the file holds.
+class Source:
+    """Opens the record files of one data set; `fits` is the model's word on each edit, `fits_key` names it."""
 
-    Raises:
-        DataError: as open_records; too few records for a single step.
-    """
-    wanted = num_seq * cfg.n_edits
-    path, how = locate(cfg.train_path), HOW_TO_GET.get(cfg.name, "")
-    found = sum(1 for _ in RecordFile(path, _reader(cfg), seed, wanted, how))
-    if found < cfg.n_edits:
-        raise DataError(
-            f"dataset.train_path={path}: holds {found} records, fewer than one step of dataset.n_edits={cfg.n_edits}"
-        )
-    return RecordFile(path, _reader(cfg), seed, found - found % cfg.n_edits, how)
+    def __init__(self, cfg: DatasetConfig, seed: int, fits: Fits = accept_all, fits_key: str = "") -> None:
+        if cfg.name not in READERS:
+            raise DataError(f"dataset.name={cfg.name}: must be one of {', '.join(READERS)}")
+        self.cfg, self.seed, self.fits, self.fits_key = cfg, seed, fits, fits_key
+        self.read_row: ReadRow = READERS[cfg.name]
+        self.skip = cfg.on_bad_row is BadRow.skip
+
+    def records(self, path: str, num_seq: int, num_seq_key: str) -> RecordFile:
+        """The first num_seq x n_edits good records of a file.
+
+        Raises:
+            DataError: missing or broken file, bad row, too few records.
+        """
+        needed = num_seq * self.cfg.n_edits
+        records, found = self._survey(path, needed)
+        if found.good < needed:
+            raise too_few(
+                records.path, found.good, needed, num_seq_key=num_seq_key, num_seq=num_seq, n_edits=self.cfg.n_edits
+            )
+        return records.remember_length(needed)
+
+    def training(self, num_seq: int) -> RecordFile:
+        """Training records for learned editors: whole steps, num_seq of them or as many as the file holds.
+
+        Raises:
+            DataError: as records; too few records for a single step.
+        """
+        n_edits = self.cfg.n_edits
+        records, found = self._survey(self.cfg.train_path, num_seq * n_edits)
+        if found.good < n_edits:
+            raise DataError(
+                f"dataset.train_path={records.path}: holds {found.good} records, "
+                f"fewer than one step of dataset.n_edits={n_edits}"
+            )
+        records.limit = found.good - found.good % n_edits
+        return records.remember_length(records.limit)
+
+    def _survey(self, path: str, needed: int) -> tuple[RecordFile, Survey]:
+        records = RecordFile(locate(path), self.read_row, self.seed, needed, HOW_TO_GET[self.cfg.name])
+        known = self._cache_file(records.path, needed)
+        found = _read_survey(known) if known else None
+        if found is None:
+            found = survey(records, needed, self.fits, skip=self.skip)
+            if known:
+                _write_atomically(known, json.dumps(asdict(found)))
+        records.bad = found.bad
+        return records, found
+
+    def _cache_file(self, path: Path, needed: int) -> Path | None:
+        """Where the survey of a large file is remembered, under everything that it depends on."""
+        if not path.is_file() or path.stat().st_size < LARGE:
+            return None
+        key = [self.cfg.name, needed, self.skip, self.fits_key]
+        return cache_file(self.cfg.cache_dir, path, "survey", key)
 
 
-def open_records(cfg: DatasetConfig, path: str, seed: int, num_seq: int, num_seq_key: str) -> RecordFile:
-    """The first num_seq x n_edits records of a file, each of them validated.
+LARGE = 16 * 2**20
+"""Smaller files are surveyed and hashed anew by every run: it takes no time."""
 
-    Raises:
-        DataError: unknown data set, missing or broken file, bad row, too few records.
-    """
-    return require(
-        locate(path),
-        _reader(cfg),
-        seed,
-        num_seq * cfg.n_edits,
-        num_seq_key=num_seq_key,
-        num_seq=num_seq,
-        n_edits=cfg.n_edits,
-        how_to_get=HOW_TO_GET[cfg.name],
-    )
+
+def cache_file(cache_dir: str, path: Path, kind: str, key: list[object]) -> Path:
+    """A cache entry's path, under the file's identity: place, size, time of change."""
+    stat = path.stat()
+    whole = json.dumps([kind, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *key])
+    return Path(cache_dir).expanduser() / f"{kind}-{hashlib.sha256(whole.encode()).hexdigest()[:32]}.json"
+
+
+def file_hashes(cache_dir: str, *files: RecordFile | None) -> dict[str, str]:
+    """sha256 of each record file; that of a large one is computed once while the file stays as it is."""
+    hashes = {}
+    for path in [file.path for file in files if file is not None]:
+        known = cache_file(cache_dir, path, "sha256", []) if path.stat().st_size >= LARGE else None
+        if known and known.is_file():
+            hashes[str(path.resolve())] = known.read_text(encoding="utf-8")
+            continue
+        with open(path, "rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if known:
+            _write_atomically(known, digest)
+        hashes[str(path.resolve())] = digest
+    return hashes
+
+
+def _read_survey(path: Path) -> Survey | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Survey(content["good"], {int(row): message for row, message in content["bad"].items()})
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _write_atomically(path: Path, content: str) -> None:
+    """A cache is a help, not a need: a folder that cannot be written is no error."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(content)
+        os.replace(scratch, path)
+    except OSError:
+        return

@@ -132,7 +132,25 @@ class HyperEditor(Editor):
             yield report
 
     def _train_step(self, batches: StepBatches, looked_at: Sequence[StepBatches], before: Saved) -> TrainReport:
-        """Shift the weights by one step and add its gradients; the newest of `looked_at` stands first."""
+        """Shift the weights by one step and add its gradients; the newest of `looked_at` stands first.
+
+        Raises:
+            NumericsError: something is not finite; weights, gradients and last shifts are put back.
+        """
+        gathered = [None if p.grad is None else p.grad.clone() for p in self.parameters]
+        last_shifts = dict(self.last_shifts)
+        try:
+            return self._train_step_unguarded(batches, looked_at, before)
+        except NumericsError:
+            self.restore(before)
+            self.last_shifts = last_shifts
+            for parameter, gradient in zip(self.parameters, gathered, strict=True):
+                parameter.grad = gradient
+            raise
+
+    def _train_step_unguarded(
+        self, batches: StepBatches, looked_at: Sequence[StepBatches], before: Saved
+    ) -> TrainReport:
         watch = Stopwatch()
         with self.step_rows(batches, watch):
             shifts = self.shifts(len(batches.edit), watch, warm_up=False)

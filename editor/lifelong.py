@@ -4,173 +4,222 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from config.check import check_values, without_effect
-from config.schema import Config, PreheatMode
-from data.base import Edit, EditRecords
-from data.batches import step_batches, steps
-from data.source import open_records, open_training
-from editor import checkpoint
+from config.check import LEARNED, ConfigError, RunError, check_values, without_effect
+from config.schema import Config
+from data.base import DataError, Edit
+from data.batches import StepBatches, step_batches, steps
+from data.source import file_hashes
+from editor import checkpoint, resume
 from editor.base import Editor, StepReport, Stopwatch
-from editor.cache import RowCache, row_cache
-from editor.hyper import HyperEditor
-from editor.malmen import Malmen
-from editor.mend import Mend
+from editor.cache import row_cache
+from editor.hyper import HyperEditor, TrainReport
+from editor.interrupt import Interrupted, StopRequests
 from editor.metrics import score
-from editor.rledit import RLEdit
-from editor.sites import check_sites, find_sites
-from editor.stableedit import StableEdit
-from model import check_save_folder, load_model, load_tokenizer, model_skeleton, resolve_device, save_model
+from editor.resume import Progress
+from editor.setup import Data, Loaded, build_editor, prepare, schedule, warm_up_steps
+from glue_eval.evaluate import DownstreamEvaluator
+from model import check_save_folder, load_model, resolve_device, save_model
+from nets import NumericsError
 from report.recorder import Recorder, peak_memory, results_table, versions
 
 log = logging.getLogger(__name__)
 
-EDITORS = {"stableedit": StableEdit, "ultraedit": StableEdit}
-LEARNED: dict[str, type[HyperEditor]] = {"malmen": Malmen, "mend": Mend, "rledit": RLEdit}
+
+class UnchangedError(RunError):
+    """The run ended with the weights that it started with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
-    """The records of a run, validated: what is edited, and what warms up or trains."""
+class Run:
+    """One lifelong run over a loaded model: what happens in which order, and what is left behind."""
 
-    edits: EditRecords
-    training: EditRecords | None
+    def __init__(self, cfg: Config, loaded: Loaded, data: Data, editor: Editor, recorder: Recorder) -> None:
+        self.cfg, self.loaded, self.data, self.editor, self.recorder = cfg, loaded, data, editor, recorder
+        self.progress = Progress()
+        self.watch = Stopwatch()
+        self.stop = StopRequests()
+        self.downstream: DownstreamEvaluator | None = None
+        self.config: dict[str, Any] = {}
+        self.files: dict[str, str] = {}
 
+    def restore(self, folder: Path, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint: tensors, progress, and metrics.jsonl as it was then."""
+        resume.load(folder, self.editor)
+        self.progress = Progress(**state["progress"])
+        self.watch.seconds.update(self.progress.seconds)
+        self.editor.retries.update(self.progress.retries)
+        self.recorder.truncate(self.progress.metrics_bytes)
+        log.info("resumed from %s: %d steps, %d edits", folder, self.progress.position, self.progress.edits)
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model ready to be edited."""
+    def save(self) -> None:
+        """Write a checkpoint of the state between two steps."""
+        self.progress.seconds = dict(self.watch.seconds)
+        self.progress.retries = dict(self.editor.retries)
+        self.progress.metrics_bytes = self.recorder.position()
+        with self.watch("checkpoint"):
+            resume.save(self.recorder.run_dir, self.editor, self.progress, self.config, self.files)
 
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    def all_steps(self) -> dict[str, Any]:
+        """Score, train, write every step, score again; the numbers of results.json.
 
+        Raises:
+            Interrupted: after a signal, with the state saved.
+            NumericsError: with step, site and edits, and the state before the step saved.
+        """
+        with self.stop:
+            if self.cfg.eval.before and self.progress.before is None:
+                self.progress.before = self.evaluate("evaluate before", edits=0)
+                self._save_if(self.cfg.checkpoint.every > 0)
+            if isinstance(self.editor, HyperEditor) and self.progress.phase == "train":
+                self.train(self.editor)
+                self.progress.phase = "edit"
+                self._save_if(self.cfg.checkpoint.every > 0)
+            self.write_steps()
+            after = self.evaluate("evaluate after", edits=len(self.data.edits))
+        progress = self.progress
+        counts = {"edits": progress.edits, "steps": progress.position, "warm_up_steps": warm_up_steps(self.cfg)}
+        counts |= {"tokens": progress.tokens, "skipped_rows": sum(map(len, self.data.skipped.values()))}
+        trained = {"train": progress.losses | {"reg_coef": self.cfg.editor.reg_coef}} if progress.losses else {}
+        retries = dict(self.editor.retries)
+        seconds = dict(self.watch.seconds)
+        return {
+            **after,
+            "pre": progress.before,
+            **trained,
+            "counts": counts,
+            "retries": retries,
+            "seconds": seconds,
+            "skipped": self.data.skipped,
+        }
 
-def warm_up_steps(cfg: Config) -> int:
-    """How many warm-up steps run: 0 with preheat_mode none, and for editors that train instead."""
-    if cfg.editor.preheat_mode is PreheatMode.none or cfg.editor.name in LEARNED:
-        return 0
-    return cfg.num_seq_wikibigedit if cfg.dataset.name == "wikibigedit" else cfg.num_seq_zsre
+    def evaluate(self, label: str, edits: int) -> dict[str, float]:
+        """ES, GS, LS and their kin over all edits of the run."""
+        with self.watch(label):
+            found = score(
+                self.loaded.model,
+                self.loaded.tokenizer,
+                self.data.edits,
+                mhop=self.cfg.dataset.eval_mhop,
+                tokens_per_batch=self.cfg.eval.tokens_per_batch,
+                total=len(self.data.edits),
+                label=label,
+                between=self.stop.check,
+            )
+        self.recorder.log({"event": "evaluate", "edits": edits, **found})
+        return found
 
+    def evaluate_downstream(self) -> None:
+        """Run the downstream tasks where they are due: before the first step and after every N."""
+        every, done = self.cfg.downstream_eval_steps, self.progress.edits // self.cfg.dataset.n_edits
+        if self.downstream is None or done % every or done == self.progress.downstream_done:
+            return
+        with self.watch("downstream"):
+            found = self.downstream.evaluate(self.loaded.model, self.loaded.tokenizer, self.progress.edits)
+        self.progress.downstream_done = done
+        self.recorder.log({"event": "downstream", "edits": self.progress.edits, **found})
 
-def warm_up_position(mode: PreheatMode, num_seq: int) -> int | None:
-    """Index of the step that the warm-up precedes (DESIGN section 2), None for never."""
-    return {
-        PreheatMode.start: 0,
-        PreheatMode.q1: num_seq // 4,
-        PreheatMode.middle: num_seq // 2,
-        PreheatMode.q3: 3 * num_seq // 4,
-        PreheatMode.end: num_seq - 1,
-        PreheatMode.none: None,
-    }[mode]
+    def train(self, editor: HyperEditor) -> None:
+        """Train a learned editor's networks, or load them."""
+        if self.cfg.editor.load_checkpoint:
+            checkpoint.load(editor, self.cfg.editor.load_checkpoint)
+            return
+        with self.watch("train"):
+            self._train_epochs(editor)
+        editor.last_shifts.clear()
+        if self.cfg.editor.save_checkpoint:
+            checkpoint.save(editor, self.recorder.run_dir / "checkpoint")
 
+    def _train_epochs(self, editor: HyperEditor) -> None:
+        assert self.data.training is not None
+        progress, epochs = self.progress, self.cfg.editor.n_epochs or 0
+        total = len(self.data.training) // self.cfg.dataset.n_edits * epochs
+        with tqdm(total=total, desc="train", unit="step", disable=None, leave=False) as bar:
+            bar.update(progress.trained + progress.epoch * (total // epochs))
+            for epoch in range(progress.epoch, epochs):
+                progress.epoch = epoch
+                for report in self._guarded(editor.train_epoch(self._training_batches(editor), progress.trained)):
+                    line = {"event": "train", "epoch": epoch, "index": progress.trained, **asdict(report)}
+                    self.recorder.log(line)
+                    progress.losses = {"gen_loss": report.gen_loss, "loc_loss": report.loc_loss}
+                    progress.trained += 1
+                    bar.set_postfix({name: f"{value:.4f}" for name, value in progress.losses.items()})
+                    bar.update()
+                    self._between_steps(progress.trained)
+                progress.trained = 0
 
-def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
-    """Every step of the run in order, as (warm-up?, its edits)."""
-    position = warm_up_position(cfg.editor.preheat_mode, cfg.num_seq)
-    for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits)):
-        if index == position and warm_up_steps(cfg):
-            assert data.training is not None
-            for training in steps(iter(data.training), cfg.dataset.n_edits):
-                yield True, training
-        yield False, edits
+    def _guarded(self, reports: Iterator[TrainReport]) -> Iterator[TrainReport]:
+        """The reports; a number that is not finite saves the state before its step and names it."""
+        try:
+            yield from reports
+        except NumericsError as error:
+            self._save_if(self.cfg.checkpoint.every > 0)
+            where = f"training step {self.progress.trained} of epoch {self.progress.epoch}"
+            raise NumericsError(f"{where}: {error}") from error
 
+    def _training_batches(self, editor: HyperEditor) -> Iterator[StepBatches]:
+        """The steps of one pass that are still needed: those ahead, and those to look back on."""
+        assert self.data.training is not None
+        stream = steps(iter(self.data.training), self.cfg.dataset.n_edits)
+        first = max(0, self.progress.trained - editor.lookback + 1)
+        for edits in islice(stream, first, None):
+            yield step_batches(self.loaded.tokenizer, edits, self.cfg.dataset.batch_size)
 
-def open_data(cfg: Config) -> Data:
-    """Validate and open the records that the run will read.
-
-    Raises:
-        DataError: a file that is missing, broken or too short; a bad row.
-    """
-    n_edits, warm_up = cfg.dataset.n_edits, warm_up_steps(cfg)
-    edits = open_records(cfg.dataset, cfg.dataset.valid_path, cfg.seed, cfg.num_seq, "num_seq")
-    key = "num_seq_wikibigedit" if cfg.dataset.name == "wikibigedit" else "num_seq_zsre"
-    if cfg.editor.name in LEARNED:
-        training = None if cfg.editor.load_checkpoint else open_training(cfg.dataset, cfg.seed, cfg.num_seq)
-    else:
-        training = open_records(cfg.dataset, cfg.dataset.train_path, cfg.seed, warm_up, key) if warm_up else None
-    assert len(edits) == cfg.num_seq * n_edits
-    return Data(edits, training)
-
-
-def load(cfg: Config, device: torch.device) -> Loaded:
-    """Load model and tokenizer, after checking the sites on a model without weights."""
-    check_sites(model_skeleton(cfg.model), cfg.model.edit_modules)
-    return Loaded(load_model(cfg.model, device), load_tokenizer(cfg.model))
-
-
-def build_editor(cfg: Config, loaded: Loaded, cache: RowCache, solve_device: torch.device) -> Editor:
-    """The editor that the config names, at work on the loaded model."""
-    sites = find_sites(loaded.model, cfg.model.edit_modules, masters=cfg.editor.float32_masters)
-    if cfg.editor.name in LEARNED:
-        return LEARNED[cfg.editor.name](cfg.editor, loaded.model, sites, cache, solve_device, cfg.seed)
-    return EDITORS[cfg.editor.name](cfg.editor, loaded.model, sites, cache, solve_device)
-
-
-def evaluate(cfg: Config, loaded: Loaded, data: Data, label: str) -> dict[str, float]:
-    """ES, GS, LS and their kin over all edits of the run."""
-    return score(
-        loaded.model,
-        loaded.tokenizer,
-        data.edits,
-        mhop=cfg.dataset.eval_mhop,
-        tokens_per_batch=cfg.eval.tokens_per_batch,
-        total=len(data.edits),
-        label=label,
-    )
-
-
-def train(cfg: Config, loaded: Loaded, data: Data, editor: HyperEditor, recorder: Recorder) -> dict[str, float]:
-    """Train a learned editor's networks, or load them; returns the last step's losses."""
-    if cfg.editor.load_checkpoint:
-        checkpoint.load(editor, cfg.editor.load_checkpoint)
-        return {}
-    assert data.training is not None
-    per_epoch, epochs = len(data.training) // cfg.dataset.n_edits, cfg.editor.n_epochs or 0
-    losses: dict[str, float] = {}
-    with tqdm(total=per_epoch * epochs, desc="train", unit="step", disable=None, leave=False) as bar:
-        for epoch in range(epochs):
-            stream = steps(iter(data.training), cfg.dataset.n_edits)
-            batches = (step_batches(loaded.tokenizer, edits, cfg.dataset.batch_size) for edits in stream)
-            for index, report in enumerate(editor.train_epoch(batches)):
-                recorder.log({"event": "train", "epoch": epoch, "index": index, **asdict(report)})
-                losses = {"gen_loss": report.gen_loss, "loc_loss": report.loc_loss}
-                bar.set_postfix({name: f"{value:.4f}" for name, value in losses.items()})
+    def write_steps(self) -> None:
+        """Run the steps of the schedule that are still ahead."""
+        progress = self.progress
+        total = self.cfg.num_seq + warm_up_steps(self.cfg)
+        with tqdm(total=total, initial=progress.position, desc="edit", unit="step", disable=None, leave=False) as bar:
+            self.evaluate_downstream()
+            for warm_up, edits in islice(schedule(self.cfg, self.data), progress.position, None):
+                report = self._write_step(edits, warm_up=warm_up)
+                bar.set_postfix(loss=f"{report.loss:.3f}")
                 bar.update()
-    editor.last_shifts.clear()
-    if cfg.editor.save_checkpoint:
-        checkpoint.save(editor, recorder.run_dir / "checkpoint")
-    return losses
+                self._between_steps(progress.position, last=progress.position == total)
+                if not warm_up:
+                    self.evaluate_downstream()
+
+    def _write_step(self, edits: list[Edit], *, warm_up: bool) -> StepReport:
+        progress = self.progress
+        rows = f"rows {edits[0].row} to {edits[-1].row}"
+        try:
+            batches = step_batches(self.loaded.tokenizer, edits, self.cfg.dataset.batch_size)
+            report = self.editor.step(batches, warm_up=warm_up)
+        except (NumericsError, DataError) as error:
+            self._save_if(self.cfg.checkpoint.every > 0)
+            phase = "warm-up " if warm_up else ""
+            raise NumericsError(f"{phase}step {progress.position} ({rows}): {error}") from error
+        progress.position += 1
+        progress.edits += 0 if warm_up else len(edits)
+        progress.tokens += report.tokens
+        progress.changed |= any(site.shift_norm > 0 and site.lost_share < 1 for site in report.sites.values())
+        for name, seconds in report.seconds.items():
+            self.watch.seconds[f"step: {name}"] += seconds
+        line = {"event": "step", "index": progress.position - 1, "phase": "warm-up" if warm_up else "edit"}
+        self.recorder.log(line | {"edits": progress.edits, **asdict(report)})
+        return report
+
+    def _between_steps(self, done: int, *, last: bool = False) -> None:
+        every = self.cfg.checkpoint.every
+        self._save_if(every > 0 and (last or done % every == 0 or self.stop.signum is not None))
+        self.stop.check()
+
+    def _save_if(self, wanted: bool) -> None:
+        if wanted:
+            self.save()
 
 
-def write_steps(cfg: Config, loaded: Loaded, data: Data, editor: Editor, recorder: Recorder) -> Iterator[StepReport]:
-    """Run every step of the schedule, recording and yielding its report."""
-    total = cfg.num_seq + warm_up_steps(cfg)
-    written = 0
-    with tqdm(total=total, desc="edit", unit="step", disable=None, leave=False) as bar:
-        for index, (warm_up, edits) in enumerate(schedule(cfg, data)):
-            batches = step_batches(loaded.tokenizer, edits, cfg.dataset.batch_size)
-            report = editor.step(batches, warm_up=warm_up)
-            written += 0 if warm_up else len(edits)
-            phase = "warm-up" if warm_up else "edit"
-            recorder.log({"event": "step", "index": index, "phase": phase, "edits": written, **asdict(report)})
-            bar.set_postfix(loss=f"{report.loss:.3f}")
-            bar.update()
-            yield report
-
-
-def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
-    """The whole run; returns what it writes to results.json.
+def check(cfg: Config) -> None:
+    """Refuse what cannot work, as far as that shows without data or model.
 
     Raises:
-        ConfigError, DataError: bad input, before any model is loaded.
+        ConfigError: names the key, its value and what would be right.
     """
     check_values(cfg)
     for warning in without_effect(cfg.editor):
@@ -179,55 +228,59 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
         checkpoint.check(cfg.editor, cfg.model.edit_modules)
     if cfg.model_cache:
         check_save_folder(cfg.model_cache_dir or "")
+    if cfg.resume and not Path(cfg.resume).is_dir():
+        raise ConfigError(f"resume={cfg.resume}: no such folder; name the run directory of a run that was stopped")
+
+
+def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
+    """The whole run; returns what it writes to results.json.
+
+    Raises:
+        ConfigError, DataError: bad input, before any model is loaded.
+        Interrupted, NumericsError: as Run.all_steps.
+        UnchangedError: the weights did not change; results.json is written all the same.
+    """
+    check(cfg)
+    run_dir = Path(cfg.resume) if cfg.resume else run_dir
     device = resolve_device("model_device", cfg.model_device)
     solve_device = device if cfg.editor_device == "auto" else resolve_device("editor_device", cfg.editor_device)
+    downstream = DownstreamEvaluator(cfg.downstream, run_dir) if cfg.downstream_eval_steps else None
     watch = Stopwatch()
-    with watch("check data"):
-        data = open_data(cfg)
-    with watch("load"):
-        loaded = load(cfg, device)
+    with watch("check"):
+        prepared = prepare(cfg)
+        data = prepared.data
+        files = file_hashes(cfg.dataset.cache_dir, data.edits, data.training)
+    for path, rows in data.skipped.items():
+        log.warning("%s: %d bad rows are skipped: %s", path, len(rows), list(rows)[:20])
     config = OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True)
+    found = resume.newest(run_dir) if cfg.resume else None
+    if found:
+        resume.check_same(found[1], config, files)
+    with watch("load"):
+        loaded = Loaded(load_model(cfg.model, device), prepared.tokenizer)
     name = f"{cfg.dataset.name}_{cfg.model.name}_{cfg.editor.name}"
     with (
         Recorder(run_dir, cfg.wandb, name, config) as recorder,
         row_cache(cfg.editor.cache_dir, solve_device) as cache,
     ):
-        editor = build_editor(cfg, loaded, cache, solve_device)
-        results = lifelong(cfg, loaded, data, editor, recorder, watch)
+        job = Run(cfg, loaded, data, build_editor(cfg, loaded, cache, solve_device), recorder)
+        job.watch, job.downstream, job.config, job.files = watch, downstream, config, files
+        if found:
+            job.restore(*found)
+        elif cfg.resume:
+            recorder.truncate(0)
+        results = job.all_steps()
         results |= {"peak_memory": peak_memory(), "versions": versions(), "config": config}
         if cfg.model_cache and cfg.model_cache_dir:
             results["model_cache_dir"] = str(save_model(loaded.model, loaded.tokenizer, cfg.model_cache_dir))
         recorder.finish(results)
+    print(results_table(results["pre"], {name: results[name] for name in METRICS if name in results}))
+    print(f"written to {run_dir}")
+    if not job.progress.changed:
+        raise UnchangedError("no edited weight changed: every shift was zero or lost to rounding")
     return results
 
 
-def lifelong(
-    cfg: Config, loaded: Loaded, data: Data, editor: Editor, recorder: Recorder, watch: Stopwatch
-) -> dict[str, Any]:
-    """Score, write every step, score again."""
-    before = None
-    if cfg.eval.before:
-        with watch("evaluate before"):
-            before = evaluate(cfg, loaded, data, "evaluate before")
-        recorder.log({"event": "evaluate", "edits": 0, **before})
-    trained = {}
-    if isinstance(editor, HyperEditor):
-        with watch("train"):
-            trained = {"train": train(cfg, loaded, data, editor, recorder) | {"reg_coef": cfg.editor.reg_coef}}
-    tokens = steps_done = 0
-    for report in write_steps(cfg, loaded, data, editor, recorder):
-        tokens += report.tokens
-        steps_done += 1
-        for phase, seconds in report.seconds.items():
-            watch.seconds[f"step: {phase}"] += seconds
-    with watch("evaluate after"):
-        after = evaluate(cfg, loaded, data, "evaluate after")
-    recorder.log({"event": "evaluate", "edits": len(data.edits), **after})
-    print(results_table(before, after))
-    counts = {
-        "edits": len(data.edits),
-        "steps": steps_done,
-        "warm_up_steps": steps_done - cfg.num_seq,
-        "tokens": tokens,
-    }
-    return {**after, "pre": before, **trained, "counts": counts, "seconds": dict(watch.seconds)}
+METRICS = ("ES", "GS", "LS", "person_score", "mhop_score")
+
+__all__ = ["Interrupted", "Run", "UnchangedError", "check", "run"]

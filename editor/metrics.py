@@ -5,7 +5,7 @@ Shape suffixes: M answer positions, W vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -66,8 +66,12 @@ def score(
     tokens_per_batch: int,
     total: int | None = None,
     label: str = "evaluate",
+    between: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """Mean over edits of every metric that the edits have prompts for (DESIGN section 1)."""
+    """Mean over edits of every metric that the edits have prompts for (DESIGN section 1).
+
+    `between` is called between chunks of edits; what it raises ends the scoring.
+    """
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     stream = iter(edits)
@@ -79,4 +83,5 @@ def score(
                 sums[name] = sums.get(name, 0.0) + value
                 counts[name] = counts.get(name, 0) + 1
             bar.update(len(chunk))
+            between()
     return {name: total / counts[name] for name, total in sums.items()}

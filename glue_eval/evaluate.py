@@ -68,9 +68,7 @@ class DownstreamEvaluator:
         write_json(self.folder / f"{stem}_glue.json", setting | results | {"average": average})
         return {k: v for k, v in flatten(results | {"average": average}).items() if isinstance(v, int | float)}
 
-    def _task(
-        self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: str
-    ) -> dict[str, Any]:
+    def _task(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: str) -> dict[str, Any]:
         start = time.perf_counter()
         task = TASKS[name]
         questions, too_long = encode_tests(task, self.rows[name], tokenizer, model.config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import time
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from config.check import ConfigError
 from config.schema import DownstreamConfig
 from data.batches import special_prefix
 from glue_eval.figures import choice_figures
@@ -18,14 +16,6 @@ from glue_eval.predictions import encode_tests
 from glue_eval.prompts import Question
 from glue_eval.rows import TaskRows, source_label
 from glue_eval.tasks import TASKS, Task
-
-
-def require_lm_eval() -> None:
-    """Raises ConfigError, naming the command, where the harness is not installed."""
-    if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError(
-            "downstream.backend=lm_eval: the package lm_eval is missing: pip install -r requirements-lm-eval.txt"
-        )
 
 
 def task_config(name: str, task: Task, questions: list[Question]) -> dict[str, Any]:
@@ -62,7 +52,6 @@ def run_tasks(
     Raises:
         ConfigError: the harness is not installed.
     """
-    require_lm_eval()
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager

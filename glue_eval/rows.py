@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -110,6 +111,12 @@ def _check_perplexity(cfg: DownstreamConfig) -> None:
 
 def _check_backend(cfg: DownstreamConfig) -> None:
     if cfg.backend is DownstreamBackend.lm_eval:
-        from glue_eval.lm_eval_backend import require_lm_eval  # only where the backend is asked for
-
         require_lm_eval()
+
+
+def require_lm_eval() -> None:
+    """Raises ConfigError, naming the command, where the harness is not installed."""
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ConfigError(
+            "downstream.backend=lm_eval: the package lm_eval is missing: pip install -r requirements-lm-eval.txt"
+        )

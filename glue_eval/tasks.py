@@ -57,8 +57,7 @@ TASKS = {
     "mrpc": Task(
         file="mrpc.jsonl",
         question=(
-            "Are the sentences paraphrases of each other.\n"
-            "Sentence 1: {sentence1}\nSentence 2: {sentence2}\nAnswer:"
+            "Are the sentences paraphrases of each other.\nSentence 1: {sentence1}\nSentence 2: {sentence2}\nAnswer:"
         ),
         choices=("No", "Yes"),
         label_field="label",

@@ -88,6 +88,15 @@ class Recorder:
         if self._wandb is not None:
             self._wandb.log(flatten(record))
 
+    def position(self) -> int:
+        """Bytes of metrics.jsonl so far."""
+        return self._metrics.tell()
+
+    def truncate(self, size: int) -> None:
+        """Cut metrics.jsonl back to an earlier position: what came after is written again."""
+        self._metrics.truncate(size)
+        self._metrics.seek(size)
+
     def finish(self, results: dict[str, Any]) -> None:
         """Write results.json and wandb's summary."""
         write_json(self.run_dir / "results.json", results)

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from config.schema import DatasetConfig
 from data import embedded, fever, knowns, ultraeditbench, wikibigedit, zsre
 from data.base import DataError, Edit, shown
 from data.knowns import KnownFact
 from data.manifest import PROJECT_ROOT
-from data.records import RecordFile, require
+from data.records import RecordFile
 from data.registry import HOW_TO_GET, READERS
+from data.source import Source
 
 ZSRE = {
     "subject": "Wim Ilmarin",
@@ -229,15 +231,8 @@ def test_record_file_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> Non
 
 
 def need(path: Path, num_seq: int, n_edits: int) -> RecordFile:
-    return require(
-        path,
-        zsre.read_row,
-        42,
-        num_seq * n_edits,
-        num_seq_key="num_seq_zsre",
-        num_seq=num_seq,
-        n_edits=n_edits,
-    )
+    cfg = DatasetConfig(name="zsre", n_edits=n_edits, train_path=str(path), valid_path=str(path))
+    return Source(cfg, 42).records(str(path), num_seq, "num_seq_zsre")
 
 
 def test_require_gives_the_edits_that_are_needed(zsre_file: Path) -> None:

@@ -152,6 +152,7 @@ def test_shots_are_cut_and_the_question_never():
     rows = load_rows(task, DownstreamConfig(number_of_tests=1, few_shots=4))
     row, shots = rows.tests[0], rows.shots
     text = [render_shot(task, shot) for shot in shots]
+
     # both kinds of room are kept: new tokens, and the longest choice (here it is the longer)
     def needed(prompt: str) -> int:
         longest = max(len(encode(tokenizer, f"{prompt} {choice}")) for choice in task.choices)

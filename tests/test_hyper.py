@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from config.check import ConfigError
-from editor import checkpoint, lifelong
+from editor import checkpoint, lifelong, setup
+from editor.cache import row_cache
 from editor.hyper import HyperEditor
+from model import load_model
 from report.recorder import Recorder
 from tests.reference_cases import compose_config, load_case, overrides
 
@@ -31,12 +33,12 @@ def run(editor: str, work_dir: Path, *words: str) -> tuple[dict, list[dict]]:
 def trained(editor: str, work_dir: Path, *words: str) -> HyperEditor:
     """A learned editor after training alone."""
     cfg = config(editor, work_dir, *words)
-    device = torch.device("cpu")
-    loaded = lifelong.load(cfg, device)
-    with lifelong.row_cache(None, device) as cache, Recorder(work_dir / "run", cfg.wandb, "test", {}) as recorder:
-        made = lifelong.build_editor(cfg, loaded, cache, device)
+    device, prepared = torch.device("cpu"), setup.prepare(cfg)
+    loaded = setup.Loaded(load_model(cfg.model, device), prepared.tokenizer)
+    with row_cache(None, device) as cache, Recorder(work_dir / "run", cfg.wandb, "test", {}) as recorder:
+        made = setup.build_editor(cfg, loaded, cache, device)
         before = made.snapshot()
-        lifelong.train(cfg, loaded, lifelong.open_data(cfg), made, recorder)
+        lifelong.Run(cfg, loaded, prepared.data, made, recorder).train(made)
     for site, (weight, _) in zip(made.sites, before, strict=True):
         assert torch.equal(site.weight, weight), f"training left a trace in {site.name}"
     return made

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from config.schema import DatasetConfig
 from data.base import Edit
 from data.batches import Batch, step_batches
-from data.source import open_records
+from data.source import Source
 
 PROJECT = Path(__file__).resolve().parent.parent
 MODELS = PROJECT / "tests" / "reference" / "models"
@@ -42,7 +42,7 @@ def tiny_edits(dataset: str = "zsre", count: int = 12) -> list[Edit]:
     """The first evaluation edits of a reference data set."""
     path = str(DATA / f"{dataset}_eval.json")
     cfg = DatasetConfig(name=dataset, n_edits=1, train_path=path, valid_path=path)
-    return list(open_records(cfg, path, 42, count, "num_seq"))
+    return list(Source(cfg, 42).records(path, count, "num_seq"))
 
 
 def tiny_batch(name: str, count: int = 5) -> Batch:

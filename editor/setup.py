@@ -1,0 +1,127 @@
+"""From a config to what a run works on: records, model, editor; everything is checked before a model loads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from config.check import LEARNED
+from config.schema import Config, PreheatMode
+from data.base import Edit
+from data.batches import context_check, steps
+from data.records import RecordFile
+from data.source import Source
+from editor.base import Editor
+from editor.cache import RowCache
+from editor.hyper import HyperEditor
+from editor.malmen import Malmen
+from editor.mend import Mend
+from editor.rledit import RLEdit
+from editor.sites import check_sites, find_sites
+from editor.stableedit import StableEdit
+from model import load_tokenizer, model_skeleton
+
+RIDGE_EDITORS = {"stableedit": StableEdit, "ultraedit": StableEdit}
+LEARNED_EDITORS: dict[str, type[HyperEditor]] = {"malmen": Malmen, "mend": Mend, "rledit": RLEdit}
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """The records of a run, validated: what is edited, and what warms up or trains."""
+
+    edits: RecordFile
+    training: RecordFile | None
+
+    @property
+    def skipped(self) -> dict[str, dict[int, str]]:
+        """Bad rows that are passed over, by file and position."""
+        files = [self.edits, self.training]
+        return {str(file.path): file.bad for file in files if file is not None and file.bad}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to be edited."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def warm_up_steps(cfg: Config) -> int:
+    """How many warm-up steps run: 0 with preheat_mode none, and for editors that train instead."""
+    if cfg.editor.preheat_mode is PreheatMode.none or cfg.editor.name in LEARNED:
+        return 0
+    return cfg.num_seq_wikibigedit if cfg.dataset.name == "wikibigedit" else cfg.num_seq_zsre
+
+
+def warm_up_position(mode: PreheatMode, num_seq: int) -> int | None:
+    """Index of the step that the warm-up precedes (DESIGN section 2), None for never."""
+    return {
+        PreheatMode.start: 0,
+        PreheatMode.q1: num_seq // 4,
+        PreheatMode.middle: num_seq // 2,
+        PreheatMode.q3: 3 * num_seq // 4,
+        PreheatMode.end: num_seq - 1,
+        PreheatMode.none: None,
+    }[mode]
+
+
+def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
+    """Every step of the run in order, as (warm-up?, its edits)."""
+    position = warm_up_position(cfg.editor.preheat_mode, cfg.num_seq)
+    for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits)):
+        if index == position and warm_up_steps(cfg):
+            assert data.training is not None
+            for training in steps(iter(data.training), cfg.dataset.n_edits):
+                yield True, training
+        yield False, edits
+
+
+def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Data:
+    """Validate and open the records that the run will read.
+
+    Raises:
+        DataError: a file that is missing, broken or too short; a bad row.
+    """
+    context = getattr(skeleton.config, "max_position_embeddings", None)
+    fits_key = f"{cfg.model.name_or_path} {len(tokenizer)} {context} {cfg.dataset.eval_mhop}"
+    source = Source(cfg.dataset, cfg.seed, context_check(tokenizer, context), fits_key)
+    edits = source.records(cfg.dataset.valid_path, cfg.num_seq, "num_seq")
+    warm_up = warm_up_steps(cfg)
+    key = "num_seq_wikibigedit" if cfg.dataset.name == "wikibigedit" else "num_seq_zsre"
+    if cfg.editor.name in LEARNED:
+        training = None if cfg.editor.load_checkpoint else source.training(cfg.num_seq)
+    else:
+        training = source.records(cfg.dataset.train_path, warm_up, key) if warm_up else None
+    return Data(edits, training)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A run's checked inputs, before the model's weights are loaded."""
+
+    data: Data
+    tokenizer: PreTrainedTokenizerBase
+
+
+def prepare(cfg: Config) -> Prepared:
+    """Check sites and records against the model's modules and tokenizer, without its weights.
+
+    Raises:
+        ConfigError, DataError: what is wrong, and what would be right.
+    """
+    skeleton = model_skeleton(cfg.model)
+    check_sites(skeleton, cfg.model.edit_modules)
+    tokenizer = load_tokenizer(cfg.model)
+    return Prepared(open_data(cfg, skeleton, tokenizer), tokenizer)
+
+
+def build_editor(cfg: Config, loaded: Loaded, cache: RowCache, solve_device: torch.device) -> Editor:
+    """The editor that the config names, at work on the loaded model."""
+    sites = find_sites(loaded.model, cfg.model.edit_modules, masters=cfg.editor.float32_masters)
+    if cfg.editor.name in LEARNED_EDITORS:
+        return LEARNED_EDITORS[cfg.editor.name](cfg.editor, loaded.model, sites, cache, solve_device, cfg.seed)
+    return RIDGE_EDITORS[cfg.editor.name](cfg.editor, loaded.model, sites, cache, solve_device)
