@@ -98,6 +98,11 @@ def model_source(cfg: ModelConfig) -> str:
     return name
 
 
+def _how(cfg: ModelConfig) -> dict[str, bool]:
+    """No code of a repository is run, and no network is used unless a download was asked for."""
+    return {"trust_remote_code": False, "local_files_only": not cfg.download}
+
+
 @contextmanager
 def _explained(source: str) -> Iterator[None]:
     """Turn the library's failure to find a model into what to do about it."""
@@ -106,8 +111,9 @@ def _explained(source: str) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(
             f"model.name_or_path={source}: cannot be opened ({str(error).splitlines()[0]}). Get it with "
-            f"'hf download {source}' where the hub can be reached (gated models need 'hf auth login'), "
-            "or copy its folder here and set model.name_or_path=FOLDER; model=smollm2-135m needs no download"
+            f"'hf download {source}' or model.download=true where the hub can be reached (gated models need "
+            "'hf auth login'), or copy its folder here and set model.name_or_path=FOLDER; "
+            "model=smollm2-135m needs no download"
         ) from error
 
 
@@ -115,23 +121,38 @@ def model_skeleton(cfg: ModelConfig) -> PreTrainedModel:
     """The model's modules without any weight (meta device), to check a config before loading."""
     source = model_source(cfg)
     with _explained(source), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source))
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source, **_how(cfg)))
 
 
 def load_tokenizer(cfg: ModelConfig) -> PreTrainedTokenizerBase:
     """The model's tokenizer, as it comes."""
     source = model_source(cfg)
     with _explained(source):
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, **_how(cfg))
 
 
 def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
-    """The model in eval mode, none of its parameters asking for gradients."""
+    """The model in eval mode, none of its parameters asking for gradients.
+
+    With model.device_map=auto accelerate spreads it over the devices there are; `device` is then not used.
+
+    Raises:
+        ConfigError: the model cannot be opened; with device_map, a site came to lie on disk.
+    """
     _quiet_unless_watched()
     source = model_source(cfg)
+    spread = {"device_map": cfg.device_map} if cfg.device_map else {}
     with _explained(source):
-        model = CLASSES[cfg.class_name].from_pretrained(source, dtype=pick_dtype(cfg, device))
-    return model.to(device).eval().requires_grad_(False)
+        model = CLASSES[cfg.class_name].from_pretrained(source, dtype=pick_dtype(cfg, device), **spread, **_how(cfg))
+    if not spread:
+        model.to(device)
+    for name in cfg.edit_modules:
+        if model.get_submodule(name).weight.is_meta:
+            raise ConfigError(
+                f"model.device_map={cfg.device_map}: {name} lies on disk and cannot be edited; "
+                "use a machine with more memory or edit other modules"
+            )
+    return model.eval().requires_grad_(False)
 
 
 def check_save_folder(folder: str | Path) -> None:

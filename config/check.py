@@ -85,6 +85,7 @@ def _check_positive(cfg: Config) -> None:
         "num_seq_wikibigedit": cfg.num_seq_wikibigedit,
         "downstream_eval_steps": cfg.downstream_eval_steps,
         "seed": cfg.seed,
+        "checkpoint.every": cfg.checkpoint.every,
     }
     for key, count in at_least_zero.items():
         if count < 0:
@@ -98,6 +99,8 @@ def _check_consistent(cfg: Config) -> None:
     twice = sorted({name for name in sites if sites.count(name) > 1})
     if twice:
         raise ConfigError(f"model.edit_modules: {twice[0]} is named twice; name each site once")
+    if cfg.model.device_map not in (None, "auto"):
+        raise ConfigError(f"model.device_map={cfg.model.device_map}: must be auto or null")
     if cfg.model_cache and not cfg.model_cache_dir:
         raise ConfigError("model_cache=true needs model_cache_dir=DIR, the folder to save the edited model to")
     if editor.name == "ultraedit":

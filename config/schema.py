@@ -90,6 +90,8 @@ class ModelConfig:
     half: bool = False
     precision: Precision = Precision.auto
     embedded_cache_dir: str = "~/.cache/stableedit"
+    download: bool = False
+    device_map: str | None = None
 
 
 @dataclass

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import logging
+import os
+import re
+import shutil
+import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from editor.capture import Rows
+
+log = logging.getLogger(__name__)
+
+FOLDER = re.compile(r"run-(?P<host>.+)-(?P<pid>\d+)-[a-z0-9_]{8}")
 
 
 class RowCache(Protocol):
@@ -76,13 +86,74 @@ class FileCache:
         return self._folder / f"batch_{batch:06d}.safetensors"
 
 
+def host() -> str:
+    """This machine's name, as it stands in a folder's name."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "unnamed"
+
+
+def is_alive(pid: int) -> bool:
+    """Whether this machine runs such a process, of whatever user; True where that cannot be told."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock the folder if nobody else has; whether it worked.
+
+    Process numbers alone would lie where containers of one host name share a folder.
+    """
+    descriptor = None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locked = True
+    except OSError:
+        locked = False
+    try:
+        yield locked
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def remove_stale(parent: Path) -> list[Path]:
+    """Remove the folders that killed runs of this host have left in `parent`; they are returned.
+
+    What has another name, is a link, belongs to another host, to a living process or to one that
+    still holds its lock is left alone.
+    """
+    removed = []
+    for path in sorted(parent.iterdir()):
+        name = FOLDER.fullmatch(path.name)
+        if name is None or name["host"] != host() or path.is_symlink() or not path.is_dir():
+            continue
+        if is_alive(int(name["pid"])):
+            continue
+        with _held(path) as ours:
+            if ours:
+                shutil.rmtree(path, ignore_errors=True)
+                log.info("removed %s: the run that made it is dead", path)
+                removed.append(path)
+    return removed
+
+
 @contextmanager
 def row_cache(cache_dir: str | None, device: torch.device) -> Iterator[RowCache]:
-    """A cache for one run; its files live in a private folder that is removed in the end, also on failure."""
+    """A cache for one run; its files live in a private folder that is removed in the end, also on failure.
+
+    Folders that killed runs left beside it are removed first.
+    """
     if cache_dir is None:
         yield MemoryCache()
         return
     parent = Path(cache_dir).expanduser()
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="run-", dir=parent) as folder:
+    remove_stale(parent)
+    with tempfile.TemporaryDirectory(prefix=f"run-{host()}-{os.getpid()}-", dir=parent) as folder, _held(Path(folder)):
         yield FileCache(Path(folder), device)
