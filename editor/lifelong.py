@@ -28,7 +28,8 @@ from editor.setup import Data, Loaded, build_editor, prepare, schedule, warm_up_
 from glue_eval.evaluate import DownstreamEvaluator
 from model import check_save_folder, load_model, resolve_device, save_model
 from nets import NumericsError
-from report.recorder import Recorder, peak_memory, results_table, versions
+from report.recorder import Recorder, peak_memory, versions
+from report.tables import downstream_table, results_table
 
 log = logging.getLogger(__name__)
 
@@ -273,8 +274,13 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
         results |= {"peak_memory": peak_memory(), "versions": versions(), "config": config}
         if cfg.model_cache and cfg.model_cache_dir:
             results["model_cache_dir"] = str(save_model(loaded.model, loaded.tokenizer, cfg.model_cache_dir))
+        evaluations = recorder.events("downstream")
+        if evaluations:
+            results["downstream"] = [{k: v for k, v in line.items() if k != "event"} for line in evaluations]
         recorder.finish(results)
     print(results_table(results["pre"], {name: results[name] for name in METRICS if name in results}))
+    if evaluations:
+        print(downstream_table(evaluations))
     print(f"written to {run_dir}")
     if not job.progress.changed:
         raise UnchangedError("no edited weight changed: every shift was zero or lost to rounding")

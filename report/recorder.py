@@ -97,19 +97,13 @@ class Recorder:
         self._metrics.truncate(size)
         self._metrics.seek(size)
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl of one kind of event, those from before a resume included."""
+        lines = (self.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [line for line in map(json.loads, lines) if line["event"] == name]
+
     def finish(self, results: dict[str, Any]) -> None:
         """Write results.json and wandb's summary."""
         write_json(self.run_dir / "results.json", results)
         if self._wandb is not None:
             self._wandb.summary.update(flatten({k: v for k, v in results.items() if k != "config"}))
-
-
-def results_table(before: dict[str, float] | None, after: dict[str, float]) -> str:
-    """The final numbers as a plain-text table."""
-    lines = [f"{'metric':<14}{'before':>10}{'after':>10}{'change':>10}"]
-    for name, value in after.items():
-        if before is None:
-            lines.append(f"{name:<14}{'-':>10}{value:>10.4f}{'-':>10}")
-        else:
-            lines.append(f"{name:<14}{before[name]:>10.4f}{value:>10.4f}{value - before[name]:>+10.4f}")
-    return "\n".join(lines)

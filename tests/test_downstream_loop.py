@@ -1,0 +1,42 @@
+"""The downstream evaluation inside a run: when it is due, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+
+from editor import lifelong
+from report.tables import downstream_table, results_table
+from tests.reference_cases import compose_config
+from tests.tiny import tiny_words
+
+WORDS = ["downstream.tasks=[sst,cola]", "downstream.number_of_tests=4", "editor.preheat_mode=middle"]
+
+
+def test_evaluates_before_the_first_step_and_after_every_n(tmp_path, capsys):
+    cfg = compose_config(tiny_words("num_seq=5", "downstream_eval_steps=2", *WORDS))
+    results = lifelong.run(cfg, tmp_path)
+    assert [entry["edits"] for entry in results["downstream"]] == [0, 16, 32]
+    folder = tmp_path / "glue_eval"
+    for stem in ("base", "case_16", "case_32"):
+        assert json.loads((folder / f"{stem}_glue.json").read_text())["sst"]["total"] == 4
+        assert len((folder / f"{stem}_cola.jsonl").read_text().splitlines()) == 4
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    found = [line for line in lines if line["event"] == "downstream"]
+    assert [line["edits"] for line in found] == [0, 16, 32] and found[0]["sst/f1_new"] == results["downstream"][0][
+        "sst/f1_new"
+    ]
+    printed = capsys.readouterr().out
+    assert downstream_table(found) in printed and "average" in printed
+
+
+def test_a_run_without_downstream_evaluation_has_none(tmp_path):
+    results = lifelong.run(compose_config(tiny_words()), tmp_path)
+    assert "downstream" not in results and not (tmp_path / "glue_eval").exists()
+
+
+def test_tables():
+    assert results_table({"ES": 0.25}, {"ES": 0.5}).splitlines()[1].split() == ["ES", "0.2500", "0.5000", "+0.2500"]
+    assert results_table(None, {"ES": 0.5}).splitlines()[1].split() == ["ES", "-", "0.5000", "-"]
+    table = downstream_table([{"edits": 0, "sst/f1_new": 0.5}, {"edits": 8}]).splitlines()
+    assert table[2].split() == ["0", "0.5000"] and table[3].split() == ["8", "-"]
+    assert downstream_table([{"edits": 0}]) == ""
