@@ -57,7 +57,7 @@ def main() -> None:
     except ConfigError as error:
         sys.exit(f"error: {error}")
     except Interrupted as stop:
-        print(f"{stop}; go on with: python main.py resume=RUN_DIR", file=sys.stderr)
+        print(stop, file=sys.stderr)
         sys.exit(stop.code)
 
 

@@ -99,6 +99,10 @@ case ${1:-} in
     test)
         shift
         set_up base embedded test
+        case ${REFERENCE_DIR:-} in
+            '' | /*) ;;
+            *) REFERENCE_DIR=$PWD/$REFERENCE_DIR && export REFERENCE_DIR ;;
+        esac
         cd "$root"
         exec "$python" -m pytest "$@"
         ;;

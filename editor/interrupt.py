@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import signal
 import threading
+from pathlib import Path
 from types import FrameType
 
 
 class Interrupted(BaseException):
     """The run was asked to stop and has saved what it had; `code` is the exit status (130 or 143)."""
 
-    def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
+    def __init__(self, signum: int, run_dir: Path) -> None:
+        name = signal.Signals(signum).name
+        super().__init__(f"stopped by {name}; go on with: python main.py resume={run_dir}")
         self.code = 128 + signum
 
 
 class StopRequests:
     """Remembers the first signal; the second one acts as if nobody listened. Use as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
         self.signum: int | None = None
         self._before: dict[int, object] = {}
 
@@ -46,4 +49,4 @@ class StopRequests:
             Interrupted: it did.
         """
         if self.signum is not None:
-            raise Interrupted(self.signum)
+            raise Interrupted(self.signum, self.run_dir)

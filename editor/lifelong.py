@@ -45,7 +45,7 @@ class Run:
         self.cfg, self.loaded, self.data, self.editor, self.recorder = cfg, loaded, data, editor, recorder
         self.progress = Progress()
         self.watch = Stopwatch()
-        self.stop = StopRequests()
+        self.stop = StopRequests(recorder.run_dir)
         self.downstream: DownstreamEvaluator | None = None
         self.config: dict[str, Any] = {}
         self.files: dict[str, str] = {}

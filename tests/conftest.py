@@ -26,3 +26,17 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Name every reference case that ran, whatever the verbosity."""
+    outcomes = {}
+    for outcome in ("passed", "failed", "skipped", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            name, _, case = getattr(report, "nodeid", "").partition("::test_reference[")
+            if case and name.endswith("test_reference.py") and getattr(report, "when", "call") == "call":
+                outcomes[case.rstrip("]")] = outcome
+    if outcomes:
+        terminalreporter.section("reference cases of the published program")
+        for case, outcome in sorted(outcomes.items()):
+            terminalreporter.write_line(f"{case:<40} {outcome}")

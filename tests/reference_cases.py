@@ -17,7 +17,8 @@ from torch import Tensor
 from config.schema import Config, register
 
 PROJECT = Path(__file__).resolve().parent.parent
-FOLDER = Path(os.environ.get("REFERENCE_DIR", PROJECT / "tests" / "reference")).resolve()
+OWN = PROJECT / "tests" / "reference"
+FOLDER = Path(os.environ.get("REFERENCE_DIR") or OWN).resolve()
 
 # keys of the published program's resolved config that steer nothing here
 UNUSED = {"dataset.num_seq", "editor.n_test", "model_device", "editor_device", "editor.load_checkpoint"}
@@ -37,13 +38,13 @@ def case_names() -> list[str]:
     return sorted(path.parent.name for path in (FOLDER / "cases").glob("*/expected.json"))
 
 
-def load_case(name: str) -> Case:
+def load_case(name: str, root: Path = FOLDER) -> Case:
     """Read one case."""
-    folder = FOLDER / "cases" / name
+    folder = root / "cases" / name
     return Case(name, json.loads((folder / "expected.json").read_text()), load_file(folder / "tensors.safetensors"))
 
 
-def overrides(expected: dict[str, Any], work_dir: Path) -> list[str]:
+def overrides(expected: dict[str, Any], work_dir: Path, root: Path = FOLDER) -> list[str]:
     """The case's config as command-line overrides of ours."""
     config = expected["config"]
     name = config["editor"]["name"]
@@ -55,7 +56,7 @@ def overrides(expected: dict[str, Any], work_dir: Path) -> list[str]:
         if key in UNUSED:
             continue
         if key.endswith("_path") or key == "model.name_or_path":
-            value = FOLDER / value
+            value = root / value
         if key == "editor.cache_dir":
             value = work_dir / "cache"
         words.append(f"{key}={value}".replace("'", "").replace("None", "null"))

@@ -14,14 +14,14 @@ from editor.cache import row_cache
 from editor.hyper import HyperEditor
 from model import load_model
 from report.recorder import Recorder
-from tests.reference_cases import compose_config, load_case, overrides
+from tests.reference_cases import OWN, compose_config, load_case, overrides
 
 CASE = {"malmen": "malmen_zsre", "mend": "mend_zsre", "rledit": "rledit_zsre"}
 
 
 def config(editor: str, work_dir: Path, *words: str):
     """A reference case's config, with more overrides."""
-    return compose_config([*overrides(load_case(CASE[editor]).expected, work_dir), *words])
+    return compose_config([*overrides(load_case(CASE[editor], OWN).expected, work_dir, OWN), *words])
 
 
 def run(editor: str, work_dir: Path, *words: str) -> tuple[dict, list[dict]]:

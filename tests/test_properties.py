@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from config.check import ConfigError, check_override_names, known_keys
-from config.schema import Config, DatasetConfig, register
+from config.schema import BadRow, Config, DatasetConfig, register
 from data.base import DataError, Edit
 from data.batches import context_check, step_batches
 from data.registry import READERS
@@ -31,8 +31,10 @@ from tests.tiny import PROJECT, tiny_tokenizer, tiny_words
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 ODD = st.sampled_from(
-    ["", " ", "\n", "\x00", "\u200b", "\ufeff", "e\u0301", "\U0001f469\u200d\U0001f680", "\ud800", "a\udc00b"]
-    + ["\u202eabc", "null", "NaN", "<s>", "</s>", "<unk>", "a" * 5000, "\u00a0", "\u3000", "\x1b[31m"]
+    [
+        *("", " ", "\n", "\x00", "\u200b", "\ufeff", "e\u0301", "\U0001f469\u200d\U0001f680", "\ud800", "a\udc00b"),
+        *("\u202eabc", "null", "NaN", "<s>", "</s>", "<unk>", "a" * 5000, "\u00a0", "\u3000", "\x1b[31m"),
+    ]
 )
 TEXT = st.text(max_size=20) | ODD
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
@@ -47,7 +49,9 @@ def spoiled_rows(draw: st.DrawFn) -> tuple[str, Any]:
     row = dict(CASES[name][1])
     for field in draw(st.lists(st.sampled_from(sorted(row)), max_size=2)):
         row.pop(field, None)
-    return name, row | draw(st.dictionaries(st.sampled_from(sorted(CASES[name][1])) | TEXT, VALUE | TEXT, max_size=3))
+    return name, row | draw(
+        st.dictionaries(st.sampled_from(sorted(CASES[name][1])) | st.text(max_size=20), VALUE | TEXT, max_size=3)
+    )
 
 
 def read(name: str, row: Any, index: int) -> Edit | None:
@@ -85,11 +89,8 @@ def test_what_the_check_lets_through_can_be_batched(cases, context):
 
 def source(path: Path, name: str, *, skip: bool) -> Source:
     """A source that asks for two records of the file."""
-    base = compose_base()
-    return Source(
-        DatasetConfig(name, 1, 1, str(path), str(path), on_bad_row=type(base.dataset.on_bad_row)["skip" if skip else "error"]),
-        42,
-    )  # fmt: skip
+    on_bad_row = BadRow.skip if skip else BadRow.error
+    return Source(DatasetConfig(name, 1, 1, str(path), str(path), on_bad_row=on_bad_row), 42)
 
 
 @cache
@@ -122,8 +123,8 @@ WHOLE = json.dumps([CASES["zsre"][1]] * 3).encode()
 
 @QUICK
 @given(st.binary(max_size=6), st.integers(0, len(WHOLE)), st.integers(0, len(WHOLE)), st.booleans())
-@example(b"[" * 100_000, 0, len(WHOLE), False)
-@example(b'{"src": ' * 100_000, 0, len(WHOLE), False)
+@example(b"[" * 3_000, 0, len(WHOLE), False)
+@example(b'{"src": ' * 3_000, 0, len(WHOLE), False)
 @example(b"1" * 10_000, 1, 1, False)
 @example(b"\xef\xbb\xbf", 0, 0, False)
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".json.gz", ".json.xz"])

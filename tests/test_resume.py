@@ -205,13 +205,14 @@ def test_a_signal_finishes_the_step_saves_and_leaves(signum, code, tmp_path, mon
         with pytest.raises(Interrupted) as caught:
             run(tmp_path / "stopped", argv)
     assert caught.value.code == code
+    assert str(caught.value).endswith(f"resume={tmp_path / 'stopped'}")
     assert resume.newest(tmp_path / "stopped")[1]["progress"]["position"] == 1
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'stopped'}")
     assert numbers(tmp_path / "whole") == numbers(tmp_path / "stopped")
 
 
-def test_the_second_signal_acts_at_once():
-    with StopRequests() as stop, pytest.raises(KeyboardInterrupt):
+def test_the_second_signal_acts_at_once(tmp_path):
+    with StopRequests(tmp_path) as stop, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
         assert stop.signum == signal.SIGINT
         signal.raise_signal(signal.SIGINT)

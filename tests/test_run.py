@@ -314,3 +314,8 @@ def test_gpu_gives_what_the_cpu_gives(plain, tmp_path, solve):
     for line, expected in zip(lines, before_lines, strict=True):
         for site, record in expected.get("sites", {}).items():
             assert line["sites"][site]["shift_norm"] == pytest.approx(record["shift_norm"], rel=1e-2)
+
+
+def test_device_map_gives_the_same_run(tmp_path):
+    plain, spread = go(tmp_path / "plain")[0], go(tmp_path / "spread", "model.device_map=auto")[0]
+    assert {name: plain[name] for name in METRICS} == {name: spread[name] for name in METRICS}
