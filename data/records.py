@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from .base import DataError, Edit, ReadRow
+from .base import DataError, Edit, ReadRow, place
 from .stream import scan
 
 Fits = Callable[[Sequence[Edit]], list[DataError | None]]
@@ -65,16 +66,21 @@ class RecordFile:
 
     def attempts(self) -> Iterator[Edit | DataError]:
         """Every row of the file: an edit, or what is wrong with it."""
-        for index, row in enumerate(scan(self.path, self.how_to_get)):
-            if isinstance(row, DataError):
-                yield row
-                continue
-            try:
-                edit = self.read_row(row, index, self.seed)
-            except DataError as error:
-                yield DataError(f"{self.path}: {error}")
-            else:
-                yield edit
+        index = 0
+        try:
+            for index, row in enumerate(scan(self.path, self.how_to_get)):
+                yield row if isinstance(row, DataError) else self._attempt(row, index)
+                index += 1  # where the next row could not even be read
+        except UnicodeDecodeError:  # the array parser's word for an escape such as \ud800 that stands alone
+            raise DataError(
+                f"{self.path}: {place(index)}: holds half a surrogate pair; the file must be Unicode text"
+            ) from None
+
+    def _attempt(self, row: dict[str, Any], index: int) -> Edit | DataError:
+        try:
+            return self.read_row(row, index, self.seed)
+        except DataError as error:
+            return DataError(f"{self.path}: {error}")
 
     def __len__(self) -> int:
         """The number of edits, at most `limit`; read through at the first call, then remembered."""

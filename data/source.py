@@ -18,10 +18,17 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 def locate(path: str) -> Path:
-    """The path as given, or below the project's own folder where only that exists."""
-    given = Path(path).expanduser()
-    inside = PROJECT / given
-    return inside if not given.exists() and inside.exists() else given
+    """The path as given, or below the project's own folder where only that exists.
+
+    Raises:
+        DataError: the system cannot even look for it, such as a name that is too long.
+    """
+    try:
+        given = Path(path).expanduser()
+        inside = PROJECT / given
+        return inside if not given.exists() and inside.exists() else given
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be looked for ({error}); it must be a record file's path") from None
 
 
 def accept_all(edits: object) -> list[None]:
@@ -119,12 +126,13 @@ def _read_survey(path: Path) -> Survey | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Survey(content["good"], {int(row): message for row, message in content["bad"].items()})
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _write_atomically(path: Path, content: str) -> None:
     """A cache is a help, not a need: a folder that cannot be written is no error."""
+    scratch = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -132,4 +140,5 @@ def _write_atomically(path: Path, content: str) -> None:
             file.write(content)
         os.replace(scratch, path)
     except OSError:
-        return
+        if scratch:
+            Path(scratch).unlink(missing_ok=True)

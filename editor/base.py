@@ -71,23 +71,26 @@ class Stopwatch:
             self.seconds[phase] += time.perf_counter() - start
 
 
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What an editor works on and with; statistics and solves run on `solve_device`."""
+
+    model: PreTrainedModel
+    sites: list[EditSite]
+    cache: RowCache
+    solve_device: torch.device
+    seed: int
+
+
 class Editor(ABC):
     """The state of a lifelong run: running statistics per weight shape, and the last step's shifts."""
 
-    def __init__(
-        self,
-        cfg: EditorConfig,
-        model: PreTrainedModel,
-        sites: Sequence[EditSite],
-        cache: RowCache,
-        solve_device: torch.device,
-        *,
-        covariance: bool = False,
-    ) -> None:
-        self.cfg, self.model, self.sites, self.cache = cfg, model, list(sites), cache
-        self.solve_device = solve_device
+    def __init__(self, cfg: EditorConfig, bench: Workbench, *, covariance: bool = False) -> None:
+        self.cfg, self.model, self.sites, self.cache = cfg, bench.model, bench.sites, bench.cache
+        self.solve_device = bench.solve_device
         self.statistics = {
-            site.shape: RunningStatistics(*site.shape, covariance=covariance, device=solve_device) for site in sites
+            site.shape: RunningStatistics(*site.shape, covariance=covariance, device=self.solve_device)
+            for site in self.sites
         }
         self.last_shifts: dict[str, Shift] = {}
         self.retries: Counter[str] = Counter()

@@ -88,7 +88,7 @@ def _watch(sites: Sequence[EditSite]) -> Iterator[dict[str, tuple[Tensor, Tensor
     """Collect every site's input and output; the first site's output starts the graph."""
     seen: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def hook_for(name: str):
+    def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
         def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             if not output.requires_grad:
                 output = output.detach().requires_grad_(True)

@@ -18,15 +18,12 @@ from itertools import islice
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
-from transformers import PreTrainedModel
 
 from config.schema import EditorConfig
 from data.batches import Batch, StepBatches
-from editor.base import Editor, SiteRecord, Stopwatch, below
-from editor.cache import RowCache
+from editor.base import Editor, SiteRecord, Stopwatch, Workbench, below
 from editor.capture import Rows, answer_logits, weight_gradients
 from editor.ridge import Shift
-from editor.sites import EditSite
 from nets import EditNetwork, Normalizer, NumericsError
 
 Saved = list[tuple[Tensor, Tensor | None]]
@@ -55,21 +52,13 @@ class Losses:
 class HyperEditor(Editor):
     """An editor with a trained network per weight shape."""
 
-    def __init__(
-        self,
-        cfg: EditorConfig,
-        model: PreTrainedModel,
-        sites: Sequence[EditSite],
-        cache: RowCache,
-        solve_device: torch.device,
-        seed: int,
-    ) -> None:
-        super().__init__(cfg, model, sites, cache, solve_device)
+    def __init__(self, cfg: EditorConfig, bench: Workbench) -> None:
+        super().__init__(cfg, bench)
         self.originals = self.snapshot()
         shapes = [site.shape for site in self.sites]
         # a site's place among the sites of its shape: the row of scale, shift, lr and lamda
         self.places = [shapes[:index].count(shape) for index, shape in enumerate(shapes)]
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(bench.seed)
         self.networks = {
             shape: EditNetwork(
                 *shape,
@@ -78,7 +67,7 @@ class HyperEditor(Editor):
                 n_sites=shapes.count(shape),
                 lr=cfg.lr,
                 generator=generator,
-            ).to(solve_device)
+            ).to(bench.solve_device)
             for shape in dict.fromkeys(shapes)
         }
         self.parameters = [p for network in self.networks.values() for p in network.parameters()]

@@ -38,17 +38,35 @@ class UnchangedError(RunError):
     """The run ended with the weights that it started with."""
 
 
+class Belongs:
+    """What ties a checkpoint to a run: its resolved config and the hashes of its files; and the run's name."""
+
+    def __init__(self, cfg: Config, data: Data) -> None:
+        self.name = f"{cfg.dataset.name}_{cfg.model.name}_{cfg.editor.name}"
+        self.config: dict[str, Any] = OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True)
+        self.files = file_hashes(cfg.dataset.cache_dir, data.edits, data.training)
+        for path, rows in data.skipped.items():
+            log.warning("%s: %d bad rows are skipped: %s", path, len(rows), list(rows)[:20])
+
+
 class Run:
     """One lifelong run over a loaded model: what happens in which order, and what is left behind."""
 
-    def __init__(self, cfg: Config, loaded: Loaded, data: Data, editor: Editor, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        cfg: Config,
+        loaded: Loaded,
+        data: Data,
+        editor: Editor,
+        recorder: Recorder,
+        belongs: Belongs,
+        downstream: DownstreamEvaluator | None = None,
+    ) -> None:
+        self.belongs, self.downstream = belongs, downstream
         self.cfg, self.loaded, self.data, self.editor, self.recorder = cfg, loaded, data, editor, recorder
         self.progress = Progress()
         self.watch = Stopwatch()
         self.stop = StopRequests(recorder.run_dir)
-        self.downstream: DownstreamEvaluator | None = None
-        self.config: dict[str, Any] = {}
-        self.files: dict[str, str] = {}
 
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Go on from a checkpoint: tensors, progress, and metrics.jsonl as it was then."""
@@ -65,7 +83,7 @@ class Run:
         self.progress.retries = dict(self.editor.retries)
         self.progress.metrics_bytes = self.recorder.position()
         with self.watch("checkpoint"):
-            resume.save(self.recorder.run_dir, self.editor, self.progress, self.config, self.files)
+            resume.save(self.recorder.run_dir, self.editor, self.progress, self.belongs.config, self.belongs.files)
 
     def all_steps(self) -> dict[str, Any]:
         """Score, train, write every step, score again; the numbers of results.json.
@@ -249,42 +267,49 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     watch = Stopwatch()
     with watch("check"):
         prepared = prepare(cfg)
-        data = prepared.data
-        files = file_hashes(cfg.dataset.cache_dir, data.edits, data.training)
-    for path, rows in data.skipped.items():
-        log.warning("%s: %d bad rows are skipped: %s", path, len(rows), list(rows)[:20])
-    config = OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True)
-    found = resume.newest(run_dir) if cfg.resume else None
-    if found:
-        resume.check_same(found[1], config, files)
+        belongs = Belongs(cfg, prepared.data)
+        found = resume.newest(run_dir) if cfg.resume else None
+        if found:
+            resume.check_same(found[1], belongs.config, belongs.files)
     with watch("load"):
         loaded = Loaded(load_model(cfg.model, device), prepared.tokenizer)
-    name = f"{cfg.dataset.name}_{cfg.model.name}_{cfg.editor.name}"
     with (
-        Recorder(run_dir, cfg.wandb, name, config) as recorder,
+        Recorder(run_dir, cfg.wandb, belongs.name, belongs.config) as recorder,
         row_cache(cfg.editor.cache_dir, solve_device) as cache,
     ):
-        job = Run(cfg, loaded, data, build_editor(cfg, loaded, cache, solve_device), recorder)
-        job.watch, job.downstream, job.config, job.files = watch, downstream, config, files
+        editor = build_editor(cfg, loaded, cache, solve_device)
+        job = Run(cfg, loaded, prepared.data, editor, recorder, belongs, downstream)
+        job.watch.seconds.update(watch.seconds)
         if found:
             job.restore(*found)
         elif cfg.resume:
             recorder.truncate(0)
-        results = job.all_steps()
-        results |= {"peak_memory": peak_memory(), "versions": versions(), "config": config}
-        if cfg.model_cache and cfg.model_cache_dir:
-            results["model_cache_dir"] = str(save_model(loaded.model, loaded.tokenizer, cfg.model_cache_dir))
-        evaluations = recorder.events("downstream")
-        if evaluations:
-            results["downstream"] = [{k: v for k, v in line.items() if k != "event"} for line in evaluations]
-        recorder.finish(results)
-    print(results_table(results["pre"], {name: results[name] for name in METRICS if name in results}))
-    if evaluations:
-        print(downstream_table(evaluations))
+        results = finish(job, job.all_steps())
+    print(summary(results))
     print(f"written to {run_dir}")
     if not job.progress.changed:
         raise UnchangedError("no edited weight changed: every shift was zero or lost to rounding")
     return results
+
+
+def finish(job: Run, results: dict[str, Any]) -> dict[str, Any]:
+    """Save the model where asked for, complete the results and write them."""
+    cfg, loaded = job.cfg, job.loaded
+    results |= {"peak_memory": peak_memory(), "versions": versions(), "config": job.belongs.config}
+    if cfg.model_cache and cfg.model_cache_dir:
+        results["model_cache_dir"] = str(save_model(loaded.model, loaded.tokenizer, cfg.model_cache_dir))
+    evaluations = job.recorder.events("downstream")
+    if evaluations:
+        results["downstream"] = [{k: v for k, v in line.items() if k != "event"} for line in evaluations]
+    job.recorder.finish(results)
+    return results
+
+
+def summary(results: dict[str, Any]) -> str:
+    """The tables that a run ends with."""
+    after = {name: results[name] for name in METRICS if name in results}
+    tables = [results_table(results["pre"], after), downstream_table(results.get("downstream", []))]
+    return "\n".join(table for table in tables if table)
 
 
 METRICS = ("ES", "GS", "LS", "person_score", "mhop_score")

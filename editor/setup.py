@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import LEARNED
-from config.schema import Config, PreheatMode
+from config.schema import Config, EditorConfig, PreheatMode
 from data.base import Edit
 from data.batches import context_check, steps
 from data.records import RecordFile
 from data.source import Source
-from editor.base import Editor
+from editor.base import Editor, Workbench
 from editor.cache import RowCache
-from editor.hyper import HyperEditor
 from editor.malmen import Malmen
 from editor.mend import Mend
 from editor.rledit import RLEdit
@@ -24,8 +23,13 @@ from editor.sites import check_sites, find_sites
 from editor.stableedit import StableEdit
 from model import load_tokenizer, model_skeleton
 
-RIDGE_EDITORS = {"stableedit": StableEdit, "ultraedit": StableEdit}
-LEARNED_EDITORS: dict[str, type[HyperEditor]] = {"malmen": Malmen, "mend": Mend, "rledit": RLEdit}
+EDITORS: dict[str, Callable[[EditorConfig, Workbench], Editor]] = {
+    "stableedit": StableEdit,
+    "ultraedit": StableEdit,
+    "malmen": Malmen,
+    "mend": Mend,
+    "rledit": RLEdit,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +126,5 @@ def prepare(cfg: Config) -> Prepared:
 def build_editor(cfg: Config, loaded: Loaded, cache: RowCache, solve_device: torch.device) -> Editor:
     """The editor that the config names, at work on the loaded model."""
     sites = find_sites(loaded.model, cfg.model.edit_modules, masters=cfg.editor.float32_masters)
-    if cfg.editor.name in LEARNED_EDITORS:
-        return LEARNED_EDITORS[cfg.editor.name](cfg.editor, loaded.model, sites, cache, solve_device, cfg.seed)
-    return RIDGE_EDITORS[cfg.editor.name](cfg.editor, loaded.model, sites, cache, solve_device)
+    bench = Workbench(loaded.model, sites, cache, solve_device, cfg.seed)
+    return EDITORS[cfg.editor.name](cfg.editor, bench)

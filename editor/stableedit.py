@@ -14,32 +14,19 @@ Shape suffixes: N rows, K = d_k, V = d_v.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from transformers import PreTrainedModel
 
 from config.schema import EditorConfig, FloorMode, StatisticsMode
-from editor.base import Editor, Stopwatch
-from editor.cache import RowCache
+from editor.base import Editor, Stopwatch, Workbench
 from editor.ridge import Shift, solve_ridge, target_rows
-from editor.sites import EditSite
 from nets import Normalizer, RunningStatistics
 
 
 class StableEdit(Editor):
     """Nothing is learned: the statistics alone shape the update."""
 
-    def __init__(
-        self,
-        cfg: EditorConfig,
-        model: PreTrainedModel,
-        sites: Sequence[EditSite],
-        cache: RowCache,
-        solve_device: torch.device,
-    ) -> None:
-        covariance = cfg.RunningMeanStd_mode is StatisticsMode.stable
-        super().__init__(cfg, model, sites, cache, solve_device, covariance=covariance)
+    def __init__(self, cfg: EditorConfig, bench: Workbench) -> None:
+        super().__init__(cfg, bench, covariance=cfg.RunningMeanStd_mode is StatisticsMode.stable)
 
     def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
         """Normalize, make target rows, solve: one decomposition per shape, one solve per site."""

@@ -38,7 +38,8 @@ def trained(editor: str, work_dir: Path, *words: str) -> HyperEditor:
     with row_cache(None, device) as cache, Recorder(work_dir / "run", cfg.wandb, "test", {}) as recorder:
         made = setup.build_editor(cfg, loaded, cache, device)
         before = made.snapshot()
-        lifelong.Run(cfg, loaded, prepared.data, made, recorder).train(made)
+        belongs = lifelong.Belongs(cfg, prepared.data)
+        lifelong.Run(cfg, loaded, prepared.data, made, recorder, belongs).train(made)
     for site, (weight, _) in zip(made.sites, before, strict=True):
         assert torch.equal(site.weight, weight), f"training left a trace in {site.name}"
     return made

@@ -178,12 +178,13 @@ def hydra_is_ready():
         yield
 
 
-@settings(QUICK, max_examples=80)
+@settings(QUICK, max_examples=50)
 @given(st.sampled_from(KEYS), WORD | NUMBER | SPECIAL)
 def test_a_word_is_accepted_or_refused_by_its_key(hydra_is_ready, tmp_path, key, value):
     said = attempt([*tiny_words("editor=stableedit"), f"{key}={value}"], tmp_path / "run")
     if said is not None:
-        assert key in said or key.rpartition(".")[2] in said or value in said, said
+        leaf = key.rpartition(".")[2]
+        assert leaf in said or (leaf.endswith("_path") and "file" in said), said
 
 
 @settings(QUICK, max_examples=40)

@@ -35,17 +35,15 @@ def words(editor: str, *more: str) -> list[str]:
 
 
 def run(run_dir: Path, argv: list[str], *more: str) -> dict[str, Any]:
-    """A whole run in its directory, its edited model saved."""
+    """A whole run in its directory."""
     return lifelong.run(compose_config([*argv, *more]), run_dir)
 
 
 def numbers(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Results and metric lines, without what a clock or the run's place decides."""
+    """Results and metric lines, without what a clock or the run's place decides (downstream scores stand in the lines)."""
     results = json.loads((run_dir / "results.json").read_text())
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    kept = {
-        k: v for k, v in results.items() if k not in ("seconds", "peak_memory", "config", "versions", "model_cache_dir")
-    }
+    kept = {k: v for k, v in results.items() if k not in ("seconds", "peak_memory", "config", "versions", "downstream")}
     return kept, [{k: v for k, v in line.items() if k != "seconds" and not k.endswith("/time")} for line in lines]
 
 
