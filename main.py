@@ -40,9 +40,13 @@ def job(cfg: DictConfig) -> float:
 def with_saved_overrides(argv: list[str]) -> list[str]:
     """Where resume=RUN_DIR is asked for: that run's own overrides, in its own directory, unless said anew."""
     asked = [word.removeprefix("resume=") for word in argv if word.startswith("resume=")]
-    saved = Path(asked[-1]).expanduser() / ".hydra" / "overrides.yaml" if asked else None
-    if saved is None or not saved.is_file():
+    if not asked or asked[-1] == "null":
         return argv
+    saved = Path(asked[-1]).expanduser() / ".hydra" / "overrides.yaml"
+    if not saved.is_file():
+        raise ConfigError(
+            f"resume={asked[-1]}: holds no .hydra/overrides.yaml, so nothing says what it ran; start again"
+        )
     keys = {word.partition("=")[0].lstrip("+") for word in argv}
     words = [word for word in OmegaConf.load(saved) if word.partition("=")[0].lstrip("+") not in keys]
     return [*words, *argv, f"hydra.run.dir={saved.parent.parent.resolve()}"]
@@ -50,8 +54,8 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
 
 def main() -> None:
     """Check the names on the command line, then let Hydra compose and run."""
-    sys.argv[1:] = with_saved_overrides(sys.argv[1:])
     try:
+        sys.argv[1:] = with_saved_overrides(sys.argv[1:])
         check_override_names(sys.argv[1:])
         job()
     except ConfigError as error:

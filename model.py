@@ -85,7 +85,7 @@ def model_source(cfg: ModelConfig) -> str:
     if name.startswith(EMBEDDED_PREFIX):
         return str(_embedded_folder(name.removeprefix(EMBEDDED_PREFIX), Path(cfg.embedded_cache_dir).expanduser()))
     folder = Path(name).expanduser()
-    if folder.is_dir():
+    if _is_dir(folder):
         if not (folder / "config.json").is_file():
             raise ConfigError(
                 f"model.name_or_path={name}: the folder has no config.json; name a folder that save_pretrained wrote"
@@ -101,6 +101,13 @@ def model_source(cfg: ModelConfig) -> str:
 def _how(cfg: ModelConfig) -> dict[str, bool]:
     """No code of a repository is run, and no network is used unless a download was asked for."""
     return {"trust_remote_code": False, "local_files_only": not cfg.download}
+
+
+def _is_dir(folder: Path) -> bool:
+    try:
+        return folder.is_dir()
+    except OSError:  # a name that no file system takes
+        return False
 
 
 @contextmanager

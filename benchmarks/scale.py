@@ -152,9 +152,8 @@ def start(records: str, count: str, cache: str, began: str) -> None:
         if number == START_STEPS:
             raise Enough
 
-    with tempfile.TemporaryDirectory(prefix="scale-start-") as scratch:
-        with suppress(Enough):
-            write(config(Path(records), int(count) // N_EDITS, Path(cache)), Path(scratch), on_step)
+    with tempfile.TemporaryDirectory(prefix="scale-start-") as scratch, suppress(Enough):
+        write(config(Path(records), int(count) // N_EDITS, Path(cache)), Path(scratch), on_step)
     print(json.dumps(figures | {"resident_mib": resident_mib(), "peak_mib": peak_memory()["resident_mib"]}))
 
 

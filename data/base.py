@@ -62,7 +62,7 @@ def text(row: Mapping[str, Any], field: str, index: int) -> str:
     if field not in row:
         raise DataError(
             f"{place(index)}: field {field!r} is missing; it must be a non-empty string"
-            f" (fields found: {', '.join(map(str, row)) or 'none'})"
+            f" (fields found: {shown(', '.join(map(str, row)), 300) if row else 'none'})"
         )
     return as_text(row[field], f"field {field!r}", index)
 

@@ -13,6 +13,8 @@ from .base import shown
 
 CHUNK = 1 << 16
 MAX_LINE = 1 << 24
+# The parser keeps the path to where it is, so its memory grows with the square of the depth.
+TOO_DEEP = re.compile(rb'(?:[\[{]\s*(?:"[^"]{0,40}"\s*:\s*)?){1000}')
 
 
 class Unreadable(Exception):
@@ -45,6 +47,8 @@ class _Watched:
     def read(self, size: int) -> bytes:
         chunk = self.file.read(size)
         self.ended = self.ended or (size > 0 and not chunk)
+        if TOO_DEEP.search(chunk):
+            raise Unreadable("is nested a thousand levels deep; a row must be an object of named fields")
         return chunk
 
 

@@ -70,8 +70,7 @@ class Source:
         records, found = self._survey(self.cfg.train_path, num_seq * n_edits)
         if found.good < n_edits:
             raise DataError(
-                f"dataset.train_path={records.path}: holds {found.good} records, "
-                f"fewer than one step of dataset.n_edits={n_edits}"
+                f"{records.path}: holds {found.good} records, fewer than one step of dataset.n_edits={n_edits}"
             )
         records.limit = found.good - found.good % n_edits
         return records.remember_length(records.limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -66,6 +67,7 @@ class Run:
         self.cfg, self.loaded, self.data, self.editor, self.recorder = cfg, loaded, data, editor, recorder
         self.progress = Progress()
         self.watch = Stopwatch()
+        self._logged_retries = 0
         self.stop = StopRequests(recorder.run_dir)
 
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
@@ -214,6 +216,9 @@ class Run:
             self._save_if(self.cfg.checkpoint.every > 0)
             phase = "warm-up " if warm_up else ""
             raise NumericsError(f"{phase}step {progress.position} ({rows}): {error}") from error
+        if self.editor.retries.total() > self._logged_retries:
+            self._logged_retries = self.editor.retries.total()
+            log.warning("step %d: decompositions retried so far: %s", progress.position, dict(self.editor.retries))
         progress.position += 1
         progress.edits += 0 if warm_up else len(edits)
         progress.tokens += report.tokens
@@ -251,6 +256,19 @@ def check(cfg: Config) -> None:
         raise ConfigError(f"resume={cfg.resume}: no such folder; name the run directory of a run that was stopped")
 
 
+def check_writable(run_dir: Path) -> None:
+    """Refuse a run directory that nothing can be written to.
+
+    Raises:
+        ConfigError: names the folder and why.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=run_dir).close()
+    except OSError as error:
+        raise ConfigError(f"hydra.run.dir={run_dir}: cannot be written ({error}); name another folder") from error
+
+
 def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     """The whole run; returns what it writes to results.json.
 
@@ -271,6 +289,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
         found = resume.newest(run_dir) if cfg.resume else None
         if found:
             resume.check_same(found[1], belongs.config, belongs.files)
+    check_writable(run_dir)
     with watch("load"):
         loaded = Loaded(load_model(cfg.model, device), prepared.tokenizer)
     with (

@@ -36,7 +36,7 @@ class Malmen(HyperEditor):
     ) -> None:
         """dD = K M and dlambda = -e^lambda <M, S> with M = (K^T K + e^lambda I)^(-1) G, then the network."""
         ridge = network.lamda.weight[place].detach().double().exp()
-        targets_gradient_NV, product = solve_gradient(rows.keys_NK, gradient_KV, ridge, shift)
+        targets_gradient_NV, product = solve_gradient(rows.keys_NK, gradient_KV, ridge, shift, self.retries)
         (network.lamda.weight[place] * (-ridge * product).float()).sum().backward()
         blocks = zip(rows.split(self.cfg.batch_size), targets_gradient_NV.split(self.cfg.batch_size), strict=True)
         for chunk, gradient_NV in blocks:

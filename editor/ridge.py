@@ -90,7 +90,13 @@ def solve_shifted(
     raise NumericsError("the ridge system is not positive definite, with jitter 1e-8 of its diagonal neither")
 
 
-def solve_gradient(keys_NK: Tensor, gradient_KV: Tensor, alpha: float | Tensor, shift: Shift) -> tuple[Tensor, Tensor]:
+def solve_gradient(
+    keys_NK: Tensor,
+    gradient_KV: Tensor,
+    alpha: float | Tensor,
+    shift: Shift,
+    retries: Counter[str] | None = None,
+) -> tuple[Tensor, Tensor]:
     """Gradients through solve_ridge: (K M, <M, S>) with M = (K^T K + alpha I)^(-1) G.
 
     d(loss)/dV is K M and d(loss)/d(alpha) is -<M, S>. In the smaller system K M is
@@ -103,10 +109,10 @@ def solve_gradient(keys_NK: Tensor, gradient_KV: Tensor, alpha: float | Tensor, 
     rows, d_k = keys_NK.shape
     keys, gradient = keys_NK.double(), gradient_KV.double()
     if rows < d_k:
-        targets_gradient = solve_shifted(keys @ keys.T, alpha, keys @ gradient)
+        targets_gradient = solve_shifted(keys @ keys.T, alpha, keys @ gradient, retries)
         product = (targets_gradient * shift.right_NV.double()).sum()
     else:
-        m_KV = solve_shifted(keys.T @ keys, alpha, gradient)
+        m_KV = solve_shifted(keys.T @ keys, alpha, gradient, retries)
         targets_gradient = keys @ m_KV
         product = (m_KV * shift.matrix().double()).sum()
     return targets_gradient.to(keys_NK.dtype), product

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import LEARNED
 from config.schema import Config, EditorConfig, PreheatMode
-from data.base import Edit
+from data.base import DataError, Edit
 from data.batches import context_check, steps
 from data.records import RecordFile
 from data.source import Source
@@ -93,14 +94,25 @@ def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedToken
     context = getattr(skeleton.config, "max_position_embeddings", None)
     fits_key = f"{cfg.model.name_or_path} {len(tokenizer)} {context} {cfg.dataset.eval_mhop}"
     source = Source(cfg.dataset, cfg.seed, context_check(tokenizer, context), fits_key)
-    edits = source.records(cfg.dataset.valid_path, cfg.num_seq, "num_seq")
+    with _named("dataset.valid_path"):
+        edits = source.records(cfg.dataset.valid_path, cfg.num_seq, "num_seq")
     warm_up = warm_up_steps(cfg)
     key = "num_seq_wikibigedit" if cfg.dataset.name == "wikibigedit" else "num_seq_zsre"
-    if cfg.editor.name in LEARNED:
-        training = None if cfg.editor.load_checkpoint else source.training(cfg.num_seq)
-    else:
-        training = source.records(cfg.dataset.train_path, warm_up, key) if warm_up else None
+    with _named("dataset.train_path"):
+        if cfg.editor.name in LEARNED:
+            training = None if cfg.editor.load_checkpoint else source.training(cfg.num_seq)
+        else:
+            training = source.records(cfg.dataset.train_path, warm_up, key) if warm_up else None
     return Data(edits, training)
+
+
+@contextmanager
+def _named(key: str) -> Iterator[None]:
+    """Say in a data error which key named the file."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{key}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)

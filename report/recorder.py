@@ -99,8 +99,8 @@ class Recorder:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl of one kind of event, those from before a resume included."""
-        lines = (self.run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [line for line in map(json.loads, lines) if line["event"] == name]
+        with open(self.run_dir / "metrics.jsonl", encoding="utf-8") as file:
+            return [line for line in map(json.loads, file) if line["event"] == name]
 
     def finish(self, results: dict[str, Any]) -> None:
         """Write results.json and wandb's summary."""

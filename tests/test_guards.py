@@ -316,7 +316,7 @@ def test_a_prompt_longer_than_the_context_is_refused(field, tmp_path):
     with pytest.raises(DataError) as caught:
         run(tmp_path / "run", words("stableedit", f"dataset.valid_path={path}"))
     message = str(caught.value)
-    assert message.startswith(f"{path}: row 5 (counted from 0): prompt 'why why")
+    assert message.startswith(f"dataset.valid_path: {path}: row 5 (counted from 0): prompt 'why why")
     tokens = int(message.split(" has ")[1].split()[0])
     assert tokens > 512 and "the model's context is 512" in message
 

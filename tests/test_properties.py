@@ -214,3 +214,11 @@ def test_a_number_out_of_range_is_refused_by_its_key(tmp_path, key, value):
         return
     except (ConfigError, DataError) as error:
         assert key in str(error) or name in str(error)
+
+
+@pytest.mark.parametrize("key", ["valid_path", "train_path"])
+def test_a_path_too_long_for_the_system_is_refused(tmp_path, key):
+    cfg = copy.deepcopy(compose_base())
+    setattr(cfg.dataset, key, "x" * 300 + ".json")
+    with pytest.raises(DataError, match="cannot be looked for .*name too long"):
+        lifelong.run(cfg, tmp_path / "run")

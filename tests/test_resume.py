@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from config.check import ConfigError
 from editor import lifelong, resume
 from editor.interrupt import Interrupted, StopRequests
+from main import with_saved_overrides
 from tests.reference_cases import compose_config
 from tests.tiny import tiny_words
 
@@ -40,7 +41,7 @@ def run(run_dir: Path, argv: list[str], *more: str) -> dict[str, Any]:
 
 
 def numbers(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Results and metric lines, without what a clock or the run's place decides (downstream scores stand in the lines)."""
+    """Results and metric lines, without what a clock decides (downstream scores stand in the lines)."""
     results = json.loads((run_dir / "results.json").read_text())
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     kept = {k: v for k, v in results.items() if k not in ("seconds", "peak_memory", "config", "versions", "downstream")}
@@ -234,3 +235,16 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
     run(tmp_path / "whole", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'run'}")
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_folder_without_saved_overrides_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"holds no \.hydra/overrides\.yaml"):
+        with_saved_overrides([f"resume={tmp_path}"])
+
+
+def test_a_resumed_command_line_starts_with_the_saved_one(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- num_seq=3\n- editor.lr=0.5\n- resume=old\n")
+    argv = [f"resume={tmp_path}", "wandb.mode=disabled", "editor.lr=0.25"]
+    assert with_saved_overrides(argv) == ["num_seq=3", *argv, f"hydra.run.dir={tmp_path.resolve()}"]
+    assert with_saved_overrides(["num_seq=2", "resume=null"]) == ["num_seq=2", "resume=null"]

@@ -249,3 +249,11 @@ def test_reading_a_hundred_rows_of_a_big_file_reads_little(
     rows.close()
     assert opener.bytes < 300_000
     assert opener.closed
+
+
+@pytest.mark.parametrize("level", [b"[", b'{"a": ', b'[ {\n"key": '])
+def test_a_row_nested_without_end_is_refused_before_it_takes_all_memory(tmp_path, level) -> None:
+    path = tmp_path / "deep.json"
+    path.write_bytes(b"[" + level * 100_000)
+    with pytest.raises(DataError, match=r"row 0 \(counted from 0\): is nested a thousand levels deep"):
+        list(iter_rows(path))

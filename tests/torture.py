@@ -30,11 +30,12 @@ import torch
 
 import editor.lifelong  # noqa: F401  so that no run has to import it
 import main as program
+from config.check import LEARNED
 from editor import resume
-from editor.setup import LEARNED_EDITORS
 from tests.test_resume import EDITORS, last_state, numbers, words
 
-DOWNSTREAM = ["downstream_eval_steps=1", "downstream.tasks=[sst]", "downstream.number_of_tests=4"]
+EDITS = 48
+MORE = [f"num_seq={EDITS // 8}", "downstream_eval_steps=1", "downstream.tasks=[sst]", "downstream.number_of_tests=4"]
 
 
 @dataclass
@@ -99,7 +100,7 @@ def phase(run_dir: Path, learned: bool) -> str:
     if last["event"] == "evaluate":
         return "results" if last["edits"] else "training" if trains else "downstream"
     if last["event"] == "downstream":
-        return "final evaluation" if last["edits"] == 24 else "step"
+        return "final evaluation" if last["edits"] == EDITS else "step"
     if last["event"] == "train":
         return "training" if trains else "downstream"
     return "downstream" if last["phase"] == "edit" else "warm-up"
@@ -144,7 +145,7 @@ def torment(argv: list[str], run_dir: Path, moments: list[float], generator: ran
         code = execute(next_words(argv, run_dir), run_dir.parent, moments[-1] if again else None)
         if again and code == -signal.SIGKILL:
             moments.pop()
-            outcome.phases.append(phase(run_dir, outcome.editor in LEARNED_EDITORS))
+            outcome.phases.append(phase(run_dir, outcome.editor in LEARNED))
             kills += 1
         elif code == 0 and not kills:  # it was faster than the moment
             moments[-1] *= 0.9
@@ -155,7 +156,7 @@ def torment(argv: list[str], run_dir: Path, moments: list[float], generator: ran
 
 def torture(editor_name: str, kills: int, generator: random.Random, folder: Path) -> Outcome:
     """Kill an editor's runs so many times, at moments spread evenly over a whole run's duration."""
-    outcome, argv = Outcome(editor_name), words(editor_name, *DOWNSTREAM)
+    outcome, argv = Outcome(editor_name), words(editor_name, *MORE)
     whole = measure_whole(argv, folder, outcome)
     moments = [(index + generator.random()) / kills * outcome.seconds for index in range(kills)]
     generator.shuffle(moments)
