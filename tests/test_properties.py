@@ -99,7 +99,7 @@ def compose_base() -> Config:
     return compose_config(tiny_words())
 
 
-def records_of(path: Path, name: str, *, skip: bool) -> None:
+def check_records(path: Path, name: str, *, skip: bool) -> None:
     """Read two records as a run would; every refusal names the file."""
     try:
         found = source(path, name, skip=skip).records(str(path), 2, "num_seq")
@@ -114,8 +114,8 @@ def test_a_file_of_odd_rows_is_read_or_refused_by_its_name(tmp_path, rows, name,
     array, lines = tmp_path / "rows.json", tmp_path / "rows.jsonl"
     array.write_text(json.dumps(rows))
     lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    records_of(array, name, skip=skip)
-    records_of(lines, name, skip=skip)
+    check_records(array, name, skip=skip)
+    check_records(lines, name, skip=skip)
 
 
 WHOLE = json.dumps([CASES["zsre"][1]] * 3).encode()
@@ -131,7 +131,7 @@ WHOLE = json.dumps([CASES["zsre"][1]] * 3).encode()
 def test_a_damaged_file_is_read_or_refused_by_its_name(tmp_path, suffix, junk, start, end, skip):
     path = tmp_path / f"rows{suffix}"
     path.write_bytes(WHOLE[:start] + junk + WHOLE[end:])
-    records_of(path, "zsre", skip=skip)
+    check_records(path, "zsre", skip=skip)
 
 
 KEYS = [key for key in known_keys() if key not in ("dataset", "model", "editor", "eval", "downstream", "checkpoint")]
