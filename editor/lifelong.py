@@ -181,7 +181,9 @@ class Run:
             yield from reports
         except NumericsError as error:
             self._save_if(self.cfg.checkpoint.every > 0)
+            first, n_edits = self.progress.trained * self.cfg.dataset.n_edits, self.cfg.dataset.n_edits
             where = f"training step {self.progress.trained} of epoch {self.progress.epoch}"
+            where += f" (training edits {first} to {first + n_edits - 1})"
             raise NumericsError(f"{where}: {error}") from error
 
     def _training_batches(self, editor: HyperEditor) -> Iterator[StepBatches]:

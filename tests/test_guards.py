@@ -121,7 +121,8 @@ def test_training_stops_and_goes_on_too(editor, step, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(NumericsError) as caught:
         spoil_capture(patch, step, "gradient")
         run(tmp_path / "run", argv)
-    assert str(caught.value).startswith(f"training step {step % 3} of epoch {step // 3}: {SECOND}: ")
+    where = f"training step {step % 3} of epoch {step // 3} (training edits 8 to 15)"
+    assert str(caught.value).startswith(f"{where}: {SECOND}: ")
     run(tmp_path / "whole", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'run'}")
     assert_same_run(tmp_path / "whole", tmp_path / "run")
