@@ -65,6 +65,32 @@ class BadRow(Enum):
     skip = "skip"
 
 
+class PromptFormat(Enum):
+    """How a prompt is shown to the model: as it stands, as a question with "Answer:", or by its chat template."""
+
+    raw = "raw"
+    qa = "qa"
+    chat = "chat"
+
+
+class Export(Enum):
+    """What model_cache saves: the whole model, or only the changed weights with the base's identity."""
+
+    full = "full"
+    delta = "delta"
+
+
+@dataclass
+class FieldsConfig:
+    """Which fields of a custom record hold what; only prompt and answer must be there."""
+
+    prompt: str = "prompt"
+    answer: str = "answer"
+    rephrase: str | None = "rephrase"
+    unrelated: str | None = "unrelated"
+    unrelated_answer: str | None = "unrelated_answer"
+
+
 @dataclass
 class DatasetConfig:
     """Which records are edited and how they are cut into steps."""
@@ -72,11 +98,13 @@ class DatasetConfig:
     name: str = MISSING
     n_edits: int = 100
     batch_size: int = 10
-    train_path: str = MISSING
+    train_path: str | None = MISSING
     valid_path: str = MISSING
     eval_mhop: bool = True
     on_bad_row: BadRow = BadRow.error
     cache_dir: str = "~/.cache/stableedit/data"
+    prompt_format: PromptFormat = PromptFormat.raw
+    fields: FieldsConfig = field(default_factory=FieldsConfig)
 
 
 @dataclass
@@ -124,10 +152,20 @@ class EditorConfig:
 
 @dataclass
 class EvalConfig:
-    """How ES, GS and LS are scored."""
+    """How ES, GS and LS are scored, and what else is measured while editing and at the end."""
 
     before: bool = True
     tokens_per_batch: int = 2048
+    every: int = 0
+    sample: int = 100
+    knowns: int = 100
+    knowns_path: str = "data/raw/known_1000.json"
+    generate: bool = False
+    generate_sample: int | None = 200
+    max_new_tokens: int = 24
+    examples: int = 5
+    per_edit: bool = True
+    cache_dir: str | None = "~/.cache/stableedit/eval"
 
 
 class DownstreamBackend(Enum):
@@ -185,6 +223,10 @@ class Config:
     downstream_eval_steps: int = 0
     model_cache: bool = False
     model_cache_dir: str | None = None
+    export: Export = Export.full
+    report: bool = True
+    inspect: bool = False
+    verbose: bool = False
     seed: int = 42
     resume: str | None = None
 
