@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from config.check import ConfigError, RunError, check_override_names, check_values
+from config.check import ConfigError, check_override_names
 from config.schema import register
-from data.base import DataError
 from editor.interrupt import Interrupted
+from editor.isolate import sweep_job
+from editor.jobs import EXPECTED, execute
+from editor.sweep import swept
 
 register()
 # on a shared machine, threads that spin while they wait cost several times the work (6.3 s against 2.7 s)
@@ -22,19 +25,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @hydra.main(version_base="1.3", config_path="config", config_name="config")
-def job(cfg: DictConfig) -> float:
-    """One run in Hydra's run directory."""
+def job(cfg: DictConfig) -> float | None:
+    """One run in Hydra's run directory (its ES), or one job of a sweep (its objective)."""
+    context = HydraConfig.get()
+    if context.mode is RunMode.MULTIRUN:
+        return sweep_job(cfg)
     try:
-        config = OmegaConf.to_object(cfg)
-        check_values(config)
-        from editor.lifelong import run  # torch and transformers load only when a run starts
-
-        results = run(config, Path(HydraConfig.get().runtime.output_dir))
-    except (ConfigError, DataError, RunError) as error:
-        if HydraConfig.get().mode is RunMode.RUN:
-            sys.exit(f"error: {error}")
-        raise
-    return results["ES"]
+        results = execute(OmegaConf.to_object(cfg), Path(context.runtime.output_dir), context.overrides.task)
+    except EXPECTED as error:
+        sys.exit(f"error: {error}")
+    return results.get("ES", math.nan)
 
 
 def with_saved_overrides(argv: list[str]) -> list[str]:
@@ -55,9 +55,11 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
 def main() -> None:
     """Check the names on the command line, then let Hydra compose and run."""
     try:
-        sys.argv[1:] = with_saved_overrides(sys.argv[1:])
+        argv = ["verbose=true" if word == "-v" else word for word in sys.argv[1:]]
+        sys.argv[1:] = with_saved_overrides(argv)
         check_override_names(sys.argv[1:])
-        job()
+        with swept():
+            job()
     except ConfigError as error:
         sys.exit(f"error: {error}")
     except Interrupted as stop:

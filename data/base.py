@@ -12,16 +12,16 @@ class Edit:
     """One fact to write, with the prompts that measure it.
 
     `answer` is the target of `prompt`, `rephrase` and `persona`; `unrelated` and `mhop` carry
-    answers of their own. `persona` and `mhop` are None where the data set has no such prompt.
+    answers of their own. A prompt that a record does not have is None, and so is its answer.
     `row` is the record's position in its file, counted from 0.
     """
 
     row: int
     prompt: str
     answer: str
-    rephrase: str
-    unrelated: str
-    unrelated_answer: str
+    rephrase: str | None
+    unrelated: str | None
+    unrelated_answer: str | None
     persona: str | None = None
     mhop: str | None = None
     mhop_answer: str | None = None

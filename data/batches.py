@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from config.schema import PromptFormat
 from data.base import DataError, Edit, place, shown
+from data.prompt_format import answer_ids, longest_frame, prompt_ids
+from data.prompt_format import special_prefix as special_prefix  # glue_eval reads it from here
 from data.records import Fits
 
 IGNORED = -100
@@ -49,72 +51,62 @@ class StepBatches:
     unrelated: list[Batch]
 
 
-@lru_cache(maxsize=8)
-def special_prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """The ids that the tokenizer puts before a text (BOS or none); what it would append is left out."""
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    for start in range(len(full) - len(plain) + 1):
-        if full[start : start + len(plain)] == plain:
-            return tuple(full[:start])
-    return ()
-
-
-def tokenize(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[Tokens]:
-    """Tokenize (prompt, answer) pairs: the prompt, then " " + answer, apart.
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    prompt_format: PromptFormat = PromptFormat.raw,
+) -> list[Tokens]:
+    """Tokenize (prompt, answer) pairs as the format shows them: prompt and answer apart.
 
     Raises:
         DataError: a prompt or an answer without any token.
     """
-    if not pairs:
-        return []
-    prefix = list(special_prefix(tokenizer))
-    prompts = tokenizer([prompt for prompt, _ in pairs], add_special_tokens=False)["input_ids"]
-    answers = tokenizer([" " + answer for _, answer in pairs], add_special_tokens=False)["input_ids"]
+    prompts = prompt_ids(tokenizer, [prompt for prompt, _ in pairs], prompt_format)
+    answers = answer_ids(tokenizer, [answer for _, answer in pairs], prompt_format)
     rows = []
-    for (prompt, answer), prompt_ids, answer_ids in zip(pairs, prompts, answers, strict=True):
-        prompt_ids = prefix + prompt_ids
-        if not prompt_ids or not answer_ids:
-            empty = f"prompt {prompt!r}" if not prompt_ids else f"answer {answer!r}"
+    for pair, prompt, answer in zip(pairs, prompts, answers, strict=True):
+        if not prompt or not answer:
+            empty = f"answer {pair[1]!r}" if prompt else f"prompt {pair[0]!r}"
             raise DataError(f"{empty} has no token in this model's tokenizer")
-        rows.append(Tokens(prompt_ids + answer_ids[:-1], [IGNORED] * (len(prompt_ids) - 1) + answer_ids))
+        rows.append(Tokens(prompt + answer[:-1], [IGNORED] * (len(prompt) - 1) + answer))
     return rows
 
 
-def context_check(tokenizer: PreTrainedTokenizerBase, context: int | None) -> Fits:
+def context_check(
+    tokenizer: PreTrainedTokenizerBase, context: int | None, prompt_format: PromptFormat = PromptFormat.raw
+) -> Fits:
     """A check that every prompt of an edit has tokens for its answer and fits the model's context."""
+    frame = longest_frame(tokenizer, prompt_format)
+
+    def complaint(edit: Edit, empty: set[str]) -> DataError | None:
+        for prompt, answer in _pairs(edit):
+            if answer in empty:
+                return DataError(f"{place(edit.row)}: answer {shown(answer)} has no token in this model's tokenizer")
+            # a token stands for at least one byte, so most prompts need no tokenizing to be known to fit
+            if context is None or frame + len(prompt.encode()) + len(answer.encode()) - 1 <= context:
+                continue
+            length = len(tokenize(tokenizer, [(prompt, answer)], prompt_format)[0].input_ids)
+            if length > context:
+                return DataError(
+                    f"{place(edit.row)}: prompt {shown(prompt)} has {length} tokens with its answer; "
+                    f"the model's context is {context}"
+                )
+        return None
 
     def check(edits: Sequence[Edit]) -> list[DataError | None]:
-        answers = {text for edit in edits for _, text in _pairs(edit)}
-        ids = tokenizer([" " + answer for answer in answers], add_special_tokens=False)["input_ids"] if answers else []
+        answers = list({answer for edit in edits for _, answer in _pairs(edit)})
+        ids = answer_ids(tokenizer, answers, prompt_format)
         empty = {answer for answer, tokens in zip(answers, ids, strict=True) if not tokens}
-        return [_complaint(tokenizer, edit, context, empty) for edit in edits]
+        return [complaint(edit, empty) for edit in edits]
 
     return check
 
 
 def _pairs(edit: Edit) -> list[tuple[str, str]]:
-    pairs = [(edit.prompt, edit.answer), (edit.rephrase, edit.answer), (edit.unrelated, edit.unrelated_answer)]
-    pairs += [(edit.persona, edit.answer)] if edit.persona is not None else []
-    return pairs + ([(edit.mhop, edit.mhop_answer)] if edit.mhop is not None and edit.mhop_answer is not None else [])
-
-
-def _complaint(
-    tokenizer: PreTrainedTokenizerBase, edit: Edit, context: int | None, empty: set[str]
-) -> DataError | None:
-    for prompt, answer in _pairs(edit):
-        if answer in empty:
-            return DataError(f"{place(edit.row)}: answer {shown(answer)} has no token in this model's tokenizer")
-        # a token stands for at least one byte, so most prompts need no tokenizing to be known to fit
-        if context is None or len(prompt.encode()) + len(answer.encode()) < context:
-            continue
-        length = len(tokenize(tokenizer, [(prompt, answer)])[0].input_ids)
-        if length > context:
-            return DataError(
-                f"{place(edit.row)}: prompt {shown(prompt)} has {length} tokens with its answer; "
-                f"the model's context is {context}"
-            )
-    return None
+    """The prompts that an edit has, each with its answer."""
+    asked = [(edit.prompt, edit.answer), (edit.rephrase, edit.answer), (edit.unrelated, edit.unrelated_answer)]
+    asked += [(edit.persona, edit.answer), (edit.mhop, edit.mhop_answer)]
+    return [(prompt, answer) for prompt, answer in asked if prompt is not None and answer is not None]
 
 
 def pad(rows: Sequence[Tokens]) -> Batch:
@@ -134,14 +126,22 @@ def micro_batches(rows: Sequence[Tokens], size: int) -> list[Batch]:
     return [pad(ordered[start : start + size]) for start in range(0, len(ordered), size)]
 
 
-def step_batches(tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], size: int) -> StepBatches:
-    """The micro-batches of one step's edits."""
+def step_batches(
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Sequence[Edit],
+    size: int,
+    prompt_format: PromptFormat = PromptFormat.raw,
+) -> StepBatches:
+    """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there."""
     kinds = (
         [(edit.prompt, edit.answer) for edit in edits],
         [(edit.rephrase, edit.answer) for edit in edits],
         [(edit.unrelated, edit.unrelated_answer) for edit in edits],
     )
-    return StepBatches(*(micro_batches(tokenize(tokenizer, pairs), size) for pairs in kinds))
+    there = [
+        [(prompt, answer) for prompt, answer in kind if prompt is not None and answer is not None] for kind in kinds
+    ]
+    return StepBatches(*(micro_batches(tokenize(tokenizer, pairs, prompt_format), size) for pairs in there))
 
 
 def steps(edits: Iterator[Edit], n_edits: int) -> Iterator[list[Edit]]:

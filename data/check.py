@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from config.schema import FieldsConfig
+
 from . import knowns
 from .base import DataError
 from .manifest import published
-from .registry import HOW_TO_GET, READERS
+from .registry import HOW_TO_GET, READERS, reader
 from .stream import scan
 
-CHECKERS: dict[str, Callable[[dict[str, Any], int, int], Any]] = {**READERS, "knowns": knowns.read_row}
+ReadAny = Callable[[dict[str, Any], int, int], Any]
+
+CHECKERS: dict[str, ReadAny] = {**READERS, "knowns": knowns.read_row}
 FACTS_FILES = ("data/facts/facts_train.jsonl.xz", "data/facts/facts_eval.jsonl.xz")
 SHOWN = 20
 LARGE = 4 << 20
@@ -58,15 +62,18 @@ def default_files(dataset: str, root: Path) -> tuple[list[Path], list[Path]]:
     return present, [path for path in paths if path not in present]
 
 
-def check_file(path: Path, dataset: str, limit: int | None = None, seed: int = 0) -> Report:
+def check_file(
+    path: Path, dataset: str, limit: int | None = None, seed: int = 0, fields: FieldsConfig | None = None
+) -> Report:
     """Read the first `limit` rows (None: all) of a file as `dataset`; never raises for what is in it."""
+    read_row = CHECKERS[dataset] if fields is None else reader(dataset, fields)
     report = Report(path)
     # 8 bytes a prompt, not the prompts: two million of them must not fill the memory.
     prompts = array("q")
     try:
         with closing(scan(path, HOW_TO_GET[dataset])) as rows:
             for index, row in enumerate(_progress(islice(rows, limit), path)):
-                _check_row(report, prompts, row, dataset, index, seed)
+                _check_row(report, prompts, row, read_row, index, seed)
     except DataError as error:
         report.broken = str(error)
     report.duplicates = len(prompts) - np.unique(np.frombuffer(prompts, dtype=np.int64)).size
@@ -74,13 +81,13 @@ def check_file(path: Path, dataset: str, limit: int | None = None, seed: int = 0
 
 
 def _check_row(
-    report: Report, prompts: array[int], row: dict[str, Any] | DataError, dataset: str, index: int, seed: int
+    report: Report, prompts: array[int], row: dict[str, Any] | DataError, read_row: ReadAny, index: int, seed: int
 ) -> None:
     """Add one row to the report."""
     try:
         if isinstance(row, DataError):
             raise row
-        record = CHECKERS[dataset](row, index, seed)
+        record = read_row(row, index, seed)
     except DataError as error:
         report.bad += 1
         if len(report.first_bad) < SHOWN:

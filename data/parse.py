@@ -1,7 +1,9 @@
-"""JSON values out of a stream of bytes: one array, or one value a line; no paths, no row numbers."""
+"""Values out of a stream of bytes: one JSON array, a JSON value a line, or CSV; no paths, no row numbers."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -13,6 +15,7 @@ from .base import shown
 
 CHUNK = 1 << 16
 MAX_LINE = 1 << 24
+NOT_UTF8 = "holds bytes that are not UTF-8; the file must be UTF-8 text"
 # The parser keeps the path to where it is, so its memory grows with the square of the depth.
 TOO_DEEP = re.compile(rb'(?:[\[{]\s*(?:"[^"]{0,40}"\s*:\s*)?){1000}')
 
@@ -22,7 +25,7 @@ class Unreadable(Exception):
 
 
 class JsonObject(dict[str, Any]):
-    """A JSON object that remembers a key given twice, which a plain dict would drop silently."""
+    """A row, from JSON or CSV, that remembers a key given twice, which a plain dict would drop silently."""
 
     __slots__ = ("duplicate",)
 
@@ -68,7 +71,7 @@ def _reason(error: ijson.JSONError) -> str:
     # The parser gives bytes where its excerpt is not UTF-8.
     said = error.args[0].decode("utf-8", "replace") if isinstance(error.args[0], bytes) else str(error)
     if "invalid bytes in UTF8" in said:
-        return "holds bytes that are not UTF-8; the file must be UTF-8 text"
+        return NOT_UTF8
     what, *excerpt = said.splitlines()
     near = excerpt[0].strip() if excerpt else ""
     literal = re.search(r"\b(NaN|Infinity)\b", near)
@@ -101,10 +104,64 @@ def line_values(file: BinaryIO) -> Iterator[object]:
 def _line_reason(line: bytes, error: Exception) -> str:
     """Why a line is no JSON, with what would be right."""
     if isinstance(error, UnicodeDecodeError):
-        return "holds bytes that are not UTF-8; the file must be UTF-8 text"
+        return NOT_UTF8
     near = shown(line[:40].decode("utf-8", "replace"))
     return f"is not JSON: {near} ({error}); it must be one object on its line"
 
 
 def _no_constant(name: str) -> None:
     raise Unreadable(f"holds {name}, which is no JSON number; write a number or null")
+
+
+def csv_values(file: BinaryIO) -> Iterator[object]:
+    """The rows of a CSV file by its header, a bad row as an Unreadable; empty lines are passed over.
+
+    Raises Unreadable where the reading cannot go on: a quote that is not closed, a header that is none.
+    """
+    # bytes that are no UTF-8 come through as surrogates, so that the row which holds them can be named
+    text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+    header: list[str] | None = None
+    try:
+        for cells in csv.reader(_lines(text), strict=True):
+            if header is None and cells:
+                header = _header(cells)
+            elif header is not None and cells:
+                yield _csv_row(header, cells)
+    except csv.Error as error:
+        raise Unreadable(f"is not CSV ({error}); is a quote left open? Write a quote inside a cell twice") from None
+    finally:
+        text.detach()
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(MAX_LINE):
+        if len(line) == MAX_LINE:
+            raise Unreadable(f"has a line longer than {MAX_LINE >> 20} MiB; it must be one row a line")
+        yield line
+
+
+def _header(cells: list[str]) -> list[str]:
+    if len(cells) == 1 and re.search("[;\t|]", cells[0]):
+        raise Unreadable(f"the header is one column, {shown(cells[0])}; the columns must be separated by commas")
+    if not _is_text(cells):
+        raise Unreadable(NOT_UTF8)
+    return [cell.strip() for cell in cells]
+
+
+def _csv_row(header: list[str], cells: list[str]) -> object:
+    if not _is_text(cells):
+        return Unreadable(NOT_UTF8)
+    if len(cells) != len(header):
+        return Unreadable(
+            f"has {len(cells)} cells where the header has {len(header)} ({shown(', '.join(header), 300)}); "
+            "put a cell that holds a comma in quotes"
+        )
+    return JsonObject(zip(header, cells, strict=True))
+
+
+def _is_text(cells: list[str]) -> bool:
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

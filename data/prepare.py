@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from config.schema import FieldsConfig
 
 from .check import CHECKERS, check_file, default_files, table
 from .download import FetchError
 from .fetch import fetch
 from .manifest import ALL, BASE_URL, PROJECT_ROOT, PUBLISHED, published
 from .registry import HOW_TO_GET
+
+FIELD_KEYS = tuple(field.name for field in dataclasses.fields(FieldsConfig))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +46,14 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate record files row by row")
     check.add_argument("dataset", choices=list(CHECKERS), help=", ".join(CHECKERS), metavar="DATASET")
     check.add_argument("--path", type=Path, metavar="FILE", help="this file (default: the files that are there)")
+    check.add_argument(
+        "--fields",
+        nargs="+",
+        type=_field,
+        default=[],
+        metavar="KEY=FIELD",
+        help=f"the field map of a custom file, such as prompt=question answer=a; keys: {', '.join(FIELD_KEYS)}",
+    )
     check.add_argument("--limit", type=_count, metavar="N", help="only the first N rows of each file")
     _add_root(check)
     check.set_defaults(command=_check)
@@ -65,6 +78,13 @@ def _add_root(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _field(text: str) -> tuple[str, str | None]:
+    key, _, name = text.partition("=")
+    if key not in FIELD_KEYS or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} must be KEY=FIELD, KEY one of {', '.join(FIELD_KEYS)}")
+    return key, name
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of rows, at least 1")
@@ -72,13 +92,18 @@ def _count(text: str) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    if args.dataset == "custom" and not args.path:
+        raise ValueError("check custom: name the file: --path FILE")
+    if args.dataset != "custom" and args.fields:
+        raise ValueError(f"--fields: only custom has a field map, {args.dataset} has fields of its own")
+    fields = FieldsConfig(**dict(args.fields)) if args.fields else None
     paths, absent = ([args.path], []) if args.path else default_files(args.dataset, args.root)
     for path in absent:
         print(f"not there, not checked: {path}")
     if not paths:
         print(f"error: no file to check; get them with: {HOW_TO_GET[args.dataset]}", file=sys.stderr)
         return 1
-    reports = [check_file(path, args.dataset, args.limit) for path in paths]
+    reports = [check_file(path, args.dataset, args.limit, fields=fields) for path in paths]
     print(table(reports))
     return 0 if all(report.ok for report in reports) else 1
 

@@ -126,6 +126,8 @@ def too_few(path: Path, found: int, needed: int, *, num_seq_key: str, num_seq: i
         if found
         else "fetch or build the file again"
     )
+    if found and num_seq_key == "num_seq":
+        advice += f" (all of them in one step: num_seq=1 dataset.n_edits={found})"
     return DataError(
         f"{path}: holds {found} records, but {num_seq_key} x n_edits = {num_seq} x {n_edits} = {needed}"
         f" are needed; {advice}"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from . import embedded, fever, ultraeditbench, wikibigedit, zsre
+from functools import partial
+
+from config.schema import FieldsConfig
+
+from . import custom, embedded, fever, ultraeditbench, wikibigedit, zsre
 from .base import ReadRow
 
 READERS: dict[str, ReadRow] = {
@@ -11,7 +15,14 @@ READERS: dict[str, ReadRow] = {
     "wikibigedit": wikibigedit.read_row,
     "ultraeditbench": ultraeditbench.read_row,
     "facts": embedded.read_row,
+    "custom": custom.read_row,
 }
+
+
+def reader(name: str, fields: FieldsConfig) -> ReadRow:
+    """How a data set's rows become edits; only `custom` looks at the field map."""
+    return partial(custom.read_row, fields=fields) if name == "custom" else READERS[name]
+
 
 HOW_TO_GET: dict[str, str] = {
     "zsre": "python -m data.prepare fetch zsre",
@@ -19,6 +30,7 @@ HOW_TO_GET: dict[str, str] = {
     "wikibigedit": "python -m data.prepare fetch wikibigedit",
     "ultraeditbench": "python -m data.prepare fetch ultraeditbench",
     "facts": "python -m data.facts.build",
+    "custom": "",
     "knowns": "python -m data.prepare fetch knowns",
 }
-"""The command that brings a data set's files, for the message about a file that is not there."""
+"""The command that brings a data set's files, for the message about a file that is not there; "" for none."""

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from config.schema import BadRow, DatasetConfig
 from data.base import DataError, ReadRow
+from data.custom import check_named_fields
 from data.records import Fits, RecordFile, Survey, survey, too_few
-from data.registry import HOW_TO_GET, READERS
+from data.registry import HOW_TO_GET, READERS, reader
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -43,7 +44,7 @@ class Source:
         if cfg.name not in READERS:
             raise DataError(f"dataset.name={cfg.name}: must be one of {', '.join(READERS)}")
         self.cfg, self.seed, self.fits, self.fits_key = cfg, seed, fits, fits_key
-        self.read_row: ReadRow = READERS[cfg.name]
+        self.read_row: ReadRow = reader(cfg.name, cfg.fields)
         self.skip = cfg.on_bad_row is BadRow.skip
 
     def records(self, path: str, num_seq: int, num_seq_key: str) -> RecordFile:
@@ -67,6 +68,7 @@ class Source:
             DataError: as records; too few records for a single step.
         """
         n_edits = self.cfg.n_edits
+        assert self.cfg.train_path is not None
         records, found = self._survey(self.cfg.train_path, num_seq * n_edits)
         if found.good < n_edits:
             raise DataError(
@@ -84,13 +86,15 @@ class Source:
             if known:
                 _write_atomically(known, json.dumps(asdict(found)))
         records.bad = found.bad
+        if self.cfg.name == "custom" and found.good:
+            check_named_fields(records, self.cfg.fields, records.path)
         return records, found
 
     def _cache_file(self, path: Path, needed: int) -> Path | None:
         """Where the survey of a large file is remembered, under everything that it depends on."""
         if not path.is_file() or path.stat().st_size < LARGE:
             return None
-        key = [self.cfg.name, needed, self.skip, self.fits_key]
+        key = [self.cfg.name, needed, self.skip, self.fits_key, asdict(self.cfg.fields)]
         return cache_file(self.cfg.cache_dir, path, "survey", key)
 
 

@@ -1,22 +1,29 @@
-"""Record files read row by row: `.json` (one array) and `.jsonl` (an object a line), also `.xz` and `.gz`.
+"""Record files read row by row: `.json` (one array), `.jsonl` (an object a line), `.csv` (with a header).
 
-No more than a chunk of the file is ever held, and nothing is read past what the consumer asks for.
+Each also as `.xz` or `.gz`. No more than a chunk of the file is ever held, and nothing is read past
+what the consumer asks for.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import lzma
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from .base import DataError, place, shown
-from .parse import CHUNK, JsonObject, Unreadable, array_values, line_values
+from .parse import CHUNK, JsonObject, Unreadable, array_values, csv_values, line_values
 
-FORMATS = ".json or .jsonl, alone or compressed as .xz or .gz"
+FORMATS = ".json, .jsonl or .csv, alone or compressed as .xz or .gz"
+VALUES: dict[str, Callable[[BinaryIO], Iterator[object]]] = {
+    ".json": array_values,
+    ".jsonl": line_values,
+    ".csv": csv_values,
+}
 
 
 def iter_rows(path: str | os.PathLike[str], how_to_get: str = "") -> Iterator[dict[str, Any]]:
@@ -39,10 +46,10 @@ def scan(path: str | os.PathLike[str], how_to_get: str = "") -> Iterator[dict[st
     path = Path(path)
     index = 0
     with _open(path, how_to_get) as file:
-        is_array = _kind(path) == ".json"
-        _check_start(path, file, is_array)
+        kind = _kind(path)
+        _check_start(path, file, kind)
         try:
-            for value in array_values(file) if is_array else line_values(file):
+            for value in VALUES[kind](file):
                 yield _object(path, index, value)
                 index += 1
         except EOFError:
@@ -70,10 +77,10 @@ def _object(path: Path, index: int, value: object) -> dict[str, Any] | DataError
 
 
 def _kind(path: Path) -> str:
-    """'.json' or '.jsonl', by the file's name. Raises DataError for any other."""
+    """'.json', '.jsonl' or '.csv', by the file's name. Raises DataError for any other."""
     suffixes = [s.lower() for s in path.suffixes]
     kind = suffixes[-2:-1] if suffixes[-1:] in ([".xz"], [".gz"]) else suffixes[-1:]
-    if kind not in ([".json"], [".jsonl"]):
+    if not kind or kind[0] not in VALUES:
         raise DataError(f"{path}: the name of a record file must end in {FORMATS}")
     return kind[0]
 
@@ -95,11 +102,12 @@ def _open(path: Path, how_to_get: str) -> BinaryIO:
         raise DataError(f"{path}: cannot be opened ({error.strerror}); it must be a readable file") from None
 
 
-def _check_start(path: Path, file: BinaryIO, is_array: bool) -> None:
-    """Tell by its first bytes a file that is of another kind. Leaves `file` at its start."""
+def _check_start(path: Path, file: BinaryIO, kind: str) -> None:
+    """Tell by its first bytes a file that is of another kind. Leaves `file` at its start, behind a byte order mark."""
     try:
-        head = file.read(CHUNK).lstrip()
-        file.seek(0)
+        head = file.read(CHUNK)
+        file.seek(len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0)
+        head = head.removeprefix(codecs.BOM_UTF8).lstrip()
     except EOFError:
         return  # cut short: the reading proper says so
     except (OSError, lzma.LZMAError, zlib.error) as error:
@@ -109,12 +117,12 @@ def _check_start(path: Path, file: BinaryIO, is_array: bool) -> None:
         raise DataError(f"{path}: is empty but for white space; fetch it again")
     if head.startswith(b"version https://git-lfs"):
         raise DataError(f"{path}: is a Git LFS pointer, not the file it stands for; fetch the file itself")
-    if is_array and head.startswith(b"{"):
+    if kind == ".json" and head.startswith(b"{"):
         raise DataError(
             f"{path}: is JSON but no array (starts with {start}); it must be one array of objects:"
             " [{...}, ...] (a file with one object a line is named .jsonl)"
         )
-    if is_array and not head.startswith(b"["):
+    if kind == ".json" and not head.startswith(b"["):
         raise DataError(f"{path}: is no JSON array (starts with {start}); it must be one array: [{{...}}, ...]")
-    if not is_array and head.startswith(b"["):
+    if kind == ".jsonl" and head.startswith(b"["):
         raise DataError(f"{path}: starts with '['; a .jsonl file has one object a line (an array is named .json)")

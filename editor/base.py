@@ -12,12 +12,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from config.schema import EditorConfig
+from config.schema import EditorConfig, FloorMode
 from data.batches import Batch, StepBatches
 from editor.cache import RowCache
 from editor.capture import Rows, capture
@@ -205,6 +206,14 @@ class Editor(ABC):
         for shape, statistics in self.statistics.items():
             statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
 
+    def spectrum(self) -> dict[str, dict[str, Any]]:
+        """Eigenvalues of the value covariance by weight shape, largest first, where this editor whitens."""
+        return {
+            str(shape): describe_spectrum(statistics, self.cfg)
+            for shape, statistics in self.statistics.items()
+            if statistics.whitens
+        }
+
     def describe_statistics(self) -> dict[str, StatisticsRecord]:
         """The running statistics in three numbers per shape."""
         return {str(shape): _describe(statistics) for shape, statistics in self.statistics.items()}
@@ -221,6 +230,23 @@ def shift_cosine(shift: Shift, previous: Shift | None) -> float | None:
         return None
     product = (shift.norm() * previous.norm()).item()
     return shift.inner(previous).item() / product if product > 0 else 0.0
+
+
+def describe_spectrum(statistics: RunningStatistics, cfg: EditorConfig, most: int = 512) -> dict[str, Any]:
+    """At most `most` eigenvalues (evenly spaced ranks), the floor they are raised to, and how many lie below it."""
+    assert statistics.scatter_VV is not None
+    covariance_VV = statistics.scatter_VV / (statistics.n - statistics.d_v - 1)
+    values_V = torch.linalg.eigvalsh(covariance_VV).flip(0)
+    floor = cfg.whitening_floor * (values_V[0].item() if cfg.whitening_floor_mode is FloorMode.relative else 1.0)
+    ranks = torch.linspace(0, len(values_V) - 1, min(most, len(values_V))).round().long()
+    return {
+        "eigenvalues": values_V[ranks.to(values_V.device)].tolist(),
+        "ranks": (ranks + 1).tolist(),
+        "floor": floor,
+        "below": int((values_V < floor).sum()),
+        "size": len(values_V),
+        "rows": statistics.n,
+    }
 
 
 def _describe(statistics: RunningStatistics) -> StatisticsRecord:

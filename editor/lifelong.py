@@ -21,16 +21,20 @@ from data.source import file_hashes
 from editor import checkpoint, resume
 from editor.base import Editor, StepReport, Stopwatch
 from editor.cache import row_cache
+from editor.evaluation import Evaluation, headline
+from editor.finish import finish, show
 from editor.hyper import HyperEditor, TrainReport
 from editor.interrupt import Interrupted, StopRequests
-from editor.metrics import score
+from editor.over_time import OverTime
 from editor.resume import Progress
 from editor.setup import Data, Loaded, build_editor, prepare, schedule, warm_up_steps
+from editor.tally import Measured, described
+from exports.identity import base_identity
+from exports.save import check_export
 from glue_eval.evaluate import DownstreamEvaluator
-from model import check_save_folder, load_model, resolve_device, save_model
+from model import load_model, resolve_device
 from nets import NumericsError
-from report.recorder import Recorder, peak_memory, versions
-from report.tables import downstream_table, results_table
+from report.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +73,19 @@ class Run:
         self.watch = Stopwatch()
         self._logged_retries = 0
         self.stop = StopRequests(recorder.run_dir)
+        self.evaluation = Evaluation(cfg, loaded, data, belongs.files, recorder.run_dir, self.stop.check)
+        self._over_time: OverTime | None = None
+
+    def measure_before(self) -> None:
+        """Score the model as it was loaded; a run that is resumed finds it done. Call before restore."""
+        if self.cfg.eval.before:
+            with self.watch("evaluate before"):
+                self.evaluation.measure_before()
+
+    def batches(self, edits: list[Edit]) -> StepBatches:
+        """The micro-batches of a step's edits."""
+        cfg = self.cfg.dataset
+        return step_batches(self.loaded.tokenizer, edits, cfg.batch_size, cfg.prompt_format)
 
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Go on from a checkpoint: tensors, progress, and metrics.jsonl as it was then."""
@@ -88,52 +105,58 @@ class Run:
             resume.save(self.recorder.run_dir, self.editor, self.progress, self.belongs.config, self.belongs.files)
 
     def all_steps(self) -> dict[str, Any]:
-        """Score, train, write every step, score again; the numbers of results.json.
+        """Train, write every step, score; the numbers of results.json.
 
         Raises:
             Interrupted: after a signal, with the state saved.
             NumericsError: with step, site and edits, and the state before the step saved.
         """
-        with self.stop:
-            if self.cfg.eval.before and self.progress.before is None:
-                self.progress.before = self.evaluate("evaluate before", edits=0)
-                self._save_if(self.cfg.checkpoint.every > 0)
-            if isinstance(self.editor, HyperEditor) and self.progress.phase == "train":
-                self.train(self.editor)
-                self.progress.phase = "edit"
-                self._save_if(self.cfg.checkpoint.every > 0)
-            self.write_steps()
-            after = self.evaluate("evaluate after", edits=len(self.data.edits))
-        progress = self.progress
+        before, progress = self.evaluation.before, self.progress
+        if before is not None and not progress.logged_before:
+            self._log_evaluation(before, edits=0)
+            progress.logged_before = True
+            self._save_if(self.cfg.checkpoint.every > 0)
+        if isinstance(self.editor, HyperEditor) and progress.phase == "train":
+            self.train(self.editor)
+            progress.phase = "edit"
+            self._save_if(self.cfg.checkpoint.every > 0)
+        self.write_steps()
+        with self.watch("evaluate after"):
+            after, examples = self.evaluation.measure_after()
+        self._log_evaluation(after, edits=progress.edits)
         counts = {"edits": progress.edits, "steps": progress.position, "warm_up_steps": warm_up_steps(self.cfg)}
         counts |= {"tokens": progress.tokens, "skipped_rows": sum(map(len, self.data.skipped.values()))}
         trained = {"train": progress.losses | {"reg_coef": self.cfg.editor.reg_coef}} if progress.losses else {}
-        retries = dict(self.editor.retries)
-        seconds = dict(self.watch.seconds)
+        spectrum = self.editor.spectrum()
         return {
-            **after,
-            "pre": progress.before,
+            **headline(after),
+            "pre": headline(before) if before is not None else None,
+            "metrics": described(after, before, progress.edits, self.cfg.num_seq),
+            "examples": examples,
             **trained,
+            **({"spectrum": spectrum} if spectrum else {}),
             "counts": counts,
-            "retries": retries,
-            "seconds": seconds,
+            "retries": dict(self.editor.retries),
+            "seconds": dict(self.watch.seconds),
             "skipped": self.data.skipped,
         }
 
-    def evaluate(self, label: str, edits: int) -> dict[str, float]:
-        """ES, GS, LS and their kin over all edits of the run."""
-        with self.watch(label):
-            found = score(
-                self.loaded.model,
-                self.loaded.tokenizer,
-                self.data.edits,
-                mhop=self.cfg.dataset.eval_mhop,
-                tokens_per_batch=self.cfg.eval.tokens_per_batch,
-                total=len(self.data.edits),
-                label=label,
-                between=self.stop.check,
-            )
-        self.recorder.log({"event": "evaluate", "edits": edits, **found})
+    def _log_evaluation(self, measured: Measured, edits: int) -> None:
+        self.recorder.log(
+            {"event": "evaluate", "edits": edits, **{name: value for name, (value, _) in measured.items()}}
+        )
+
+    def watch_over_time(self, batch: list[Edit]) -> dict[str, Any]:
+        """Measure where it is due, before the first step and after every N; what was found, if anything."""
+        every, done = self.cfg.eval.every, self.progress.edits // self.cfg.dataset.n_edits
+        if not every or done % every or done <= self.progress.watched:
+            return {}
+        with self.watch("evaluate over time"):
+            if self._over_time is None:
+                self._over_time = OverTime(self.evaluation)
+            found = self._over_time.measure(done, batch)
+        self.progress.watched = done
+        self.recorder.log({"event": "over_time", **found})
         return found
 
     def evaluate_downstream(self) -> None:
@@ -192,17 +215,22 @@ class Run:
         stream = steps(iter(self.data.training), self.cfg.dataset.n_edits)
         first = max(0, self.progress.trained - editor.lookback + 1)
         for edits in islice(stream, first, None):
-            yield step_batches(self.loaded.tokenizer, edits, self.cfg.dataset.batch_size)
+            yield self.batches(edits)
 
     def write_steps(self) -> None:
         """Run the steps of the schedule that are still ahead."""
         progress = self.progress
-        total = self.cfg.num_seq + warm_up_steps(self.cfg)
+        total, shown = self.cfg.num_seq + warm_up_steps(self.cfg), {}
         with tqdm(total=total, initial=progress.position, desc="edit", unit="step", disable=None, leave=False) as bar:
+            self.watch_over_time([])
             self.evaluate_downstream()
             for warm_up, edits in islice(schedule(self.cfg, self.data), progress.position, None):
                 report = self._write_step(edits, warm_up=warm_up)
-                bar.set_postfix(loss=f"{report.loss:.3f}")
+                found = {} if warm_up else self.watch_over_time(edits)
+                shown |= {f"ES of step {found['step']}": f"{found['immediate']['ES']:.2f}"} if found else {}
+                shown = dict(list(shown.items())[-1:])
+                speed = len(edits) / sum(report.seconds.values())
+                bar.set_postfix({"edits/s": f"{speed:.1f}", "loss": f"{report.loss:.3f}", **shown})
                 bar.update()
                 self._between_steps(progress.position, last=progress.position == total)
                 if not warm_up:
@@ -212,7 +240,7 @@ class Run:
         progress = self.progress
         rows = f"rows {edits[0].row} to {edits[-1].row}"
         try:
-            batches = step_batches(self.loaded.tokenizer, edits, self.cfg.dataset.batch_size)
+            batches = self.batches(edits)
             report = self.editor.step(batches, warm_up=warm_up)
         except (NumericsError, DataError) as error:
             self._save_if(self.cfg.checkpoint.every > 0)
@@ -253,7 +281,7 @@ def check(cfg: Config) -> None:
     if cfg.editor.name in LEARNED and cfg.editor.load_checkpoint:
         checkpoint.check(cfg.editor, cfg.model.edit_modules)
     if cfg.model_cache:
-        check_save_folder(cfg.model_cache_dir or "")
+        check_export(cfg)
     if cfg.resume and not Path(cfg.resume).is_dir():
         raise ConfigError(f"resume={cfg.resume}: no such folder; name the run directory of a run that was stopped")
 
@@ -294,6 +322,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     check_writable(run_dir)
     with watch("load"):
         loaded = Loaded(load_model(cfg.model, device), prepared.tokenizer)
+    identity = base_identity(loaded.model, cfg.model.edit_modules) if cfg.model_cache else None
     with (
         Recorder(run_dir, cfg.wandb, belongs.name, belongs.config) as recorder,
         row_cache(cfg.editor.cache_dir, solve_device) as cache,
@@ -301,38 +330,19 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
         editor = build_editor(cfg, loaded, cache, solve_device)
         job = Run(cfg, loaded, prepared.data, editor, recorder, belongs, downstream)
         job.watch.seconds.update(watch.seconds)
-        if found:
-            job.restore(*found)
-        elif cfg.resume:
-            recorder.truncate(0)
-        results = finish(job, job.all_steps())
-    print(summary(results))
-    print(f"written to {run_dir}")
+        with job.stop:
+            job.measure_before()
+            if found:
+                job.restore(*found)
+            elif cfg.resume:
+                recorder.truncate(0)
+            results = job.all_steps()
+        results = finish(cfg, loaded, recorder, results | {"config": belongs.config}, identity)
+        job.evaluation.forget()
+    show(results, run_dir)
     if not job.progress.changed:
         raise UnchangedError("no edited weight changed: every shift was zero or lost to rounding")
     return results
 
-
-def finish(job: Run, results: dict[str, Any]) -> dict[str, Any]:
-    """Save the model where asked for, complete the results and write them."""
-    cfg, loaded = job.cfg, job.loaded
-    results |= {"peak_memory": peak_memory(), "versions": versions(), "config": job.belongs.config}
-    if cfg.model_cache and cfg.model_cache_dir:
-        results["model_cache_dir"] = str(save_model(loaded.model, loaded.tokenizer, cfg.model_cache_dir))
-    evaluations = job.recorder.events("downstream")
-    if evaluations:
-        results["downstream"] = [{k: v for k, v in line.items() if k != "event"} for line in evaluations]
-    job.recorder.finish(results)
-    return results
-
-
-def summary(results: dict[str, Any]) -> str:
-    """The tables that a run ends with."""
-    after = {name: results[name] for name in METRICS if name in results}
-    tables = [results_table(results["pre"], after), downstream_table(results.get("downstream", []))]
-    return "\n".join(table for table in tables if table)
-
-
-METRICS = ("ES", "GS", "LS", "person_score", "mhop_score")
 
 __all__ = ["Interrupted", "Run", "UnchangedError", "check", "run"]

@@ -35,6 +35,12 @@ FREE = (
     "model_cache",
     "model.embedded_cache_dir",
     "dataset.cache_dir",
+    "eval.cache_dir",
+    "eval.per_edit",
+    "eval.examples",
+    "export",
+    "report",
+    "verbose",
 )
 
 
@@ -52,7 +58,8 @@ class Progress:
     downstream_done: int = -1
     saved: int = 0
     metrics_bytes: int = 0
-    before: dict[str, float] | None = None
+    watched: int = -1
+    logged_before: bool = False
     losses: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     retries: dict[str, int] = field(default_factory=dict)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import LEARNED
-from config.schema import Config, EditorConfig, PreheatMode
-from data.base import DataError, Edit
+from config.schema import BadRow, Config, DatasetConfig, EditorConfig, FieldsConfig, PreheatMode
+from data.base import DataError, Edit, place
 from data.batches import context_check, steps
-from data.records import RecordFile
+from data.prompt_format import check_prompt_format
+from data.records import Fits, RecordFile
 from data.source import Source
 from editor.base import Editor, Workbench
 from editor.cache import RowCache
@@ -23,6 +25,10 @@ from editor.rledit import RLEdit
 from editor.sites import check_sites, find_sites
 from editor.stableedit import StableEdit
 from model import load_tokenizer, model_skeleton
+
+log = logging.getLogger(__name__)
+
+FACTS_TRAIN = "data/facts/facts_train.jsonl.xz"
 
 EDITORS: dict[str, Callable[[EditorConfig, Workbench], Editor]] = {
     "stableedit": StableEdit,
@@ -89,21 +95,62 @@ def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedToken
     """Validate and open the records that the run will read.
 
     Raises:
-        DataError: a file that is missing, broken or too short; a bad row.
+        DataError: a file that is missing, broken or too short; a bad row; a training record
+            without the prompts that a learned editor trains on.
     """
     context = getattr(skeleton.config, "max_position_embeddings", None)
-    fits_key = f"{cfg.model.name_or_path} {len(tokenizer)} {context} {cfg.dataset.eval_mhop}"
-    source = Source(cfg.dataset, cfg.seed, context_check(tokenizer, context), fits_key)
+    prompt_format = cfg.dataset.prompt_format
+    fits = context_check(tokenizer, context, prompt_format)
+    fits_key = f"{cfg.model.name_or_path} {len(tokenizer)} {context} {cfg.dataset.eval_mhop} {prompt_format.value}"
     with _named("dataset.valid_path"):
-        edits = source.records(cfg.dataset.valid_path, cfg.num_seq, "num_seq")
-    warm_up = warm_up_steps(cfg)
-    key = "num_seq_wikibigedit" if cfg.dataset.name == "wikibigedit" else "num_seq_zsre"
+        edits = Source(cfg.dataset, cfg.seed, fits, fits_key).records(cfg.dataset.valid_path, cfg.num_seq, "num_seq")
     with _named("dataset.train_path"):
-        if cfg.editor.name in LEARNED:
-            training = None if cfg.editor.load_checkpoint else source.training(cfg.num_seq)
-        else:
-            training = source.records(cfg.dataset.train_path, warm_up, key) if warm_up else None
-    return Data(edits, training)
+        return Data(edits, _open_training(cfg, fits, fits_key))
+
+
+def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
+    """What a learned editor trains on, or what the warm-up writes; None where the run needs neither."""
+    if cfg.editor.name in LEARNED:
+        if cfg.editor.load_checkpoint:
+            return None
+        trainable = _with_all_prompts(fits, cfg.editor.name)
+        return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.num_seq)
+    warm_up = warm_up_steps(cfg)
+    if not warm_up:
+        return None
+    dataset, key = cfg.dataset, "num_seq_wikibigedit" if cfg.dataset.name == "wikibigedit" else "num_seq_zsre"
+    if dataset.train_path is None:
+        log.warning(
+            "dataset.train_path=null: no training split: warm-up on facts; its %d counterfactual edits stay in the "
+            "weights (%s=0 for no warm-up)", warm_up * dataset.n_edits, key,
+        )  # fmt: skip
+        dataset = facts_for(dataset)
+    assert dataset.train_path is not None
+    return Source(dataset, cfg.seed, fits, fits_key).records(dataset.train_path, warm_up, key)
+
+
+def facts_for(dataset: DatasetConfig) -> DatasetConfig:
+    """The training records of facts, cut and shown to the model as `dataset` is."""
+    return replace(dataset, name="facts", train_path=FACTS_TRAIN, fields=FieldsConfig(), on_bad_row=BadRow.error)
+
+
+def _with_all_prompts(fits: Fits, editor: str) -> Fits:
+    """`fits`, and a record to train on must have a rephrased and an unrelated prompt."""
+
+    def check(edits: Sequence[Edit]) -> list[DataError | None]:
+        return [_lacks_prompt(edit, editor) or found for edit, found in zip(edits, fits(edits), strict=True)]
+
+    return check
+
+
+def _lacks_prompt(edit: Edit, editor: str) -> DataError | None:
+    for key in ("rephrase", "unrelated"):
+        if getattr(edit, key) is None:
+            return DataError(
+                f"{place(edit.row)}: has no {key} prompt, which editor={editor} trains on; "
+                f"set dataset.fields.{key} to the field that holds it"
+            )
+    return None
 
 
 @contextmanager
@@ -132,6 +179,7 @@ def prepare(cfg: Config) -> Prepared:
     skeleton = model_skeleton(cfg.model)
     check_sites(skeleton, cfg.model.edit_modules)
     tokenizer = load_tokenizer(cfg.model)
+    check_prompt_format(tokenizer, cfg.dataset.prompt_format, cfg.model.name_or_path)
     return Prepared(open_data(cfg, skeleton, tokenizer), tokenizer)
 
 

@@ -49,6 +49,7 @@ def overrides(expected: dict[str, Any], work_dir: Path, root: Path = FOLDER) -> 
     config = expected["config"]
     name = config["editor"]["name"]
     words = [f"dataset={config['dataset']['name']}", "model=smollm2-135m", f"editor={name}", "wandb.mode=disabled"]
+    words += ["report=false", "eval.examples=0", "eval.cache_dir=null"]
     flat = {key: value for key, value in config.items() if not isinstance(value, dict)}
     for group in ("dataset", "model", "editor"):
         flat |= {f"{group}.{key}": value for key, value in config[group].items() if key != "name"}

@@ -19,9 +19,10 @@ MAY_IMPORT = {
     "nets": {"config", "data"},
     "model": {"config", "data"},
     "report": {"config"},
+    "exports": {"config", "data", "model", "report"},
     "glue_eval": {"config", "data", "model", "report"},
-    "editor": {"config", "data", "nets", "model", "report", "glue_eval"},
-    "main": {"config", "data", "nets", "model", "report", "glue_eval", "editor"},
+    "editor": {"config", "data", "nets", "model", "report", "exports", "glue_eval"},
+    "main": {"config", "data", "nets", "model", "report", "exports", "glue_eval", "editor"},
 }
 
 

@@ -62,7 +62,7 @@ def tiny_words(*more: str, dataset: str = "zsre", model: str = "tiny-llama", edi
         f"model.name_or_path={MODELS / model}",
         f"model.edit_modules=[{','.join(SITES[model])}]",
     ]
-    words += ["model_device=cpu", "editor.lr=3e-3"]
+    words += ["model_device=cpu", "editor.lr=3e-3", "report=false", "eval.examples=2", "eval.cache_dir=null"]
     return words + (["editor.alpha=10"] if editor == "stableedit" else []) + list(more)
 
 

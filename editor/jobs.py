@@ -1,0 +1,165 @@
+"""One run with its status file: as main.py's only run, or as a process of its own in a sweep."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra.core.utils import configure_log
+from omegaconf import OmegaConf
+
+from config.check import ConfigError, RunError, check_values
+from config.schema import Config
+from config.show import show_config
+from data.base import DataError
+from editor.interrupt import Interrupted
+
+STATUS = "status.json"
+EXPECTED = (ConfigError, DataError, RunError)  # errors that one line explains
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+PR_SET_PDEATHSIG = 1
+
+
+def host() -> str:
+    """The name of this machine."""
+    return socket.gethostname()
+
+
+def now() -> str:
+    """The local time with its offset, ISO 8601."""
+    return datetime.now().astimezone().isoformat()
+
+
+def new_status(overrides: Sequence[str], job: int | str | None) -> dict[str, Any]:
+    """The status of a run that starts now, in this process."""
+    status = {"state": "running", "overrides": list(overrides), "job": job, "pid": os.getpid()}
+    return status | {"host": host(), "started": now(), "ended": None, "error": None, "traceback": None}
+
+
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """A run's status.json; {} where there is none."""
+    try:
+        return json.loads((run_dir / STATUS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def write_status(run_dir: Path, status: dict[str, Any]) -> None:
+    """Write status.json beside its place, then rename. (report.recorder.write_json would load torch.)"""
+    scratch = run_dir / f".{STATUS}-{os.getpid()}"
+    scratch.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
+    scratch.replace(run_dir / STATUS)
+
+
+def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | None = None, trace: str = "") -> None:
+    """Write how a run ended; a traceback goes to the run's log file too (the terminal gets one line)."""
+    write_status(run_dir, status | {"state": state, "ended": now(), "error": error, "traceback": trace or None})
+    if error:
+        record = logging.makeLogRecord(
+            {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "\n".join([error, trace]).strip()}
+        )
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(record)
+
+
+@contextmanager
+def tracked(run_dir: Path, overrides: Sequence[str], job: int | str | None) -> Iterator[None]:
+    """Keep status.json of what runs inside: running, then done, failed or interrupted.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came while the run did not listen itself.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    status = new_status(overrides, job)
+    write_status(run_dir, status)
+    try:
+        with _signals_raise(run_dir):
+            yield
+    except BaseException as error:
+        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+        line = str(error) if stopped else "".join(traceback.format_exception_only(error)).strip()
+        trace = "" if stopped else "".join(traceback.format_exception(error))
+        end_status(run_dir, status, "interrupted" if stopped else "failed", line, trace)
+        raise
+    end_status(run_dir, status, "done")
+
+
+@contextmanager
+def _signals_raise(run_dir: Path) -> Iterator[None]:
+    def leave(signum: int, _: FrameType | None) -> None:
+        raise Interrupted(signum, run_dir)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {signum: signal.signal(signum, leave) for signum in SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def execute(cfg: Config, run_dir: Path, overrides: Sequence[str], job: int | str | None = None) -> dict[str, Any]:
+    """What main.py is for: show the config, list the model's modules, or run; returns the results ({} if none).
+
+    Raises:
+        ConfigError, DataError, RunError, Interrupted: as editor.lifelong.run.
+    """
+    if cfg.verbose:
+        show_config(cfg)
+    if cfg.inspect:
+        from editor.editable import inspect_model
+
+        print(inspect_model(cfg))
+        return {}
+    with tracked(run_dir, overrides, job):
+        check_values(cfg)
+        from editor.lifelong import run  # torch and transformers load only when a run starts
+
+        return run(cfg, run_dir)
+
+
+def device_of_job(job: int, devices: int) -> str:
+    """The model_device of a sweep's job where it is auto: the GPUs in turn; auto where there is none."""
+    return f"cuda:{job % devices}" if devices else "auto"
+
+
+def child(run_dir: Path) -> int:
+    """A sweep's job in a process of its own, described by JSON on stdin (editor.sweep.describe); its exit status."""
+    if sys.platform == "linux":  # a job must not outlive its sweep: SIGTERM lets it save and leave
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    told = json.load(sys.stdin)
+    configure_log(OmegaConf.create(told["logging"]), told["verbose"])
+    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), told["config"]))
+    try:
+        if told["spread"] and cfg.model_device == "auto":
+            import torch
+
+            cfg.model_device = device_of_job(told["job"], torch.cuda.device_count())
+        execute(cfg, run_dir, told["overrides"], told["job"])
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(child(Path(sys.argv[1])))

@@ -1,0 +1,173 @@
+"""The frame around a sweep: what must be there before it starts; table, report and exit status at its end.
+
+Hydra calls `SweepStart` before a multirun (hydra.callbacks in config/config.yaml); main.py runs inside `swept`.
+The jobs themselves are editor.isolate's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from editor.jobs import SIGNALS, STATUS, end_status, host, new_status, now, read_status
+
+log = logging.getLogger(__name__)
+PROJECT = Path(__file__).resolve().parent.parent
+STOP = ".stop"  # in the sweep's folder: the number of the signal that stops all of its jobs
+USER_DEVICES = "SWEEP_CUDA_VISIBLE_DEVICES"  # what CUDA_VISIBLE_DEVICES was before a launcher changed it
+PATIENCE = 30.0  # seconds that jobs get to save and leave when their launcher broke
+PLUGINS = {
+    "hydra_plugins.hydra_joblib_launcher": "requirements-joblib.txt",
+    "hydra_plugins.hydra_submitit_launcher": "requirements-submitit.txt",
+    "hydra_plugins.hydra_optuna_sweeper": "requirements-optuna.txt",
+}
+
+
+class SweepStart(Callback):
+    """Hydra's callback: remembers the sweep that starts, for `swept`."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Refuse a launcher or sweeper that is not installed (exit status 1); get ready."""
+        global current
+        for part in ("launcher", "sweeper"):
+            refusal = missing_plugin(config.hydra[part].get("_target_", ""))
+            if refusal:
+                sys.exit(f"error: hydra/{part}={config.hydra.runtime.choices[f'hydra/{part}']}: {refusal}")
+        # workers of submitit unpickle our modules, wherever they are started from
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+        os.environ[USER_DEVICES] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+        current = Sweep(Path(config.hydra.sweep.dir).absolute(), report=config.report)
+
+
+def missing_plugin(target: str) -> str | None:
+    """What to install for a launcher's or sweeper's class; None where it is there."""
+    package = ".".join(target.split(".")[:2])
+    with suppress(ModuleNotFoundError):
+        if package not in PLUGINS or importlib.util.find_spec(package):
+            return None
+    return f"its plugin is not installed; pip install -r {PLUGINS[package]}"
+
+
+class Sweep:
+    """A multirun of this process: where it is, when it started, whether it was asked to stop."""
+
+    def __init__(self, folder: Path, *, report: bool) -> None:
+        self.folder, self.report = folder, report
+        self.started = datetime.fromisoformat(now())
+        self.signum: int | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STOP).unlink(missing_ok=True)
+        self._before = {signum: signal.signal(signum, self._stop) for signum in SIGNALS}
+
+    def _stop(self, signum: int, _: FrameType | None) -> None:
+        self.signum = signum
+        (self.folder / STOP).write_text(str(signum))
+        print("stopping: the jobs finish their step and save; once more to leave at once", file=sys.stderr)
+        self._give_back()
+
+    def _give_back(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def finish(self) -> int:
+        """Settle what is open, print the outcome, write the report; the exit status."""
+        jobs = self.settled()
+        (self.folder / STOP).unlink(missing_ok=True)
+        self._give_back()
+        if jobs and self.report:
+            self._write_report()
+        if jobs:
+            print(summary(jobs), flush=True)
+        if self.signum is not None:
+            return 128 + self.signum
+        return int(any(status["state"] != "done" for status in jobs.values()))
+
+    def settled(self) -> dict[Path, dict[str, Any]]:
+        """The status of every job folder; jobs whose launcher left them are stopped, those that died are marked."""
+        deadline = time.monotonic() + PATIENCE
+        for folder in self._folders():
+            status = read_status(folder)
+            if not status:
+                end_status(folder, new_status(saved_overrides(folder), None), "failed", "died before it started")
+            elif status["state"] == "running" and status["host"] == host():
+                with suppress(ProcessLookupError):
+                    os.kill(status["pid"], self.signum or signal.SIGTERM)
+                while alive(status["pid"]) and time.monotonic() < deadline:
+                    time.sleep(0.2)
+                if read_status(folder)["state"] == "running" and not alive(status["pid"]):
+                    end_status(folder, status, "failed", "its process ended without a word")
+        return {folder: read_status(folder) for folder in self._folders()}
+
+    def _folders(self) -> list[Path]:
+        """Job folders of this sweep, by number; those of an earlier one in the same place are passed over."""
+        found = {path.parent for name in (STATUS, ".hydra") for path in self.folder.rglob(name)}
+        since = self.started.timestamp()
+        new = [f for f in found if any(p.exists() and p.stat().st_mtime >= since for p in (f / STATUS, f / ".hydra"))]
+        return sorted(new, key=lambda folder: (len(folder.name), folder))
+
+    def _write_report(self) -> None:
+        try:
+            import report  # figures and tables load only now
+
+            page = report.make([self.folder])
+            print(f"{report.sweep_table(self.folder)}\nreport: {page}")
+        except Exception:  # results must not be lost to their presentation
+            log.exception("the sweep's report could not be written; its results are in %s", self.folder)
+
+
+current: Sweep | None = None
+
+
+@contextmanager
+def swept() -> Iterator[None]:
+    """Around Hydra: whatever becomes of a multirun, its end is accounted for (exit status: Sweep.finish)."""
+    try:
+        yield
+    finally:
+        if current is not None:
+            code = current.finish()
+            if code and not isinstance(sys.exception(), Exception):
+                sys.exit(code)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this machine is still there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def saved_overrides(folder: Path) -> list[str]:
+    """What Hydra wrote down of a job's command line."""
+    path = folder / ".hydra" / "overrides.yaml"
+    return [str(word) for word in OmegaConf.load(path)] if path.is_file() else []
+
+
+def summary(jobs: dict[Path, dict[str, Any]]) -> str:
+    """How many jobs are done, and a line for each that is not: what was special about it, what happened, where."""
+    words = [set(status["overrides"]) for status in jobs.values()]
+    common = set.intersection(*words) if len(words) > 1 else set()
+    lines = [f"{sum(status['state'] == 'done' for status in jobs.values())} of {len(jobs)} jobs done"]
+    for folder, status in jobs.items():
+        if status["state"] != "done":
+            special = " ".join(word for word in status["overrides"] if word not in common)
+            error = f": {status['error']}" if status["error"] else ""
+            lines.append(f"job {folder.name} ({special}) {status['state']}{error}; see {folder / STATUS}")
+    return "\n".join(lines)

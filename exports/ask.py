@@ -1,0 +1,136 @@
+"""The same prompts put to an edited model and to the model that it was made from."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+
+import torch
+from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from config.check import ConfigError
+from config.schema import ModelConfig, Precision, PromptFormat
+from data.batches import prompt_ids
+from exports.card import front_matter, origin
+from exports.delta import base_config, is_delta, load_base, put, read_delta, read_weights
+from model import load_model, load_tokenizer, model_source
+
+NO_BASE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, and how."""
+
+    prompts: Sequence[str]
+    prompt_format: PromptFormat
+    max_new_tokens: int
+    device: torch.device
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The continuations in the order of the prompts; base is None where there is no base, and `note` says why."""
+
+    edited: list[str]
+    base: list[str] | None
+    base_name: str | None
+    note: str = ""
+
+
+def ask(name: str, question: Question, base: str | None = None) -> Answers:
+    """Greedy answers of a saved model (folder, delta, hub id or embedded:NAME) and of its base.
+
+    The base is the one that the card or the delta names unless given; "none" leaves it out.
+
+    Raises:
+        ConfigError: a model that cannot be opened, a base that is not the delta's.
+        DataError: a prompt that cannot be asked in this format.
+    """
+    return _ask_delta(name, question, base) if is_delta(name) else _ask_whole(name, question, base)
+
+
+def _ask_delta(folder: str, question: Question, base: str | None) -> Answers:
+    delta = read_delta(folder)
+    new = read_weights(delta)
+    source = delta.base if base in (None, NO_BASE) else base
+    model, tokenizer = load_base(delta, source, question.device), load_tokenizer(base_config(delta, source))
+    if question.device.type == "cpu":
+        model.float()  # exact, and many times faster than bfloat16 on a CPU
+    before = None if base == NO_BASE else answer(model, tokenizer, question)
+    put(model, new)
+    return Answers(answer(model, tokenizer, question), before, None if base == NO_BASE else source)
+
+
+def _ask_whole(name: str, question: Question, base: str | None) -> Answers:
+    cfg = ModelConfig(name_or_path=name, edit_modules=[])
+    cfg.precision = _saved_precision(cfg, question.device)
+    edited = _ask_one(cfg, question)
+    said = front_matter(Path(name).expanduser()).get("edited_from")
+    source = base or (said if said != origin(name) else None)
+    if source in (None, NO_BASE):
+        return Answers(edited, None, None, "" if base else "no card names the base; --base BASE asks it too")
+    try:
+        other = ModelConfig(name_or_path=source, precision=cfg.precision, edit_modules=[])
+        return Answers(edited, _ask_one(other, question), source)
+    except ConfigError as error:
+        if base:
+            raise
+        return Answers(edited, None, None, f"the base cannot be asked: {error}")
+
+
+def _saved_precision(cfg: ModelConfig, device: torch.device) -> Precision:
+    """The dtype that the weights were saved in; float32 on the CPU, which is exact and faster there."""
+    if device.type == "cpu":
+        return Precision.float32
+    saved = AutoConfig.from_pretrained(model_source(cfg), local_files_only=True).dtype
+    name = str(saved).removeprefix("torch.")
+    return Precision(name) if name in Precision.__members__ else Precision.float32
+
+
+def _ask_one(cfg: ModelConfig, question: Question) -> list[str]:
+    model = load_model(cfg, question.device)
+    answers = answer(model, load_tokenizer(cfg), question)
+    del model
+    gc.collect()  # the two models of a comparison are never in memory together
+    return answers
+
+
+@torch.inference_mode()
+def answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: Question) -> list[str]:
+    """Greedy continuations, one prompt at a time: no padding, so exactly what the model gives a lone prompt."""
+    ends = model.generation_config.eos_token_id
+    ends = tokenizer.eos_token_id if ends is None else ends
+    padding = (ends[0] if isinstance(ends, list) else ends) or 0
+    settings = GenerationConfig(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=question.max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=padding,
+    )
+    answers = []
+    for ids in prompt_ids(tokenizer, question.prompts, question.prompt_format):
+        ids_BT = torch.tensor([ids], device=model.device)
+        output_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), generation_config=settings)
+        answers.append(tokenizer.decode(output_BT[0, len(ids) :], skip_special_tokens=True))
+    return answers
+
+
+def shown(prompts: Sequence[str], answers: Answers) -> str:
+    """Prompt, base's answer and edited answer under each other; later lines of an answer are indented."""
+    blocks = []
+    for index, prompt in enumerate(prompts):
+        lines = [("prompt", prompt)]
+        lines += [("base", answers.base[index])] if answers.base is not None else []
+        lines += [("edited", answers.edited[index])]
+        blocks.append("\n".join(_line(label, text) for label, text in lines))
+    return "\n\n".join(blocks)
+
+
+def _line(label: str, text: str) -> str:
+    margin = " " * len("prompt  ")
+    return f"{label:<{len(margin)}}" + indent(text.strip() or "(nothing)", margin).lstrip()

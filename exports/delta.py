@@ -1,0 +1,163 @@
+"""Changed weights alone: saved with the identity of the base that they belong to, checked, and put back into it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from config.check import ConfigError
+from config.schema import ModelConfig, Precision
+from exports.card import CARD, delta_note
+from exports.identity import base_identity, tensor_sha256, weights_by_name
+from model import DELTA_FILE, check_save_folder, fresh_folder, load_model, load_tokenizer, save_model
+from report.recorder import write_json
+
+log = logging.getLogger(__name__)
+
+FORMAT, VERSION = "stableedit-delta", 1
+WEIGHTS = "delta.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A delta's description: the base it belongs to, and per changed tensor its shape, dtype and hashes."""
+
+    folder: Path
+    base: str
+    architecture: str
+    config_sha256: str
+    dtype: str
+    tensors: dict[str, dict[str, Any]]
+
+
+def save_delta(model: PreTrainedModel, base: str, identity: dict[str, Any], folder: str | Path, card: str) -> Path:
+    """Write delta.safetensors, delta.json and the card beside the folder, then rename; returns the absolute folder.
+
+    The weights are those named in `identity` (base_identity before the first edit), in the model's dtype.
+    """
+    weights = {name: weights_by_name(model)[name].detach().cpu().contiguous() for name in identity["tensors"]}
+    tensors = {
+        name: {
+            "shape": list(weight.shape),
+            "dtype": str(weight.dtype).removeprefix("torch."),
+            "sha256_before": identity["tensors"][name],
+            "sha256": tensor_sha256(weight),
+        }
+        for name, weight in weights.items()
+    }
+    described = {"format": FORMAT, "version": VERSION, "base": base} | identity | {"tensors": tensors}
+    with fresh_folder(folder) as fresh:
+        save_file(weights, fresh / WEIGHTS, metadata={"format": "pt"})
+        write_json(fresh / DELTA_FILE, described)
+        (fresh / CARD).write_text(card, encoding="utf-8")
+    return Path(folder).expanduser().absolute()
+
+
+def is_delta(folder: str | Path) -> bool:
+    """Whether a folder says that it holds changed weights."""
+    return (Path(folder).expanduser() / DELTA_FILE).is_file()
+
+
+def read_delta(folder: str | Path) -> Delta:
+    """What a delta's folder says of it.
+
+    Raises:
+        ConfigError: no delta, one of another version, or one that cannot be read.
+    """
+    path = Path(folder).expanduser()
+    if not is_delta(path):
+        raise ConfigError(f"{folder}: holds no {DELTA_FILE}; name a folder that export=delta wrote")
+    file = path / DELTA_FILE
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        made_by = (found["format"], found["version"])
+        described = {key: found[key] for key in ("base", "architecture", "config_sha256", "dtype", "tensors")}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error!r}); export the delta again") from error
+    if made_by != (FORMAT, VERSION) or described["dtype"] not in Precision.__members__:
+        kind = f"{made_by[0]} {made_by[1]} in {described['dtype']}"
+        raise ConfigError(f"{file}: is {kind}; this program reads {FORMAT} {VERSION} in float32, bfloat16 or float16")
+    return Delta(path, **described)
+
+
+def read_weights(delta: Delta) -> dict[str, Tensor]:
+    """The changed weights by name, on the CPU.
+
+    Raises:
+        ConfigError: a file that is missing or damaged; names the tensor whose bytes are not those saved.
+    """
+    file = delta.folder / WEIGHTS
+    try:
+        weights = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{file}: cannot be read ({error}); export the delta again") from error
+    for name, said in delta.tensors.items():
+        if name not in weights or tensor_sha256(weights[name]) != said["sha256"]:
+            raise ConfigError(f"{file}: {name} is not what {DELTA_FILE} says; export the delta again")
+    return weights
+
+
+def load_base(delta: Delta, base: str, device: torch.device) -> PreTrainedModel:
+    """The model that a delta belongs to, in the delta's dtype, checked.
+
+    Raises:
+        ConfigError: it cannot be opened, or is another model; names the first tensor that differs.
+    """
+    model = load_model(base_config(delta, base), device)
+    _check_base(model, delta, base)
+    return model
+
+
+def base_config(delta: Delta, base: str) -> ModelConfig:
+    """How a delta's base is loaded: in the dtype that it was edited in."""
+    return ModelConfig(name_or_path=base, precision=Precision(delta.dtype), edit_modules=[])
+
+
+def _check_base(model: PreTrainedModel, delta: Delta, base: str) -> None:
+    belongs = f"the delta {delta.folder} was made from {delta.base}"
+    if type(model).__name__ != delta.architecture:
+        raise ConfigError(f"{base}: is a {type(model).__name__}, not a {delta.architecture}; {belongs}")
+    weights = weights_by_name(model)
+    for name, said in delta.tensors.items():
+        if name not in weights:
+            raise ConfigError(f"{base}: has no {name}; {belongs}")
+        shape = list(weights[name].shape)
+        if shape != said["shape"]:
+            raise ConfigError(f"{base}: {name} is {shape}, not {said['shape']}; {belongs}")
+        if tensor_sha256(weights[name]) != said["sha256_before"]:
+            raise ConfigError(f"{base}: {name} differs from the weight that was edited; {belongs}")
+    if base_identity(model, [])["config_sha256"] != delta.config_sha256:
+        log.warning("%s: its settings are not quite those of the model that was edited; %s", base, belongs)
+
+
+@torch.no_grad()
+def put(model: PreTrainedModel, new: dict[str, Tensor]) -> None:
+    """Replace weights by name, in place."""
+    weights = weights_by_name(model)
+    for name, tensor in new.items():
+        weights[name].copy_(tensor)
+
+
+def apply_delta(base: str, folder: str | Path, out: str | Path) -> Path:
+    """Save in `out` the whole model that a delta stands for: bitwise what export=full saves.
+
+    Raises:
+        ConfigError: `out` holds something else, a delta that cannot be read, a base that is not its own.
+    """
+    check_save_folder(out, "OUT")
+    delta = read_delta(folder)
+    new = read_weights(delta)
+    model = load_base(delta, base, torch.device("cpu"))
+    put(model, new)
+    card = delta.folder / CARD
+    extra = {CARD: card.read_text(encoding="utf-8").replace(delta_note(delta.base), "")} if card.is_file() else {}
+    return save_model(model, load_tokenizer(base_config(delta, base)), out, extra)

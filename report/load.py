@@ -1,0 +1,200 @@
+"""Read run directories, whatever state they are in: what cannot be read is noted, never an error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from config.check import ConfigError
+
+RECORDS = ("results.json", "metrics.jsonl", "status.json")
+EVENTS = ("evaluate", "step", "train", "downstream", "over_time")
+
+
+@dataclass
+class Run:
+    """One run directory: its records as they are, {} or [] where a file is missing."""
+
+    path: Path
+    name: str
+    results: dict[str, Any] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
+    events: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in EVENTS})
+    overrides: list[str] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def state(self) -> str:
+        """What status.json says; without one, done where there are results."""
+        return str(self.status.get("state") or ("done" if self.results else "no record"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether its numbers count: results are there and the run did not end in an error."""
+        return bool(self.results) and self.state == "done"
+
+    def named(self, *keys: str) -> str | None:
+        """A value of the configuration as text, or None."""
+        value: Any = self.config
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return None if value is None else str(value)
+
+    @property
+    def date(self) -> str:
+        """When it started, to the minute; else when its newest record was written."""
+        started = self.status.get("started")
+        if isinstance(started, int | float):
+            return _minute(started)
+        if started:
+            return str(started)[:16].replace("T", " ")
+        times = [path.stat().st_mtime for path in map(self.path.joinpath, RECORDS) if path.is_file()]
+        return _minute(max(times)) if times else ""
+
+
+def _minute(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def number(value: Any) -> float | None:
+    """A finite number as it is; anything else as None."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if usable else None
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A dictionary as it is; anything else as an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def dictionaries(value: Any) -> list[dict[str, Any]]:
+    """The dictionaries of a list; anything else as an empty list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, keys joined by a dot."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a record of a run."""
+    return any((path / name).is_file() for name in RECORDS)
+
+
+def jobs(path: Path) -> list[Path]:
+    """The job folders of a sweep in order of their numbers; those that left nothing but .hydra included."""
+    if not path.is_dir():
+        return []
+    found = [child for child in path.iterdir() if is_run(child) or (child / ".hydra").is_dir()]
+    return sorted(found, key=lambda job: (not job.name.isdigit(), int(job.name) if job.name.isdigit() else 0, job.name))
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a folder holds no run itself but job folders that do."""
+    return not is_run(path) and bool(jobs(path))
+
+
+def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
+    """Read runs; a sweep directory stands for its jobs.
+
+    Raises:
+        ConfigError: no folder given, or one that holds neither a run nor a sweep.
+    """
+    paths: list[Path] = []
+    for folder in run_dirs:
+        found = [folder] if is_run(folder) else jobs(folder)
+        if not found:
+            what = "holds none of " + ", ".join(RECORDS) if folder.is_dir() else "no such folder"
+            raise ConfigError(f"report {folder}: {what}; name a run directory or a sweep directory")
+        paths += [path for path in found if path not in paths]
+    if not paths:
+        raise ConfigError("report: no run directory given; name at least one")
+    return [load_run(path, name) for path, name in zip(paths, _short_names(paths), strict=True)]
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """The shortest endings of the paths that tell them apart."""
+    parts = [path.resolve().parts for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [str(path) for path in paths]
+
+
+def load_run(path: Path, name: str = "") -> Run:
+    """Read one run directory."""
+    run = Run(path, name or path.resolve().name)
+    run.results = mapping(_json(run, "results.json"))
+    run.status = mapping(_json(run, "status.json"))
+    run.overrides = [str(word) for word in run.status.get("overrides") or _yaml(path, "overrides") or []]
+    run.config = mapping(run.results.get("config")) or mapping(_yaml(path, "config"))
+    for line in _lines(run):
+        if line.get("event") in run.events:
+            run.events[line["event"]].append(_slim(line))
+    if not run.results and run.state == "done":
+        run.notes.append("results.json is missing or empty: nothing says how the run ended")
+    return run
+
+
+def _json(run: Run, name: str) -> Any:
+    try:
+        return json.loads((run.path / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        run.notes.append(f"{name} cannot be read: {error}")
+        return {}
+
+
+def _yaml(path: Path, name: str) -> Any:
+    try:
+        return yaml.safe_load((path / ".hydra" / f"{name}.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _lines(run: Run) -> Iterator[dict[str, Any]]:
+    """The lines of metrics.jsonl; those cut off by a crash are counted in the notes."""
+    bad = 0
+    try:
+        with open(run.path / "metrics.jsonl", encoding="utf-8", errors="replace") as file:
+            for text in file:
+                try:
+                    line = json.loads(text)
+                except ValueError:
+                    bad += 1
+                    continue
+                if isinstance(line, dict):
+                    yield line
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        run.notes.append(f"metrics.jsonl cannot be read: {error}")
+    if bad:
+        run.notes.append(f"metrics.jsonl: {bad} broken line{'s' if bad > 1 else ''} passed over")
+
+
+def _slim(line: dict[str, Any]) -> dict[str, Any]:
+    """A line without what no figure shows: a run may have many thousand steps with many sites."""
+    if line["event"] == "train":
+        return {name: line.get(name) for name in ("gen_loss", "loc_loss")}
+    if line["event"] != "step":
+        return line
+    sites = {
+        name: (number(mapping(site).get("shift_norm")), number(mapping(site).get("cosine")))
+        for name, site in mapping(line.get("sites")).items()
+    }
+    return {"phase": line.get("phase"), "edits": line.get("edits"), "sites": sites}

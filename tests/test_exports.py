@@ -1,0 +1,433 @@
+"""exports/ and editor/editable.py: cards, changed weights alone, asking saved models, listing what can be edited."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+from safetensors import safe_open
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.pytorch_utils import Conv1D
+
+from config.check import ConfigError
+from config.schema import Config, DatasetConfig, EditorConfig, Export, ModelConfig, Precision
+from editor.editable import inspect_model, ranges
+from editor.sites import check_sites, find_sites
+from exports.card import base_license, front_matter, model_card
+from exports.delta import apply_delta, read_delta
+from exports.identity import base_identity
+from exports.save import check_export, save_edited
+from model import check_save_folder, fresh_folder, load_model, load_tokenizer, model_skeleton
+from tests.tiny import MODELS, PROJECT, SITES, load_tiny
+
+NAMES = ("tiny-llama", "tiny-gptj", "tiny-gpt2")
+PROMPT = "What is the capital of France?"
+
+
+def config(name: str = "tiny-llama", base: Path | None = None, **more) -> Config:
+    """A run on a tiny model; its keys from the schema's defaults."""
+    return Config(
+        dataset=DatasetConfig(name="zsre", train_path="train.json", valid_path="eval.json"),
+        model=ModelConfig(name=name, name_or_path=str(base or MODELS / name), edit_modules=SITES[name]),
+        editor=EditorConfig(name="stableedit", alpha=10.0, lr=3e-3),
+        **more,
+    )
+
+
+def results_of(cfg: Config) -> dict:
+    """What a run knows when it saves: the form of results.json."""
+    return {
+        "ES": 0.75,
+        "LS": 0.5,
+        "late": 0.125,
+        "pre": {"ES": 0.25, "LS": 0.625},
+        "counts": {"edits": 1200, "steps": 3},
+        "versions": {"python": "3.12.1", "torch": "2.13.0"},
+        "config": OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True),
+        "command": ["python", "main.py", "editor.alpha=10", "model.edit_modules=[a,b]"],
+    }
+
+
+def edited(cfg: Config) -> tuple[dict, nn.Module]:
+    """The identity of the base, and the model with every site changed."""
+    model = load_model(cfg.model, torch.device("cpu"))
+    identity = base_identity(model, cfg.model.edit_modules)
+    for index, site in enumerate(find_sites(model, cfg.model.edit_modules)):
+        site.add(0.5 * torch.randn(site.shape, generator=torch.Generator().manual_seed(index)))
+    return identity, model
+
+
+def save(cfg: Config, folder: Path, export: Export = Export.full) -> Path:
+    """Edit a model and save it."""
+    cfg = dataclasses.replace(cfg, model_cache=True, model_cache_dir=str(folder), export=export)
+    identity, model = edited(cfg)
+    return save_edited(cfg, model, load_tokenizer(cfg.model), identity, results_of(cfg))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def run_model(*words: str, cwd: Path, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """`python -m model WORDS`."""
+    env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, *python, "-m", "model", *words]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+def greedy(model: nn.Module, tokenizer, tokens: int, prompt: str = PROMPT) -> str:
+    """What transformers itself answers."""
+    given = tokenizer(prompt, return_tensors="pt")
+    found = model.generate(**given, do_sample=False, max_new_tokens=tokens, pad_token_id=0)
+    return tokenizer.decode(found[0, given["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+
+
+def answers_in(printed: str) -> dict[str, str]:
+    """The answers of a single-prompt print by label, continuation lines joined as they were."""
+    block = printed.split("\n\n", 1)[1].rstrip("\n")
+    found = re.findall(r"^(prompt|base|edited) +(.*(?:\n {8}.*)*)$", block, flags=re.MULTILINE)
+    return {label: re.sub(r"\n {8}", "\n", text) for label, text in found}
+
+
+# cards
+
+
+def test_card_has_valid_front_matter_and_says_what_was_done():
+    cfg = config()
+    identity, _ = edited(cfg)
+    card = model_card(results_of(cfg), identity)
+    _, head, body = card.split("---\n", 2)
+    base = str(MODELS / "tiny-llama")
+    assert yaml.safe_load(head) == {
+        "base_model": base,
+        "edited_from": base,
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["model-editing", "knowledge-editing", "stableedit"],
+    }
+    for line in (
+        "| ES | 0.2500 | 0.7500 | +0.5000 |",
+        "| LS | 0.6250 | 0.5000 | -0.1250 |",
+        "| late | - | 0.1250 | - |",
+        "| `editor.alpha` | `10.0` |",
+        "| `dataset.valid_path` | `eval.json` |",
+        "python main.py editor.alpha=10 'model.edit_modules=[a,b]'",
+        "| torch | 2.13.0 |",
+    ):
+        assert line in body.splitlines()
+    assert "1,200 edits of the data set zsre" in body and "states its edited facts as true" in body
+    assert "editor.rank" not in body, "null settings are left out"
+    with safe_open(MODELS / "tiny-llama" / "model.safetensors", "numpy") as file:
+        for site in SITES["tiny-llama"]:
+            digest = hashlib.sha256(file.get_tensor(f"{site}.weight").tobytes()).hexdigest()
+            assert f"| `{site}.weight` | `{digest}` |" in body.splitlines()
+
+
+def test_card_without_scores_before_any_edit():
+    cfg = config()
+    card = model_card(results_of(cfg) | {"pre": None, "command": None}, edited(cfg)[0])
+    assert "| ES | - | 0.7500 | - |" in card and "```sh" not in card
+
+
+def test_license_comes_from_the_base_only(tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(MODELS / "tiny-llama", base)
+    assert base_license(str(base)) == {}
+    (base / "README.md").write_text("---\nlicense: other\nlicense_name: house\ntags: [a]\n---\ntext\n")
+    cfg = config(base=base)
+    found = yaml.safe_load(model_card(results_of(cfg), edited(cfg)[0]).split("---\n")[1])
+    assert (found["license"], found["license_name"]) == ("other", "house")
+    (base / "README.md").write_text("---\n[broken\n---\n")
+    assert base_license(str(base)) == {}
+    assert base_license("nobody/never-fetched") == {}
+
+
+def test_card_of_the_embedded_model_names_its_hub_id_and_license():
+    cfg = config()
+    cfg.model.name_or_path = "embedded:smollm2-135m"
+    identity = {"architecture": "A", "config_sha256": "0", "dtype": "float32", "tensors": {"w": "1"}}
+    found = yaml.safe_load(model_card(results_of(cfg), identity).split("---\n")[1])
+    assert found["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct" and found["license"] == "apache-2.0"
+    assert found["edited_from"] == "embedded:smollm2-135m"
+
+
+def test_full_save_opens_with_transformers_and_carries_its_card(tmp_path):
+    folder = save(config(), tmp_path / "full")
+    opened = AutoModelForCausalLM.from_pretrained(folder)
+    _, model = edited(config())
+    for name, weight in model.state_dict().items():
+        assert torch.equal(opened.state_dict()[name], weight), name
+    assert front_matter(folder)["edited_from"] == str(MODELS / "tiny-llama")
+
+
+# changed weights alone
+
+
+@pytest.mark.parametrize("precision", [Precision.float32, Precision.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_delta_put_into_its_base_is_bitwise_the_full_save(name, precision, tmp_path):
+    cfg = config(name)
+    cfg.model.precision = precision
+    full = save(cfg, tmp_path / "full")
+    delta = save(cfg, tmp_path / "delta", Export.delta)
+    assert sorted(contents(delta)) == ["README.md", "delta.json", "delta.safetensors"]
+    with safe_open(delta / "delta.safetensors", "pt") as file:
+        assert set(file.keys()) == {f"{site}.weight" for site in SITES[name]}
+        assert {file.get_tensor(key).dtype for key in file.keys()} == {getattr(torch, precision.value)}  # noqa: SIM118
+    whole = apply_delta(str(MODELS / name), delta, tmp_path / "whole")
+    assert contents(whole) == contents(full)
+    assert contents(whole)["model.safetensors"] != (MODELS / name / "model.safetensors").read_bytes()
+
+
+def test_delta_says_how_to_apply_it(tmp_path):
+    delta = save(config(), tmp_path / "delta", Export.delta)
+    assert f"python -m model apply-delta {MODELS}/tiny-llama THIS_FOLDER" in (delta / "README.md").read_text()
+    assert read_delta(delta).base == str(MODELS / "tiny-llama")
+    with pytest.raises(ConfigError, match="changed weights only.*apply-delta"):
+        load_tokenizer(ModelConfig(name_or_path=str(delta)))
+
+
+def changed_base(folder: Path, site: str) -> Path:
+    """A copy of tiny-llama with one number of one weight changed by the least possible."""
+    model = load_tiny("tiny-llama")
+    with torch.no_grad():
+        weight = model.get_submodule(site).weight
+        weight[0, 0] = torch.nextafter(weight[0, 0], torch.tensor(9.0))
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(MODELS / "tiny-llama").save_pretrained(folder)
+    return folder
+
+
+def test_apply_delta_refuses_another_base_and_names_the_tensor(tmp_path):
+    delta, out = save(config(), tmp_path / "delta", Export.delta), tmp_path / "out"
+    for site in SITES["tiny-llama"]:
+        base = changed_base(tmp_path / site, site)
+        with pytest.raises(ConfigError, match=rf"{re.escape(site)}\.weight differs"):
+            apply_delta(str(base), delta, out)
+    with pytest.raises(ConfigError, match="is a GPTJForCausalLM, not a LlamaForCausalLM"):
+        apply_delta(str(MODELS / "tiny-gptj"), delta, out)
+    narrow = tmp_path / "narrow"
+    shutil.copytree(MODELS / "tiny-llama", narrow)
+    settings = json.loads((narrow / "config.json").read_text()) | {"intermediate_size": 64}
+    AutoModelForCausalLM.from_config(type(load_tiny("tiny-llama").config)(**settings)).save_pretrained(narrow)
+    with pytest.raises(ConfigError, match=r"down_proj\.weight is \[48, 64\], not \[48, 112\]"):
+        apply_delta(str(narrow), delta, out)
+    with pytest.raises(ConfigError, match="no such folder"):
+        apply_delta(str(tmp_path / "nowhere"), delta, out)
+    assert not out.exists()
+
+
+def test_apply_delta_takes_a_base_that_differs_elsewhere_and_says_nothing_of_weights(tmp_path):
+    """Only the replaced weights are compared, as documented: reading the others would cost a pass over the model."""
+    delta = save(config(), tmp_path / "delta", Export.delta)
+    base = changed_base(tmp_path / "base", "model.layers.0.mlp.down_proj")
+    assert (apply_delta(str(base), delta, tmp_path / "out") / "config.json").is_file()
+
+
+def test_damaged_and_foreign_deltas_are_refused(tmp_path):
+    delta = save(config(), tmp_path / "delta", Export.delta)
+    base = str(MODELS / "tiny-llama")
+    weights = (delta / "delta.safetensors").read_bytes()
+    (delta / "delta.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(ConfigError, match=r"layers\.\d\.mlp\.down_proj\.weight is not what delta.json says"):
+        apply_delta(base, delta, tmp_path / "out")
+    (delta / "delta.safetensors").write_bytes(weights[:100])
+    with pytest.raises(ConfigError, match="delta.safetensors: cannot be read"):
+        apply_delta(base, delta, tmp_path / "out")
+    said = json.loads((delta / "delta.json").read_text())
+    for wrong, message in (
+        (said | {"version": 2}, "is stableedit-delta 2 in float32"),
+        (said | {"dtype": "int8"}, "in int8"),
+        ([], "cannot be read"),
+        ({k: v for k, v in said.items() if k != "tensors"}, "cannot be read.*tensors"),
+    ):
+        (delta / "delta.json").write_text(json.dumps(wrong))
+        with pytest.raises(ConfigError, match=message):
+            read_delta(delta)
+    with pytest.raises(ConfigError, match="holds no delta.json"):
+        read_delta(base)
+
+
+def test_identity_does_not_depend_on_where_the_model_lies(tmp_path):
+    shutil.copytree(MODELS / "tiny-gpt2", tmp_path / "copy")
+    here, there = config("tiny-gpt2"), config("tiny-gpt2", tmp_path / "copy")
+    assert edited(here)[0] == edited(there)[0]
+
+
+# folders
+
+
+def test_saved_models_and_deltas_may_be_replaced_and_nothing_else(tmp_path):
+    folder = save(config(), tmp_path / "kept", Export.delta)
+    check_save_folder(folder)
+    save(config(), folder)
+    assert not (folder / "delta.json").exists(), "no file of the delta is left in the whole model"
+    save(config(), folder, Export.delta)
+    assert not (folder / "config.json").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").write_text("years of work")
+    for path in (tmp_path / "other", tmp_path / "other" / "thesis.txt"):
+        with pytest.raises(ConfigError, match="OUT=.*is no saved model"):
+            check_save_folder(path, "OUT")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "other"], "no scratch folder is left"
+
+
+def test_a_delta_never_replaces_its_own_base(tmp_path):
+    shutil.copytree(MODELS / "tiny-llama", tmp_path / "base")
+    cfg = config(base=tmp_path / "base", model_cache=True, model_cache_dir=str(tmp_path / "base"))
+    check_export(cfg)
+    with pytest.raises(ConfigError, match="model_cache_dir=.*export=delta would replace it"):
+        check_export(dataclasses.replace(cfg, export=Export.delta))
+
+
+def test_a_failed_save_leaves_the_old_model(tmp_path):
+    folder = save(config(), tmp_path / "kept")
+    before = contents(folder)
+    with pytest.raises(OSError, match="disk full"), fresh_folder(folder) as fresh:
+        (fresh / "config.json").write_text("half")
+        raise OSError("disk full")
+    assert contents(folder) == before and list(tmp_path.iterdir()) == [folder]
+
+
+# the command line
+
+
+def test_ask_prints_both_answers_as_transformers_gives_them(tmp_path):
+    full = save(config(), tmp_path / "full")
+    done = run_model("ask", str(full), PROMPT, "--max-new-tokens", "7", "--device", "cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    tokenizer = AutoTokenizer.from_pretrained(full)
+    expected = {
+        "prompt": PROMPT,
+        "base": greedy(load_tiny("tiny-llama"), tokenizer, 7),
+        "edited": greedy(AutoModelForCausalLM.from_pretrained(full), tokenizer, 7),
+    }
+    assert answers_in(done.stdout) == expected and expected["base"] != expected["edited"]
+    assert f"base    {MODELS}/tiny-llama\nedited  {full}\n" in done.stdout
+
+
+def test_ask_of_a_delta_and_of_several_prompts_is_as_of_the_whole_model(tmp_path):
+    cfg = config("tiny-gpt2")
+    cfg.model.precision = Precision.bfloat16
+    full, delta = save(cfg, tmp_path / "full"), save(cfg, tmp_path / "delta", Export.delta)
+    words = (PROMPT, "Who founded Rome?", "--format", "qa", "--max-new-tokens", "5", "--device", "cpu")
+    printed = [run_model("ask", str(folder), *words, cwd=tmp_path).stdout for folder in (full, delta)]
+    assert printed[0].replace(str(full), str(delta)) == printed[1]
+    assert printed[1].count("\nprompt  ") == 2 and printed[1].count("\nbase  ") == 2
+    alone = run_model("ask", str(delta), *words, "--base", "none", cwd=tmp_path).stdout
+    assert "base  " not in alone and alone.count("\nedited  ") == 2
+
+
+def test_ask_names_the_base_on_request_and_goes_on_without_one(tmp_path):
+    full = save(config(), tmp_path / "full")
+    words = (PROMPT, "--max-new-tokens", "2", "--device", "cpu")
+    (full / "README.md").write_text("---\nedited_from: /nowhere/at/all\n---\n")
+    done = run_model("ask", str(full), *words, cwd=tmp_path)
+    assert done.returncode == 0 and "prompt  " in done.stdout and "\nbase" not in done.stdout
+    assert "base cannot be asked" in done.stderr and "/nowhere/at/all" in done.stderr
+    done = run_model("ask", str(full), *words, "--base", str(MODELS / "tiny-llama"), cwd=tmp_path)
+    assert "\nbase    " in done.stdout and not done.stderr
+    assert run_model("ask", str(full), *words, "--base", "/nowhere", cwd=tmp_path).returncode == 1
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "no weights", "no json", "unknown device"])
+def test_ask_refuses_what_is_no_model_in_one_line(kind, tmp_path):
+    folder, device = tmp_path / "model", "cpu"
+    if kind != "missing":
+        folder.mkdir()
+    if kind in ("no weights", "no json"):
+        shutil.copy(MODELS / "tiny-llama" / "config.json", folder)
+    if kind == "no json":
+        (folder / "config.json").write_text("{")
+    if kind == "unknown device":
+        device = "toaster"
+    done = run_model("ask", str(folder), PROMPT, "--device", device, cwd=tmp_path)
+    assert done.returncode == 1 and not done.stdout
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1, done.stderr
+    assert (str(folder) if device == "cpu" else "--device=toaster") in done.stderr
+
+
+def test_apply_delta_on_the_command_line(tmp_path):
+    delta = save(config(), tmp_path / "delta", Export.delta)
+    done = run_model("apply-delta", str(MODELS / "tiny-llama"), "delta", "out", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"saved in {tmp_path / 'out'}\n"), done.stderr
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.model_type == "llama"
+    done = run_model("apply-delta", str(MODELS / "tiny-gptj"), str(delta), "out2", cwd=tmp_path)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "GPTJForCausalLM" in done.stderr
+
+
+def test_help_lists_the_commands_and_loads_no_torch(tmp_path):
+    done = run_model("--help", cwd=tmp_path, python=("-X", "importtime"))
+    assert done.returncode == 0 and "ask" in done.stdout and "apply-delta" in done.stdout
+    assert not set(re.findall(r"\|\s+(\w+)$", done.stderr, flags=re.MULTILINE)) & {"torch", "transformers"}
+
+
+# what can be edited
+
+
+def expanded(label: str) -> list[str]:
+    """model.layers.{0-1,3}.x -> its names."""
+    found = re.fullmatch(r"(.*?)\{([\d,-]+)\}(.*)", label)
+    if found is None:
+        return [label]
+    runs = [(int(run.split("-")[0]), int(run.split("-")[-1])) for run in found[2].split(",")]
+    return [f"{found[1]}{n}{rest}" for a, b in runs for n in range(a, b + 1) for rest in expanded(found[3])]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspect_lists_exactly_what_can_be_edited(name):
+    cfg = config(name)
+    text = inspect_model(cfg)
+    table = [line.split() for line in text.split("\n\n")[1].splitlines()[1:]]
+    listed = [site for words in table for site in expanded(words[words[0] == "*"])]
+    accepted = []
+    skeleton = model_skeleton(cfg.model)
+    for module_name, module in skeleton.named_modules():
+        try:
+            check_sites(skeleton, [module_name])
+        except ConfigError:
+            assert f"not editable: {module_name} is tied" in text or not isinstance(module, nn.Linear | Conv1D)
+        else:
+            accepted.append(module_name)
+    assert sorted(listed) == sorted(accepted) and len(listed) == len(set(listed))
+    marked = [site for words in table if words[0] == "*" for site in expanded(words[1])]
+    assert set(SITES[name]) <= set(marked) and "3 (1-3)" in text
+    assert f"'model.edit_modules=[{','.join(SITES[name])}]'" in text
+
+
+def test_inspect_counts_parameters_and_statistics():
+    text = inspect_model(config("tiny-gpt2"))
+    row = next(line for line in text.splitlines() if line.startswith("*") and "c_proj" in line)
+    assert row.split()[1:] == ["transformer.h.{0-3}.mlp.c_proj", "Conv1D", "4", "[112,", "48]", "5,376", "3", "(1-3)"]
+    assert "GPT2LMHeadModel, 140,320 parameters" in text, "tied weights count once"
+    mib = 8 * (48 * 48 + 2 * (112 + 48)) / 2**20
+    shapes = next(line for line in text.splitlines() if line.startswith("*  [112, 48]"))
+    assert shapes.split()[-2] == f"{mib:.2f}"
+    assert "lm_head is tied to transformer.wte.weight" in text
+
+
+def test_inspect_helps_where_the_chosen_modules_do_not_fit():
+    cfg = config("tiny-gptj")
+    cfg.model.edit_modules = SITES["tiny-llama"]
+    text = inspect_model(cfg)
+    assert "a run would be refused: model.edit_modules: the model has no module model.layers.1.mlp.down_proj" in text
+    names = re.search(r"for example:\n  'model.edit_modules=\[(.*)\]'", text)[1].split(",")
+    check_sites(model_skeleton(cfg.model), names)
+    assert len(names) == 3 and all(".mlp." in name for name in names)
+
+
+def test_ranges():
+    assert ranges([5, 0, 1, 2, 2, 7, 8]) == "0-2,5,7-8" and ranges([]) == "" and ranges([3]) == "3"
