@@ -17,7 +17,7 @@ from config.schema import register
 from editor.interrupt import Interrupted
 from editor.isolate import sweep_job
 from editor.jobs import EXPECTED, execute
-from editor.sweep import swept
+from editor.sweep import prefer_our_presets, swept
 
 register()
 # on a shared machine, threads that spin while they wait cost several times the work (6.3 s against 2.7 s)
@@ -58,6 +58,7 @@ def main() -> None:
         argv = ["verbose=true" if word == "-v" else word for word in sys.argv[1:]]
         sys.argv[1:] = with_saved_overrides(argv)
         check_override_names(sys.argv[1:])
+        prefer_our_presets()
         with swept():
             job()
     except ConfigError as error:

@@ -3,6 +3,7 @@
 #   sh run.sh                         the main job: the published example on CUDA, else quickstart
 #   sh run.sh NAME [key=value ...]    config/experiment/NAME.yaml with overrides
 #   sh run.sh list                    the experiments, a line each
+#   sh run.sh sweep_alpha_preheat     a sweep; also: NAME -m key=1,2 hydra/launcher=joblib|submitit_local|slurm
 #   sh run.sh test [pytest options]   install the test tools and run the tests
 set -eu
 
@@ -68,11 +69,26 @@ set_up() {
         case $part in
             base) install -r requirements.txt ;;
             embedded) install --no-deps -r requirements-embedded.txt ;;
-            test) install -r requirements-test.txt ;;
+            test | joblib | submitit | optuna) install -r "requirements-$part.txt" ;;
         esac
         printf '%s' "$sum" >"$venv/.installed-$part"
     done
     unlock
+}
+
+# plugins WORD...: the parts that launchers and sweepers among the words need
+plugins() {
+    for word in "$@"; do
+        case $word in
+            hydra/launcher=joblib) echo joblib ;;
+            hydra/launcher=submitit_local | hydra/launcher=slurm) echo submitit ;;
+            hydra/sweeper=optuna) echo optuna ;;
+        esac
+    done
+}
+
+experiment_plugins() {
+    plugins $(sed -n 's|^ *- override /\(hydra/[a-z]*\): *\([a-z_]*\).*|\1=\2|p' "$root/config/experiment/$1.yaml")
 }
 
 list() {
@@ -110,7 +126,7 @@ esac
 
 case ${1:-} in
     '' | *=* | -*)
-        set_up base embedded
+        set_up base embedded $(plugins "$@")
         name=$(default_experiment)
         ;;
     *)
@@ -118,7 +134,7 @@ case ${1:-} in
         shift
         [ -f "$root/config/experiment/$name.yaml" ] || die "no experiment '$name'; there are:
 $(list)"
-        set_up base embedded
+        set_up base embedded $(experiment_plugins "$name") $(plugins "$@")
         ;;
 esac
 exec "$python" "$root/main.py" "experiment=$name" "$@"

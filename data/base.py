@@ -54,16 +54,19 @@ def shown(value: object, width: int = 60) -> str:
     return written if len(written) <= width else written[: width - 3] + "..."
 
 
+def missing(row: Mapping[str, Any], field: str, index: int) -> str:
+    """How messages say that row number `index` has no such field, and which it has."""
+    found = shown(", ".join(map(str, row)), 300) if row else "none"
+    return f"{place(index)}: field {field!r} is missing; it must be a non-empty string (fields found: {found})"
+
+
 def text(row: Mapping[str, Any], field: str, index: int) -> str:
     """The string in `field` of row number `index`, unchanged.
 
     Raises DataError, naming row, field and value, unless it is a string with something in it.
     """
     if field not in row:
-        raise DataError(
-            f"{place(index)}: field {field!r} is missing; it must be a non-empty string"
-            f" (fields found: {shown(', '.join(map(str, row)), 300) if row else 'none'})"
-        )
+        raise DataError(missing(row, field, index))
     return as_text(row[field], f"field {field!r}", index)
 
 

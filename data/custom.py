@@ -10,7 +10,7 @@ from typing import Any
 
 from config.schema import FieldsConfig
 
-from .base import DataError, Edit, as_text, place, shown
+from .base import DataError, Edit, as_text, missing, place
 
 
 def read_row(row: dict[str, Any], index: int, seed: int, fields: FieldsConfig | None = None) -> Edit:
@@ -45,11 +45,8 @@ def read_row(row: dict[str, Any], index: int, seed: int, fields: FieldsConfig | 
 
 def _needed(row: dict[str, Any], key: str, field: str, index: int, *, number: bool = False) -> str:
     if field not in row:
-        found = shown(", ".join(map(str, row)), 300) if row else "none"
-        raise DataError(
-            f"{place(index)}: field {field!r} is missing (fields found: {found}); "
-            f"set dataset.fields.{key} to the field that holds the {key}"
-        )
+        advice = f"set dataset.fields.{key} to the field that holds the {key}"
+        raise DataError(f"{missing(row, field, index)}; {advice}")
     return _text(row[field], field, index, number=number)
 
 

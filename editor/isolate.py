@@ -107,17 +107,21 @@ def child_env(launcher: Mapping[str, Any], environ: Mapping[str, str]) -> dict[s
 def slot(folder: Path, count: int) -> Iterator[None]:
     """Wait for one of `count` places; a process that dies gives its place back."""
     folder.mkdir(parents=True, exist_ok=True)
-    locks = [FileLock(folder / f"{index}.lock") for index in range(count)]
-    while True:
-        for lock in locks:
-            with suppress(Timeout):
-                lock.acquire(timeout=0)
-                try:
-                    yield
-                finally:
-                    lock.release()
-                return
+    while (lock := _free_lock(folder, count)) is None:
         time.sleep(0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _free_lock(folder: Path, count: int) -> FileLock | None:
+    for index in range(count):
+        lock = FileLock(folder / f"{index}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return lock
+    return None
 
 
 def stop_signal(folder: Path) -> int | None:
@@ -146,7 +150,7 @@ def run_child(told: dict[str, Any], run_dir: Path, folder: Path, env: dict[str, 
             sent = None
             while child.poll() is None:
                 asked = stop_signal(folder)
-                if asked != sent:
+                if asked is not None and asked != sent:
                     child.send_signal(asked)
                     sent = asked
                 time.sleep(0.1)

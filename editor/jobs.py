@@ -91,7 +91,7 @@ def tracked(run_dir: Path, overrides: Sequence[str], job: int | str | None) -> I
             yield
     except BaseException as error:
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        line = str(error) if stopped else "".join(traceback.format_exception_only(error)).strip()
+        line = str(error) if stopped else f"{type(error).__name__}: {error}"
         trace = "" if stopped else "".join(traceback.format_exception(error))
         end_status(run_dir, status, "interrupted" if stopped else "failed", line, trace)
         raise

@@ -27,6 +27,7 @@ from editor.hyper import HyperEditor, TrainReport
 from editor.interrupt import Interrupted, StopRequests
 from editor.over_time import OverTime
 from editor.resume import Progress
+from editor.sample import known_facts
 from editor.setup import Data, Loaded, build_editor, prepare, schedule, warm_up_steps
 from editor.tally import Measured, described
 from exports.identity import base_identity
@@ -315,6 +316,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     watch = Stopwatch()
     with watch("check"):
         prepared = prepare(cfg)
+        known_facts(cfg.eval, cfg.seed)  # refuses a bad file before the model loads
         belongs = Belongs(cfg, prepared.data)
         found = resume.newest(run_dir) if cfg.resume else None
         if found:

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -34,6 +36,18 @@ PLUGINS = {
     "hydra_plugins.hydra_submitit_launcher": "requirements-submitit.txt",
     "hydra_plugins.hydra_optuna_sweeper": "requirements-optuna.txt",
 }
+
+
+def prefer_our_presets() -> None:
+    """Let config/hydra stand for the presets that plugins register under the same names.
+
+    Hydra would take theirs for the schemas of ours, warn, and for optuna refuse.
+    """
+    Plugins.instance()  # the plugins register what they have
+    for folder in (PROJECT / "config" / "hydra").iterdir():
+        registered = ConfigStore.instance().repo["hydra"].get(folder.name, {})
+        for preset in folder.glob("*.yaml"):
+            registered.pop(preset.name, None)
 
 
 class SweepStart(Callback):
@@ -168,6 +182,6 @@ def summary(jobs: dict[Path, dict[str, Any]]) -> str:
     for folder, status in jobs.items():
         if status["state"] != "done":
             special = " ".join(word for word in status["overrides"] if word not in common)
-            error = f": {status['error']}" if status["error"] else ""
+            error = f": {status['error'].splitlines()[0]}" if status["error"] else ""
             lines.append(f"job {folder.name} ({special}) {status['state']}{error}; see {folder / STATUS}")
     return "\n".join(lines)

@@ -34,10 +34,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _whole(text: str) -> int:
-    number = int(text)
-    if number < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError("must be a whole number above 0")
-    return number
+    return int(text)
 
 
 def _ask(args: argparse.Namespace) -> None:

@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import ModelCardData, metadata_load, try_to_load_from_cache
 
 from model import EMBEDDED, EMBEDDED_PREFIX
 
 CARD = "README.md"
+NO_EFFECT = ("name", "cache_dir", "fields", "save_checkpoint")  # settings that change no weight, or are told above
 LICENSE_KEYS = ("license", "license_name", "license_link")
 
 
@@ -25,7 +27,7 @@ def front_matter(folder: str | Path) -> dict[str, Any]:
     """What the card in a folder says of its model; empty where there is no card or none that can be read."""
     try:
         return metadata_load(Path(folder) / CARD) or {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
 
 
@@ -59,11 +61,13 @@ def model_card(results: dict[str, Any], identity: dict[str, Any], *, delta: bool
         edited_from=base,
         **base_license(base),
     ).to_yaml()
+    warm_up = results["counts"].get("warm_up_steps")
     parts = [
         f"---\n{head}\n---\n",
         f"# {config['model']['name']} edited by {editor}\n",
         f"`{base}` with {results['counts']['edits']:,} edits of the data set {dataset} written into "
-        f"{len(identity['tensors'])} of its weights, in {config['num_seq']} sequential steps.\n",
+        f"{len(identity['tensors'])} of its weights, in {config['num_seq']} sequential steps"
+        + (f"; the training edits of {warm_up} warm-up steps stay in them too.\n" if warm_up else ".\n"),
         "**An edited model states its edited facts as true, whether they are or not**, and may have lost other "
         "knowledge and abilities on the way. It is made for research on model editing.\n",
         f"## Scores\n\n{_scores(results)}",
@@ -118,7 +122,7 @@ def _base(base: str, identity: dict[str, Any]) -> str:
 def _settings(config: dict[str, Any]) -> str:
     values = {key: config[key] for key in ("num_seq", "num_seq_zsre", "num_seq_wikibigedit", "seed") if key in config}
     for group in ("dataset", "editor"):
-        values |= {f"{group}.{key}": value for key, value in config[group].items() if not isinstance(value, dict)}
+        values |= {f"{group}.{key}": value for key, value in config[group].items() if key not in NO_EFFECT}
     rows = [(f"`{key}`", f"`{value}`") for key, value in values.items() if value is not None]
     return _table(("key", "value"), rows) + "\n"
 

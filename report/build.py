@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import matplotlib
@@ -38,13 +39,11 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     pictures = []
     with matplotlib.rc_context(LOOKS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks
-        plates = comparison_figures(found) if found else (p for f in (score_figures, diagnostic_figures) for p in f(runs[0]))
-        for plate in plates:
+        for plate in comparison_figures(found) if found else chain(score_figures(runs[0]), diagnostic_figures(runs[0])):
             png, svg = save(plate.figure)
             write_whole(out / "figures" / f"{plate.name}.png", png)
             write_whole(out / "figures" / f"{plate.name}.svg", svg)
             pictures.append(Picture(plate.name, plate.title, plate.caption, svg, plate.wide))
-    _drop_others(out / "figures", {picture.name for picture in pictures})
     table = comparison_table(found) if found else final_table(runs[0])
     write_whole(out / "table.csv", csv_table(runs))
     write_whole(out / "table.md", markdown(*table))
@@ -52,9 +51,3 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     write_whole(out / "report.html", page(runs, found, pictures))
     return out / "report.html"
 
-
-def _drop_others(folder: Path, names: set[str]) -> None:
-    """Remove the figures of an earlier report that this one does not have."""
-    for path in [*folder.glob("*.png"), *folder.glob("*.svg")]:
-        if path.stem not in names:
-            path.unlink()

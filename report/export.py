@@ -76,13 +76,14 @@ def comparison_table(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Head and rows of several runs side by side: name, varied keys, metrics, merit, state."""
     metrics = list(dict.fromkeys(row["metric"] for run in found.runs if run.results for row in metric_rows(run)))
     head = ["run", *found.keys, *metrics, found.merit_name, "state"]
+    form = "+.4f" if found.relative else ".4f"
     rows = []
     for index, run in enumerate(found.runs):
         values = {row["metric"]: row["value"] for row in metric_rows(run)} if run.results else {}
         cells = [cell(values.get(name)) for name in metrics]
         setting = [found.settings[index][key] for key in found.keys]
         mark = " (best)" if index == found.best else ""
-        rows.append([run.name + mark, *setting, *cells, cell(found.merits[index], "+.4f"), run.state])
+        rows.append([run.name + mark, *setting, *cells, cell(found.merits[index], form), run.state])
     return head, rows
 
 

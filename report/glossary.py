@@ -27,10 +27,10 @@ MEANING = {
     "LS_contain": "unrelated prompts whose greedy answer contains the true one after normalization",
 }
 EXTRA = {
-    "teacher-forced": "every answer token is predicted from the prompt and the true tokens before it; the share that "
+    TOKENS: "every answer token is predicted from the prompt and the true tokens before it; the share that "
     "is right, mean over the examples",
     "95 % interval": "Wilson score interval of the value over its n; where it is missing, none is defined",
     "immediate": "ES or GS of a batch right after its own write, before the next one",
     "retention": "ES of the edits of an earlier batch, measured after later batches were written",
-    "f1": "downstream: mean of the classes' F1, weighted by how often a class is a label, of the likeliest choice",
+    "f1_new": "downstream: mean of the classes' F1, weighted by how often a class is a label, of the likeliest choice",
 }

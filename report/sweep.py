@@ -23,6 +23,11 @@ class Comparison:
     merits: list[float | None]
 
     @property
+    def relative(self) -> bool:
+        """Whether the merit is a change since before editing."""
+        return self.merit_name == "mean change"
+
+    @property
     def best(self) -> int | None:
         """The index of the finished run with the highest merit."""
         found = [(merit, -index) for index, merit in enumerate(self.merits) if merit is not None]
@@ -93,13 +98,9 @@ def text_table(runs: Sequence[Run]) -> str:
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
     if found.best is not None:
-        lines.append(f"* best by {found.merit_name} of ES, GS and LS" + " since before editing" * _since(found))
+        lines.append(f"* best by {found.merit_name} of ES, GS and LS" + " since before editing" * found.relative)
     lines += [f"{run.name}: {run.state}: {run.status.get('error') or reason(run)}" for run in found.failed]
     return "\n".join(line.rstrip() for line in lines)
-
-
-def _since(found: Comparison) -> bool:
-    return found.merit_name == "mean change"
 
 
 def reason(run: Run) -> str:

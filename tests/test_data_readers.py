@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from config.schema import DatasetConfig
-from data import embedded, fever, knowns, ultraeditbench, wikibigedit, zsre
+from data import custom, embedded, fever, knowns, ultraeditbench, wikibigedit, zsre
 from data.base import DataError, Edit, shown
 from data.knowns import KnownFact
 from data.manifest import PROJECT_ROOT
@@ -52,6 +52,13 @@ WIKI = {
     "mhop_ans": "Bergen, again",
 }
 FACTS = {"src": WIKI["update"], **{k: v for k, v in WIKI.items() if k != "update"}}
+CUSTOM = {
+    "prompt": WIKI["update"],
+    "answer": "Bergen",
+    "rephrase": WIKI["rephrase"],
+    "unrelated": WIKI["loc"],
+    "unrelated_answer": "cold",
+}
 KNOWN = {"known_id": 0, "prompt": "Vinson Massif is located in the continent", "prediction": " of Antarctica"}
 
 PLAIN = Edit(
@@ -74,12 +81,14 @@ CASES = {
     "ultraeditbench": (ultraeditbench.read_row, ULTRA, PLAIN),
     "wikibigedit": (wikibigedit.read_row, WIKI, FULL),
     "facts": (embedded.read_row, FACTS, FULL),
+    "custom": (custom.read_row, CUSTOM, PLAIN),
     "knowns": (knowns.read_row, KNOWN, KnownFact(4, KNOWN["prompt"], " of Antarctica")),
 }
 REQUIRED = [
     (name, field)
     for name, (_, row, _) in CASES.items()
     for field in row
+    if name != "custom"  # its fields have names and messages of their own: tests/test_custom.py
     if field not in ("subject", "known_id") and not (name == "wikibigedit" and field.startswith("mhop"))
 ]
 
@@ -182,7 +191,7 @@ def test_wikibigedit_second_hop_of_another_type(field: str) -> None:
 
 
 def test_registry() -> None:
-    assert list(READERS) == ["zsre", "fever", "wikibigedit", "ultraeditbench", "facts"]
+    assert list(READERS) == ["zsre", "fever", "wikibigedit", "ultraeditbench", "facts", "custom"]
     assert all(READERS[name] is CASES[name][0] for name in READERS)
     assert set(HOW_TO_GET) == {*READERS, "knowns"}
     assert HOW_TO_GET["zsre"] == "python -m data.prepare fetch zsre"

@@ -25,6 +25,7 @@ from config.check import ConfigError
 from config.schema import Config, DatasetConfig, EditorConfig, Export, ModelConfig, Precision
 from editor.editable import inspect_model, ranges
 from editor.sites import check_sites, find_sites
+from exports.__main__ import main
 from exports.card import base_license, front_matter, model_card
 from exports.delta import apply_delta, read_delta
 from exports.identity import base_identity
@@ -53,7 +54,7 @@ def results_of(cfg: Config) -> dict:
         "LS": 0.5,
         "late": 0.125,
         "pre": {"ES": 0.25, "LS": 0.625},
-        "counts": {"edits": 1200, "steps": 3},
+        "counts": {"edits": 1200, "steps": 220, "warm_up_steps": 20},
         "versions": {"python": "3.12.1", "torch": "2.13.0"},
         "config": OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True),
         "command": ["python", "main.py", "editor.alpha=10", "model.edit_modules=[a,b]"],
@@ -86,6 +87,25 @@ def run_model(*words: str, cwd: Path, python: tuple[str, ...] = ()) -> subproces
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, *python, "-m", "model", *words]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """The same command inside this process, as (exit status, stdout, stderr); torch need not be loaded again."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["model", *words])
+        status: str | int | None = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = stop.code
+        printed = capsys.readouterr()
+        if isinstance(status, str):  # what the interpreter prints when sys.exit gets a text
+            return 1, printed.out, printed.err + status + "\n"
+        return status or 0, printed.out, printed.err
+
+    return run
 
 
 def greedy(model: nn.Module, tokenizer, tokens: int, prompt: str = PROMPT) -> str:
@@ -128,7 +148,8 @@ def test_card_has_valid_front_matter_and_says_what_was_done():
         "| torch | 2.13.0 |",
     ):
         assert line in body.splitlines()
-    assert "1,200 edits of the data set zsre" in body and "states its edited facts as true" in body
+    assert "1,200 edits of the data set zsre" in body and "of 20 warm-up steps stay" in body
+    assert "states its edited facts as true" in body
     assert "editor.rank" not in body, "null settings are left out"
     with safe_open(MODELS / "tiny-llama" / "model.safetensors", "numpy") as file:
         for site in SITES["tiny-llama"]:
@@ -319,54 +340,82 @@ def test_ask_prints_both_answers_as_transformers_gives_them(tmp_path):
     assert f"base    {MODELS}/tiny-llama\nedited  {full}\n" in done.stdout
 
 
-def test_ask_of_a_delta_and_of_several_prompts_is_as_of_the_whole_model(tmp_path):
+def test_ask_of_a_delta_and_of_several_prompts_is_as_of_the_whole_model(tmp_path, call):
     cfg = config("tiny-gpt2")
     cfg.model.precision = Precision.bfloat16
     full, delta = save(cfg, tmp_path / "full"), save(cfg, tmp_path / "delta", Export.delta)
     words = (PROMPT, "Who founded Rome?", "--format", "qa", "--max-new-tokens", "5", "--device", "cpu")
-    printed = [run_model("ask", str(folder), *words, cwd=tmp_path).stdout for folder in (full, delta)]
+    printed = [call("ask", str(folder), *words)[1] for folder in (full, delta)]
     assert printed[0].replace(str(full), str(delta)) == printed[1]
     assert printed[1].count("\nprompt  ") == 2 and printed[1].count("\nbase  ") == 2
-    alone = run_model("ask", str(delta), *words, "--base", "none", cwd=tmp_path).stdout
-    assert "base  " not in alone and alone.count("\nedited  ") == 2
+    alone = call("ask", str(delta), *words, "--base", "none")[1]
+    assert "base  " not in alone
+    assert [line for line in printed[1].splitlines() if not line.startswith("base")] == alone.splitlines()
+    status, _, errors = call("ask", str(delta), *words, "--base", str(MODELS / "tiny-llama"))
+    assert status == 1 and "is a LlamaForCausalLM, not a GPT2LMHeadModel" in errors
 
 
-def test_ask_names_the_base_on_request_and_goes_on_without_one(tmp_path):
+def test_ask_names_the_base_on_request_and_goes_on_without_one(tmp_path, call):
     full = save(config(), tmp_path / "full")
     words = (PROMPT, "--max-new-tokens", "2", "--device", "cpu")
     (full / "README.md").write_text("---\nedited_from: /nowhere/at/all\n---\n")
-    done = run_model("ask", str(full), *words, cwd=tmp_path)
-    assert done.returncode == 0 and "prompt  " in done.stdout and "\nbase" not in done.stdout
-    assert "base cannot be asked" in done.stderr and "/nowhere/at/all" in done.stderr
-    done = run_model("ask", str(full), *words, "--base", str(MODELS / "tiny-llama"), cwd=tmp_path)
-    assert "\nbase    " in done.stdout and not done.stderr
-    assert run_model("ask", str(full), *words, "--base", "/nowhere", cwd=tmp_path).returncode == 1
+    status, out, errors = call("ask", str(full), *words)
+    assert status == 0 and "prompt  " in out and "\nbase" not in out
+    assert "base cannot be asked" in errors and "/nowhere/at/all" in errors
+    status, out, errors = call("ask", str(full), *words, "--base", str(MODELS / "tiny-llama"))
+    assert "\nbase    " in out and not errors
+    assert call("ask", str(full), *words, "--base", "/nowhere")[0] == 1
+    assert "no card names the base" in call("ask", str(MODELS / "tiny-gpt2"), *words)[2]
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "no weights", "no json", "unknown device"])
-def test_ask_refuses_what_is_no_model_in_one_line(kind, tmp_path):
-    folder, device = tmp_path / "model", "cpu"
-    if kind != "missing":
-        folder.mkdir()
-    if kind in ("no weights", "no json"):
+def test_ask_refuses_what_is_no_model_in_one_line(tmp_path):
+    done = run_model("ask", str(tmp_path / "missing"), PROMPT, cwd=tmp_path)
+    assert done.returncode == 1 and not done.stdout
+    assert re.fullmatch(rf"error: {re.escape(str(tmp_path))}/missing: no such folder.*\n", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("kind", ["empty", "no weights", "no json", "damaged", "no causal model", "unknown device"])
+def test_ask_refuses_every_kind_of_wrong_folder(kind, tmp_path, call):
+    folder, device = tmp_path / "model", "toaster" if kind == "unknown device" else "cpu"
+    folder.mkdir()
+    if kind in ("no weights", "no json", "damaged", "no causal model"):
         shutil.copy(MODELS / "tiny-llama" / "config.json", folder)
     if kind == "no json":
         (folder / "config.json").write_text("{")
-    if kind == "unknown device":
-        device = "toaster"
-    done = run_model("ask", str(folder), PROMPT, "--device", device, cwd=tmp_path)
-    assert done.returncode == 1 and not done.stdout
-    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1, done.stderr
-    assert (str(folder) if device == "cpu" else "--device=toaster") in done.stderr
+    if kind == "damaged":
+        (folder / "model.safetensors").write_bytes((MODELS / "tiny-llama" / "model.safetensors").read_bytes()[:999])
+    if kind == "no causal model":
+        (folder / "config.json").write_text('{"model_type": "vit"}')
+    status, out, errors = call("ask", str(folder), PROMPT, "--device", device)
+    assert status == 1 and not out
+    assert errors.startswith("error: ") and len(errors.splitlines()) == 1, errors
+    assert (str(folder) if device == "cpu" else "--device=toaster") in errors
 
 
-def test_apply_delta_on_the_command_line(tmp_path):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("ask", "DIR"), "PROMPT"),
+        (("ask", "DIR", "hi", "--format", "poem"), "raw"),
+        (("ask", "DIR", "hi", "--max-new-tokens", "0"), "whole number above 0"),
+        (("ask", "DIR", "hi", "--max-new-tokens", "x"), "whole number above 0"),
+        ((), "COMMAND"),
+    ],
+)
+def test_wrong_words_on_the_command_line(words, message, call):
+    status, out, errors = call(*words)
+    assert status == 2 and not out and message in errors
+
+
+def test_apply_delta_on_the_command_line(tmp_path, call):
     delta = save(config(), tmp_path / "delta", Export.delta)
     done = run_model("apply-delta", str(MODELS / "tiny-llama"), "delta", "out", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"saved in {tmp_path / 'out'}\n"), done.stderr
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out").config.model_type == "llama"
-    done = run_model("apply-delta", str(MODELS / "tiny-gptj"), str(delta), "out2", cwd=tmp_path)
-    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1 and "GPTJForCausalLM" in done.stderr
+    status, _, errors = call("apply-delta", str(MODELS / "tiny-gptj"), str(delta), str(tmp_path / "out2"))
+    assert status == 1 and len(errors.splitlines()) == 1 and "GPTJForCausalLM" in errors
+    status, _, errors = call("apply-delta", str(MODELS / "tiny-llama"), str(delta), str(Path(__file__).parent))
+    assert status == 1 and errors.startswith(f"error: OUT={Path(__file__).parent}: exists and is no saved model")
 
 
 def test_help_lists_the_commands_and_loads_no_torch(tmp_path):

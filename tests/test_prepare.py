@@ -312,7 +312,11 @@ def test_usage(capsys) -> None:
     ("argv", "says"),
     [
         (["fetch", "glue"], "'zsre', 'fever', 'wikibigedit', 'ultraeditbench', 'knowns', 'all'"),
-        (["check", "glue"], "'zsre', 'fever', 'wikibigedit', 'ultraeditbench', 'facts', 'knowns'"),
+        (["check", "glue"], "'zsre', 'fever', 'wikibigedit', 'ultraeditbench', 'facts', 'custom', 'knowns'"),
+        (
+            ["check", "custom", "--fields", "promt=q"],
+            "'promt=q' must be KEY=FIELD, KEY one of prompt, answer, rephrase",
+        ),
         (["check", "zsre", "--limit", "-1"], "'-1' must be a whole number of rows, at least 1"),
     ],
 )
@@ -386,3 +390,19 @@ def test_check_knowns_and_facts(tmp_path: Path, capsys) -> None:
     out = capsys.readouterr().out
     assert all(f"{tmp_path / name}: no such file; get it with: python -m data.facts.build" in out
                for name in check.FACTS_FILES)  # fmt: skip
+
+
+def test_check_custom_by_its_field_map(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text("question,a\nCapital of Valdoria?,Port Salis\n,nothing asked\n")
+    assert prepare.main(["check", "custom", "--path", str(path), "--fields", "prompt=question", "answer=a"]) == 1
+    out = capsys.readouterr().out
+    assert "2     1    1" in out and "row 1 (counted from 0): field 'question' is empty ('')" in out
+    assert prepare.main(["check", "custom", "--path", str(path)]) == 1
+    assert "field 'prompt' is missing; it must be a non-empty string (fields found: 'question, a')" in (
+        capsys.readouterr().out
+    )
+    assert prepare.main(["check", "custom"]) == 2
+    assert "check custom: name the file: --path FILE" in capsys.readouterr().err
+    assert prepare.main(["check", "zsre", "--path", str(path), "--fields", "prompt=question"]) == 2
+    assert "--fields: only custom has a field map" in capsys.readouterr().err

@@ -69,7 +69,10 @@ def test_a_row_is_an_edit_or_refused_by_its_number(case, index):
     name, row = case
     edit = read(name, row, index)
     if edit is not None:
-        fields = [edit.prompt, edit.answer, edit.rephrase, edit.unrelated, edit.unrelated_answer]
+        optional = [edit.rephrase, edit.unrelated, edit.unrelated_answer]
+        assert name == "custom" or None not in optional
+        assert (edit.unrelated is None) == (edit.unrelated_answer is None)
+        fields = [edit.prompt, edit.answer, *(text for text in optional if text is not None)]
         assert all(field.encode() and not field.isspace() for field in fields) and edit.row == index
 
 
@@ -119,6 +122,7 @@ def test_a_file_of_odd_rows_is_read_or_refused_by_its_name(tmp_path, rows, name,
 
 
 WHOLE = json.dumps([CASES["zsre"][1]] * 3).encode()
+TABLE = b"prompt,answer\n" + b'"Where, ""exactly"", was he born?",Bergen\n' * 8
 
 
 @QUICK
@@ -132,6 +136,18 @@ def test_a_damaged_file_is_read_or_refused_by_its_name(tmp_path, suffix, junk, s
     path = tmp_path / f"rows{suffix}"
     path.write_bytes(WHOLE[:start] + junk + WHOLE[end:])
     check_records(path, "zsre", skip=skip)
+
+
+@QUICK
+@given(st.binary(max_size=6), st.integers(0, len(TABLE)), st.integers(0, len(TABLE)), st.booleans())
+@example(b"\xef\xbb\xbf", 0, 0, False)
+@example(b'"', 20, 20, False)
+@example(b"\xff\xfe", 3, 3, True)
+@example(b"\x00", 3, 3, True)
+def test_a_damaged_table_is_read_or_refused_by_its_name(tmp_path, junk, start, end, skip):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(TABLE[:start] + junk + TABLE[end:])
+    check_records(path, "custom", skip=skip)
 
 
 KEYS = [key for key in known_keys() if key not in ("dataset", "model", "editor", "eval", "downstream", "checkpoint")]

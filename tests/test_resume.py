@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from config.check import ConfigError
-from editor import lifelong, resume
+from editor import evaluation, lifelong, resume
 from editor.interrupt import Interrupted, StopRequests
 from main import with_saved_overrides
 from tests.reference_cases import compose_config
@@ -44,7 +44,8 @@ def numbers(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Results and metric lines, without what a clock decides (downstream scores stand in the lines)."""
     results = json.loads((run_dir / "results.json").read_text())
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    kept = {k: v for k, v in results.items() if k not in ("seconds", "peak_memory", "config", "versions", "downstream")}
+    free = ("seconds", "peak_memory", "config", "versions", "downstream", "command")
+    kept = {k: v for k, v in results.items() if k not in free}
     return kept, [{k: v for k, v in line.items() if k != "seconds" and not k.endswith("/time")} for line in lines]
 
 
@@ -58,6 +59,7 @@ def last_state(run_dir: Path) -> dict[str, torch.Tensor]:
 def assert_same_run(first: Path, second: Path) -> None:
     """Bitwise the same numbers and state."""
     assert numbers(first) == numbers(second)
+    assert (first / "edits.jsonl").read_bytes() == (second / "edits.jsonl").read_bytes()
     one, two = last_state(first), last_state(second)
     assert one.keys() == two.keys()
     for name in one:
@@ -104,12 +106,25 @@ def test_killed_in_training(editor, calls, tmp_path, monkeypatch):
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-@pytest.mark.parametrize("calls", [1, 2])
-def test_killed_in_evaluation(calls, tmp_path, monkeypatch):
-    argv = words("stableedit")
+@pytest.mark.parametrize(("name", "calls"), [("answers", 1), ("answers", 4), ("generate", 1), ("generate", 2)])
+def test_killed_in_evaluation(name, calls, tmp_path, monkeypatch):
+    argv = words("stableedit", "eval.every=1", "eval.sample=6", "eval.generate=true", "eval.generate_sample=3")
     run(tmp_path / "whole", argv)
     with monkeypatch.context() as patch:
-        kill_after(patch, calls, lifelong, "score")
+        kill_after(patch, calls, evaluation, name)
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", argv)
+    run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("calls", [1, 2, 4])
+@pytest.mark.parametrize("mode", ["start", "middle"])
+def test_killed_while_measuring_over_time(mode, calls, tmp_path, monkeypatch):
+    argv = words("stableedit", "eval.every=1", "eval.sample=6", f"editor.preheat_mode={mode}")
+    run(tmp_path / "whole", argv)
+    with monkeypatch.context() as patch:
+        kill_after(patch, calls, lifelong.OverTime, "measure")
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")

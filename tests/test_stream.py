@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
@@ -90,6 +91,33 @@ def test_array_is_what_json_says(rows: list[dict[str, object]]) -> None:
         assert list(array_values(io.BytesIO(text.encode()))) == json.loads(text)
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.jsonl.gz", "a.csv.xz"])
+def test_a_byte_order_mark_is_passed_over(write, name: str) -> None:
+    text = {"json": b'[{"a": "1"}]', "jsonl": b'{"a": "1"}\n', "csv": b"a\r\n1\r\n"}[name.split(".")[1]]
+    pack = {"gz": gzip.compress, "xz": lzma.compress}.get(name.split(".")[-1], bytes)
+    assert list(iter_rows(write(name, pack(b"\xef\xbb\xbf" + text)))) == [{"a": "1"}]
+
+
+CSV_ROWS = st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=2, max_size=2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(CSV_ROWS)
+def test_csv_is_what_was_written(tmp_path_factory, rows: list[list[str]]) -> None:
+    path = tmp_path_factory.mktemp("csv") / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["a", "b"], *rows])
+    assert list(iter_rows(path)) == [{"a": a, "b": b} for a, b in rows]
+
+
+def test_csv_quoting_blank_lines_and_header_spaces(write) -> None:
+    content = b'question , a\r\n\r\n"one, ""two""\nthree",x\r\n, \r\n'
+    assert list(iter_rows(write("a.csv", content))) == [
+        {"question": 'one, "two"\nthree', "a": "x"},
+        {"question": "", "a": " "},
+    ]
+
+
 def test_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such file; check the path" in problem(tmp_path / "a.json")
     monkeypatch.chdir(tmp_path)
@@ -108,12 +136,15 @@ def test_unreadable_file(tmp_path: Path) -> None:
 
 
 def test_unknown_format(write) -> None:
-    for name in ("a.csv", "a.xz", "a.json.zip", "noname"):
-        assert "must end in .json or .jsonl, alone or compressed as .xz or .gz" in problem(write(name, b"x"))
+    for name in ("a.tsv", "a.xz", "a.json.zip", "noname"):
+        assert "must end in .json, .jsonl or .csv, alone or compressed as .xz or .gz" in problem(write(name, b"x"))
 
 
 WHOLE_FILE = [
     ("a.json", b"", "is empty (0 bytes)"),
+    ("a.csv", b"", "is empty (0 bytes)"),
+    ("a.csv", b" \n ", "is empty but for white space"),
+    ("a.csv.gz", b"a,b\n1,2\n", "is no .gz file"),
     ("a.jsonl.xz", b"", "is empty (0 bytes)"),
     ("a.json", b" \n ", "is empty but for white space"),
     ("a.json.gz", gzip.compress(b""), "is empty but for white space"),
@@ -152,6 +183,13 @@ ROW_ONE = [
     ("a.jsonl", b'{"a":1}\n{"b": 2', "ends inside this row; the file is cut short, fetch it again"),
     ("a.jsonl", b'{"a":1}\n{"b":"\xc3', "ends inside this row; the file is cut short, fetch it again"),
     ("a.jsonl", b'{"a":1}\n' + b" " * (MAX_LINE + 1), "is longer than 16 MiB; it must be one object a line"),
+    ("a.csv", b"a,b\n1,2\n1,2,3\n", "has 3 cells where the header has 2 ('a, b'); put a cell that holds a comma in"),
+    ("a.csv", b"a,b\n1,2\n1\n", "has 1 cells where the header has 2"),
+    ("a.csv", b"a,b\n1,2\n1,\xe9\n", "holds bytes that are not UTF-8; the file must be UTF-8 text"),
+    ("a.csv", b'a,b\n1,2\n1,"2\n3,4\n', "is not CSV (unexpected end of data); is a quote left open?"),
+    ("a.csv", b'a,b\n1,2\n1,"2"3\n', "is not CSV (',' expected after '\"'); is a quote left open?"),
+    ("a.csv", b"a,b\n1,2\n1," + b"x" * 200_000, "is not CSV (field larger than field limit (131072))"),
+    ("a.csv", b"a,b\n1,2\n" + b"x," * (MAX_LINE // 2 + 1), "has a line longer than 16 MiB; it must be one row a line"),
 ]
 
 
@@ -161,6 +199,19 @@ def test_bad_row_is_named(write, name: str, content: bytes, says: str) -> None:
     assert "row 1 (counted from 0)" in message
     assert says in message
     assert len(message) < 400
+
+
+HEADERS = [
+    (b"a;b\n1;2\n", "the header is one column, 'a;b'; the columns must be separated by commas"),
+    (b"\xff\xfea\x00\n", "holds bytes that are not UTF-8"),
+    (b"a,b,a\n1,2,3\n", "field 'a' is there twice (the last is '3'); a row must name a field once"),
+]
+
+
+@pytest.mark.parametrize(("content", "says"), HEADERS)
+def test_csv_header_that_is_none(write, content: bytes, says: str) -> None:
+    message = problem(write("a.csv", content))
+    assert "row 0 (counted from 0)" in message and says in message
 
 
 def test_an_array_cut_anywhere_is_said_to_be_cut(write) -> None:
@@ -202,9 +253,10 @@ def test_damaged_compressed_file(write, name: str) -> None:
 
 def test_scan_goes_on_after_a_bad_row(write) -> None:
     content = {"a.json": b'[{"a":1},3,{"a":2}]', "a.jsonl": b'{"a":1}\n{oops}\n{"a":2}\n'}
+    content["a.csv"] = b"a\n1\n1,2\n2\n"
     for name, text in content.items():
         first, bad, last = scan(write(name, text))
-        assert (first, last) == ({"a": 1}, {"a": 2})
+        assert [int(row["a"]) for row in (first, last)] == [1, 2]
         assert isinstance(bad, DataError)
 
 
@@ -231,17 +283,17 @@ class Counting:
         return io.BufferedReader(Raw(path, mode))
 
 
-@pytest.mark.parametrize("name", ["big.json", "big.jsonl"])
+@pytest.mark.parametrize("name", ["big.json", "big.jsonl", "big.csv"])
 def test_reading_a_hundred_rows_of_a_big_file_reads_little(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = tmp_path / name
-    row = json.dumps({"src": "q" * 280, "ans": "a" * 20})
+    row = f"{'q' * 280},{'a' * 20}" if name.endswith(".csv") else json.dumps({"src": "q" * 280, "ans": "a" * 20})
     left, between, right = ("[", ",\n", "]") if name.endswith(".json") else ("", "\n", "\n")
     block = between.join([row] * 1000)
     with path.open("w") as out:
         out.write(left + between.join([block] * 190) + right)
-    assert path.stat().st_size > 60_000_000
+    assert path.stat().st_size > 55_000_000
     opener = Counting()
     monkeypatch.setattr(stream, "open", opener, raising=False)
     rows = iter_rows(path)

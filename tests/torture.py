@@ -36,6 +36,7 @@ from tests.test_resume import EDITORS, last_state, numbers, words
 
 EDITS = 48
 MORE = [f"num_seq={EDITS // 8}", "downstream_eval_steps=1", "downstream.tasks=[sst]", "downstream.number_of_tests=4"]
+MORE += ["eval.every=2", "eval.sample=6"]
 
 
 @dataclass
@@ -99,6 +100,8 @@ def phase(run_dir: Path, learned: bool) -> str:
     last, trains = lines[-1], learned and not (found and found[1]["progress"]["phase"] == "edit")
     if last["event"] == "evaluate":
         return "results" if last["edits"] else "training" if trains else "downstream"
+    if last["event"] == "over_time":
+        return "checkpoint" if last["step"] else "downstream"
     if last["event"] == "downstream":
         return "final evaluation" if last["edits"] == EDITS else "step"
     if last["event"] == "train":
@@ -112,6 +115,8 @@ def compare(whole: Path, other: Path) -> list[str]:
     for name, one, two in zip(("results.json", "metrics.jsonl"), numbers(whole), numbers(other), strict=True):
         if one != two:
             found.append(f"{name} differs")
+    if (whole / "edits.jsonl").read_bytes() != (other / "edits.jsonl").read_bytes():
+        found.append("edits.jsonl differs")
     found += [f"{name} differs" for name in differing_predictions(whole, other)]
     state, again = last_state(whole), last_state(other)
     if state.keys() != again.keys():
