@@ -49,7 +49,14 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
         )
     keys = {word.partition("=")[0].lstrip("+") for word in argv}
     words = [word for word in OmegaConf.load(saved) if word.partition("=")[0].lstrip("+") not in keys]
-    return [*words, *argv, f"hydra.run.dir={saved.parent.parent.resolve()}"]
+    return [*words, *argv, f"hydra.run.dir={saved.parent.parent.resolve()}", *as_one_run(saved.parent)]
+
+
+def as_one_run(saved: Path) -> list[str]:
+    """Where Hydra's folder is that of a sweep's job: what makes it a run of its own, with the number it had."""
+    path = saved / "hydra.yaml"
+    number = OmegaConf.select(OmegaConf.load(path), "hydra.job.num") if path.is_file() else None
+    return [] if number is None else [f"hydra.job.num={number}", "hydra.mode=RUN"]
 
 
 def main() -> None:

@@ -6,6 +6,8 @@ Shape suffixes: N rows, K = d_k, V = d_v, D = d_k + d_v.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -32,22 +34,42 @@ class RunningStatistics:
 
     def add(self, keys_NK: Tensor, gradients_NV: Tensor) -> None:
         """Merge a block of rows: exact in any order up to rounding."""
-        rows = len(keys_NK)
+        self.merge([(keys_NK, gradients_NV)])
+
+    def merge(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Merge blocks of rows [N, K], [N, V] as if they were one; `blocks` is gone through twice.
+
+        Once for the mean and once for the deviations from it; the [V, V] sums are read and written once.
+        """
+        rows, sum_D = 0, torch.zeros_like(self.mean_D)
+        for keys_NK, gradients_NV in blocks:
+            rows += len(keys_NK)
+            sum_D += torch.cat([x.sum(0, dtype=torch.float64) for x in (keys_NK, gradients_NV)])
         if rows == 0:
             return
-        total = self.n + rows
-        block_ND = torch.cat((keys_NK, gradients_NV), dim=1)
-        mean_D = block_ND.mean(0, dtype=torch.float64)
-        centered_ND = block_ND - mean_D.to(block_ND.dtype)
-        delta_D = mean_D - self.mean_D
-        between = self.n * rows / total
-        self.mean_D += delta_D * (rows / total)
-        self.m2_D += centered_ND.square().sum(0, dtype=torch.float64) + between * delta_D.square()
-        if self.scatter_VV is not None:
-            centered_NV, delta_V = centered_ND[:, self.d_k :], delta_D[self.d_k :]
-            self.scatter_VV += (centered_NV.T @ centered_NV).double()
-            self.scatter_VV += between * torch.outer(delta_V, delta_V)
-        self.n = total
+        mean_D = sum_D / rows
+        m2_D, scatter_VV = self._deviations(blocks, mean_D)
+        delta_D, between = mean_D - self.mean_D, self.n * rows / (self.n + rows)
+        self.n += rows
+        self.mean_D += delta_D * (rows / self.n)
+        self.m2_D += m2_D + between * delta_D.square()
+        if self.scatter_VV is not None and scatter_VV is not None:
+            delta_V = delta_D[self.d_k :]
+            self.scatter_VV += scatter_VV
+            self.scatter_VV.addr_(delta_V, delta_V, alpha=between)
+
+    def _deviations(self, blocks: Iterable[tuple[Tensor, Tensor]], mean_D: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Squared deviations [D] and value scatter [V, V] (float32, where it is kept) around a common mean."""
+        m2_D, scatter_VV = torch.zeros_like(self.m2_D), None
+        for keys_NK, gradients_NV in blocks:
+            centered_NK = keys_NK - mean_D[: self.d_k].to(keys_NK.dtype)
+            centered_NV = gradients_NV - mean_D[self.d_k :].to(gradients_NV.dtype)
+            if self.scatter_VV is not None:
+                if scatter_VV is None:
+                    scatter_VV = torch.zeros(self.d_v, self.d_v, dtype=centered_NV.dtype, device=centered_NV.device)
+                scatter_VV.addmm_(centered_NV.T, centered_NV)
+            m2_D += torch.cat([x.square_().sum(0, dtype=torch.float64) for x in (centered_NK, centered_NV)])
+        return m2_D, scatter_VV
 
     @property
     def std_D(self) -> Tensor:
@@ -91,9 +113,33 @@ class NumericsError(RunError):
     """A decomposition that failed in every way there is, or a number that is not finite."""
 
 
+@dataclass(frozen=True, slots=True)
+class InverseRoot:
+    """C^(-1/2) with floored eigenvalues, as the eigenpairs above the floor and one gain for everything else.
+
+    C^(-1/2) = U diag(gains) U^T + rest (I - U U^T): exact, because all floored directions share their gain.
+    Shape suffix: R eigenvalues above the floor.
+    """
+
+    vectors_VR: Tensor
+    gains_R: Tensor
+    rest: Tensor
+
+    def apply(self, rows_NV: Tensor) -> Tensor:
+        """Rows times C^(-1/2)."""
+        parts_NR = rows_NV @ self.vectors_VR
+        if self.vectors_VR.shape[0] == self.vectors_VR.shape[1]:
+            return (parts_NR * self.gains_R) @ self.vectors_VR.T
+        return self.rest * rows_NV + (parts_NR * (self.gains_R - self.rest)) @ self.vectors_VR.T
+
+    def matrix(self) -> Tensor:
+        """C^(-1/2), [V, V]."""
+        return self.apply(torch.eye(len(self.vectors_VR), dtype=self.vectors_VR.dtype, device=self.vectors_VR.device))
+
+
 def inverse_root(
     covariance_VV: Tensor, floor: float, *, relative: bool = False, retries: Counter[str] | None = None
-) -> Tensor:
+) -> InverseRoot:
     """Symmetric C^(-1/2) with the eigenvalues raised to at least `floor` (of the largest, if relative).
 
     A decomposition that fails is tried again in float64, then with 1e-12 and 1e-9 of the mean
@@ -103,8 +149,13 @@ def inverse_root(
         NumericsError: all of them failed.
     """
     values_V, vectors_VV = _eigh(covariance_VV, retries if retries is not None else Counter())
-    lowest = floor * values_V[-1].clamp(min=torch.finfo(values_V.dtype).tiny) if relative else floor
-    return ((vectors_VV * values_V.clamp(min=lowest).rsqrt()) @ vectors_VV.T).to(covariance_VV.dtype)
+    tiny = torch.finfo(values_V.dtype).tiny
+    lowest = floor * values_V[-1].clamp(min=tiny) if relative else torch.full_like(values_V[-1], floor)
+    above = int((values_V > lowest).sum())  # eigenvalues ascend
+    first = len(values_V) - above
+    dtype = covariance_VV.dtype
+    gains_R = values_V[first:].rsqrt().to(dtype)
+    return InverseRoot(vectors_VV[:, first:].to(dtype).contiguous(), gains_R, lowest.rsqrt().to(dtype))
 
 
 def _eigh(matrix_VV: Tensor, retries: Counter[str]) -> tuple[Tensor, Tensor]:
@@ -123,15 +174,15 @@ def _eigh(matrix_VV: Tensor, retries: Counter[str]) -> tuple[Tensor, Tensor]:
 class Normalizer:
     """Statistics frozen at one moment, ready to normalize rows (DESIGN section 2.4).
 
-    `root_VV` is the whitening matrix, or None for per-coordinate normalization of the value gradients.
+    `root` whitens the value gradients; None normalizes them per coordinate.
     """
 
-    def __init__(self, statistics: RunningStatistics, root_VV: Tensor | None = None) -> None:
+    def __init__(self, statistics: RunningStatistics, root: InverseRoot | None = None) -> None:
         d_k = statistics.d_k
         mean_D, scale_D = statistics.mean_D.float(), statistics.std_D.float() + EPSILON
         self.mean_K, self.mean_V = mean_D[:d_k], mean_D[d_k:]
         self.scale_K, self.scale_V = scale_D[:d_k], scale_D[d_k:]
-        self.root_VV = root_VV
+        self.root = root
 
     @classmethod
     def whitening(
@@ -153,7 +204,7 @@ class Normalizer:
     def gradients(self, gradients_NV: Tensor) -> Tensor:
         """(g - mean) C^(-1/2) where whitening, else (g - mean) / (std + eps)."""
         centered_NV = gradients_NV - self.mean_V
-        return centered_NV / self.scale_V if self.root_VV is None else centered_NV @ self.root_VV
+        return centered_NV / self.scale_V if self.root is None else self.root.apply(centered_NV)
 
 
 class Block(nn.Module):

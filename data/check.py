@@ -19,13 +19,12 @@ from config.schema import FieldsConfig
 from . import knowns
 from .base import DataError
 from .manifest import published
-from .registry import HOW_TO_GET, READERS, reader
+from .registry import FACTS_FILES, HOW_TO_GET, READERS, reader
 from .stream import scan
 
 ReadAny = Callable[[dict[str, Any], int, int], Any]
 
 CHECKERS: dict[str, ReadAny] = {**READERS, "knowns": knowns.read_row}
-FACTS_FILES = ("data/facts/facts_train.jsonl.xz", "data/facts/facts_eval.jsonl.xz")
 SHOWN = 20
 LARGE = 4 << 20
 """Bytes from which a file gets a progress bar."""

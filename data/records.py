@@ -116,6 +116,24 @@ def survey(records: RecordFile, needed: int, fits: Fits, *, skip: bool) -> Surve
     return Survey(good, bad)
 
 
+def with_all_prompts(fits: Fits, editor: str) -> Fits:
+    """`fits` for records that a learned editor trains on: they need a rephrased and an unrelated prompt too."""
+
+    def check(edits: Sequence[Edit]) -> list[DataError | None]:
+        return [lacking(edit) or found for edit, found in zip(edits, fits(edits), strict=True)]
+
+    def lacking(edit: Edit) -> DataError | None:
+        for key in ("rephrase", "unrelated"):
+            if getattr(edit, key) is None:
+                return DataError(
+                    f"{place(edit.row)}: has no {key} prompt, which editor={editor} trains on; "
+                    f"set dataset.fields.{key} to the field that holds it"
+                )
+        return None
+
+    return check
+
+
 def too_few(path: Path, found: int, needed: int, *, num_seq_key: str, num_seq: int, n_edits: int) -> DataError:
     """The error for a file that is too short: both numbers, and the largest num_seq that fits."""
     fits = found // n_edits

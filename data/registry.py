@@ -34,3 +34,6 @@ HOW_TO_GET: dict[str, str] = {
     "knowns": "python -m data.prepare fetch knowns",
 }
 """The command that brings a data set's files, for the message about a file that is not there; "" for none."""
+
+FACTS_FILES = ("data/facts/facts_train.jsonl.xz", "data/facts/facts_eval.jsonl.xz")
+"""The embedded training and evaluation records, below the project's folder."""

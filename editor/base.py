@@ -83,6 +83,19 @@ class Workbench:
     seed: int
 
 
+@dataclass(frozen=True, slots=True)
+class CachedRows:
+    """Blocks (keys_NK, gradients_NV) of a step, read from the cache each time they are asked for."""
+
+    cache: RowCache
+    places: list[tuple[int, int]]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch, site in self.places:
+            rows = self.cache.get(batch, site)
+            yield rows.keys_NK, rows.gradients_NV
+
+
 class Editor(ABC):
     """The state of a lifelong run: running statistics per weight shape, and the last step's shifts."""
 
@@ -151,9 +164,11 @@ class Editor(ABC):
         return loss, tokens
 
     def _update_statistics(self, micro_batches: int) -> None:
-        for index, site in enumerate(self.sites):
-            rows = self.gather(index, micro_batches)
-            self.statistics[site.shape].add(rows.keys_NK, rows.gradients_NV)
+        for shape, statistics in self.statistics.items():
+            sites = [index for index, site in enumerate(self.sites) if site.shape == shape]
+            statistics.merge(
+                CachedRows(self.cache, [(batch, site) for batch in range(micro_batches) for site in sites])
+            )
         finite = [self.statistics[site.shape].m2_D.isfinite().all() for site in self.sites]
         self._check(torch.stack(finite), "the running statistics are not finite")
 
@@ -173,13 +188,20 @@ class Editor(ABC):
 
     def write(self, shifts: Sequence[Shift]) -> dict[str, SiteRecord]:
         """Add every shift to its site's weight and say what it did."""
-        records = {}
+        had = [site.name in self.last_shifts for site in self.sites]
+        measured = []
         for site, shift in zip(self.sites, shifts, strict=True):
-            lost = site.add(shift.matrix())
-            cosine = shift_cosine(shift, self.last_shifts.get(site.name))
-            records[site.name] = SiteRecord(shift.norm().item(), cosine, lost.item())
+            lost = site.add(shift).to(self.solve_device)
+            previous = self.last_shifts.get(site.name)
+            product = shift.inner(previous) if previous is not None else torch.zeros_like(lost)
+            norm = previous.norm() if previous is not None else torch.zeros_like(lost)
+            measured.append(torch.stack([x.double() for x in (shift.norm(), product, norm, lost)]))
             self.last_shifts[site.name] = shift
-        return records
+        rows = torch.stack(measured).tolist()  # the step's one look at them from the host
+        return {
+            site.name: SiteRecord(norm, cosine(product, norm * before) if known else None, lost)
+            for site, known, (norm, product, before, lost) in zip(self.sites, had, rows, strict=True)
+        }
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name."""
@@ -224,12 +246,9 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def shift_cosine(shift: Shift, previous: Shift | None) -> float | None:
-    """Cosine between two shifts of a site; None without a previous one, 0 if one of them is zero."""
-    if previous is None:
-        return None
-    product = (shift.norm() * previous.norm()).item()
-    return shift.inner(previous).item() / product if product > 0 else 0.0
+def cosine(inner: float, norms: float) -> float:
+    """Cosine of two shifts from their inner product and the product of their norms; 0 if one of them is zero."""
+    return inner / norms if norms > 0 else 0.0
 
 
 def describe_spectrum(statistics: RunningStatistics, cfg: EditorConfig, most: int = 512) -> dict[str, Any]:

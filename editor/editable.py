@@ -17,6 +17,7 @@ from config.check import ConfigError
 from config.schema import Config
 from editor.sites import EditSite, check_sites, find_sites
 from model import model_skeleton
+from report.terminal import aligned
 
 MIB = 2**20
 DOUBLE = 8  # bytes of a float64, in which statistics are kept
@@ -110,7 +111,7 @@ def _not_found(model: PreTrainedModel, names: Sequence[str]) -> list[str]:
 
 
 def _modules(groups: Sequence[Group], chosen: set[str]) -> str:
-    rows = [("", "modules", "kind", "count", "[d_k, d_v]", "parameters each", "chosen now")]
+    rows, header = [], ("", "modules", "kind", "count", "[d_k, d_v]", "parameters each", "chosen now")
     for group in groups:
         mine = [name for name in group.names if name in chosen]
         layers = ranges(int(NUMBER.findall(name)[0]) for name in mine if NUMBER.search(name))
@@ -118,29 +119,30 @@ def _modules(groups: Sequence[Group], chosen: set[str]) -> str:
         shape = f"[{group.shape[0]}, {group.shape[1]}]"
         cells = (group.label(), group.kind, str(len(group.names)), shape, f"{group.each:,}", told)
         rows.append(("*" if mine else "", *cells))
-    return _aligned(rows, left=(0, 1, 2, 6))
+    return aligned(header, rows, left=(0, 1, 2, 6))
 
 
 def _shapes(groups: Sequence[Group], chosen: set[str]) -> str:
     by_shape: dict[tuple[int, int], list[str]] = defaultdict(list)
     for group in groups:
         by_shape[group.shape] += group.names
-    rows = [("", "statistics per weight shape", "modules", "MiB with covariance (stable)", "MiB without (original)")]
+    header = ("", "statistics per weight shape", "modules", "MiB with covariance (stable)", "MiB without (original)")
+    rows = []
     for shape, names in by_shape.items():
         sizes = [f"{statistics_bytes(shape, covariance=whole) / MIB:,.2f}" for whole in (True, False)]
         mark = "*" if chosen.intersection(names) else ""
         rows.append((mark, f"[{shape[0]}, {shape[1]}]", str(len(names)), *sizes))
-    return _aligned(rows, left=(0, 1))
+    return aligned(header, rows, left=(0, 1))
 
 
 def _totals(model: PreTrainedModel, sites: Sequence[EditSite], chosen: set[str]) -> str:
-    rows = [("", "total", "modules", "parameters", "share", "MiB in bfloat16", "MiB in float32")]
+    rows, header = [], ("", "total", "modules", "parameters", "share", "MiB in bfloat16", "MiB in float32")
     for label, some in (("editable", sites), ("chosen now", [site for site in sites if site.name in chosen])):
         count = sum(prod(site.shape) for site in some)
         share = f"{count / model.num_parameters():.1%}"
         sizes = (f"{count * width / MIB:,.1f}" for width in (2, 4))
         rows.append(("", label, str(len(some)), f"{count:,}", share, *sizes))
-    return _aligned(rows, left=(0, 1))
+    return aligned(header, rows, left=(0, 1))
 
 
 def _example(groups: Sequence[Group], chosen: Sequence[str]) -> str:
@@ -151,15 +153,3 @@ def _example(groups: Sequence[Group], chosen: Sequence[str]) -> str:
     names = chosen or best.names[-3:]
     said = "chosen now, to copy and change" if chosen else "for example"
     return f"{said}:\n  'model.edit_modules=[{','.join(names)}]'"
-
-
-def _aligned(rows: Sequence[tuple[str, ...]], left: tuple[int, ...]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if i in left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)

@@ -43,7 +43,7 @@ def now() -> str:
     return datetime.now().astimezone().isoformat()
 
 
-def new_status(overrides: Sequence[str], job: int | str | None) -> dict[str, Any]:
+def new_status(overrides: Sequence[str], job: int | None) -> dict[str, Any]:
     """The status of a run that starts now, in this process."""
     status = {"state": "running", "overrides": list(overrides), "job": job, "pid": os.getpid()}
     return status | {"host": host(), "started": now(), "ended": None, "error": None, "traceback": None}
@@ -77,7 +77,7 @@ def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | N
 
 
 @contextmanager
-def tracked(run_dir: Path, overrides: Sequence[str], job: int | str | None) -> Iterator[None]:
+def tracked(run_dir: Path, overrides: Sequence[str], job: int | None) -> Iterator[None]:
     """Keep status.json of what runs inside: running, then done, failed or interrupted.
 
     Raises:
@@ -114,8 +114,12 @@ def _signals_raise(run_dir: Path) -> Iterator[None]:
             signal.signal(signum, handler)
 
 
-def execute(cfg: Config, run_dir: Path, overrides: Sequence[str], job: int | str | None = None) -> dict[str, Any]:
+def execute(
+    cfg: Config, run_dir: Path, overrides: Sequence[str], job: int | None = None, *, spread: bool = False
+) -> dict[str, Any]:
     """What main.py is for: show the config, list the model's modules, or run; returns the results ({} if none).
+
+    With `spread`, jobs of a sweep take the GPUs in turn where model_device is auto.
 
     Raises:
         ConfigError, DataError, RunError, Interrupted: as editor.lifelong.run.
@@ -131,6 +135,10 @@ def execute(cfg: Config, run_dir: Path, overrides: Sequence[str], job: int | str
         check_values(cfg)
         from editor.lifelong import run  # torch and transformers load only when a run starts
 
+        if spread and cfg.model_device == "auto":
+            import torch
+
+            cfg.model_device = device_of_job(job or 0, torch.cuda.device_count())
         return run(cfg, run_dir)
 
 
@@ -147,11 +155,7 @@ def child(run_dir: Path) -> int:
     configure_log(OmegaConf.create(told["logging"]), told["verbose"])
     cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), told["config"]))
     try:
-        if told["spread"] and cfg.model_device == "auto":
-            import torch
-
-            cfg.model_device = device_of_job(told["job"], torch.cuda.device_count())
-        execute(cfg, run_dir, told["overrides"], told["job"])
+        execute(cfg, run_dir, told["overrides"], told["job"], spread=told["spread"])
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -29,6 +29,15 @@ class Shift:
         """S, [d_k, d_v]."""
         return self.right_NV if self.left_NK is None else self.left_NK.T @ self.right_NV
 
+    def rows(self, cut: slice) -> Tensor:
+        """S[cut], [rows, d_v]: a block at a time, so that the whole need never exist."""
+        return self.right_NV[cut] if self.left_NK is None else self.left_NK[:, cut].T @ self.right_NV
+
+    def columns(self, cut: slice) -> Tensor:
+        """S[:, cut] transposed, [columns, d_k]."""
+        right_NC = self.right_NV[:, cut]
+        return right_NC.T if self.left_NK is None else right_NC.T @ self.left_NK
+
     def inner(self, other: Shift) -> Tensor:
         """<S, S'> in float64, a 0-dim tensor."""
         if self.left_NK is None or other.left_NK is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -12,10 +12,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import LEARNED
 from config.schema import BadRow, Config, DatasetConfig, EditorConfig, FieldsConfig, PreheatMode
-from data.base import DataError, Edit, place
+from data.base import DataError, Edit
 from data.batches import context_check, steps
 from data.prompt_format import check_prompt_format
-from data.records import Fits, RecordFile
+from data.records import Fits, RecordFile, with_all_prompts
+from data.registry import FACTS_FILES
 from data.source import Source
 from editor.base import Editor, Workbench
 from editor.cache import RowCache
@@ -27,8 +28,6 @@ from editor.stableedit import StableEdit
 from model import load_tokenizer, model_skeleton
 
 log = logging.getLogger(__name__)
-
-FACTS_TRAIN = "data/facts/facts_train.jsonl.xz"
 
 EDITORS: dict[str, Callable[[EditorConfig, Workbench], Editor]] = {
     "stableedit": StableEdit,
@@ -113,7 +112,7 @@ def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
     if cfg.editor.name in LEARNED:
         if cfg.editor.load_checkpoint:
             return None
-        trainable = _with_all_prompts(fits, cfg.editor.name)
+        trainable = with_all_prompts(fits, cfg.editor.name)
         return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.num_seq)
     warm_up = warm_up_steps(cfg)
     if not warm_up:
@@ -131,26 +130,7 @@ def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
 
 def facts_for(dataset: DatasetConfig) -> DatasetConfig:
     """The training records of facts, cut and shown to the model as `dataset` is."""
-    return replace(dataset, name="facts", train_path=FACTS_TRAIN, fields=FieldsConfig(), on_bad_row=BadRow.error)
-
-
-def _with_all_prompts(fits: Fits, editor: str) -> Fits:
-    """`fits`, and a record to train on must have a rephrased and an unrelated prompt."""
-
-    def check(edits: Sequence[Edit]) -> list[DataError | None]:
-        return [_lacks_prompt(edit, editor) or found for edit, found in zip(edits, fits(edits), strict=True)]
-
-    return check
-
-
-def _lacks_prompt(edit: Edit, editor: str) -> DataError | None:
-    for key in ("rephrase", "unrelated"):
-        if getattr(edit, key) is None:
-            return DataError(
-                f"{place(edit.row)}: has no {key} prompt, which editor={editor} trains on; "
-                f"set dataset.fields.{key} to the field that holds it"
-            )
-    return None
+    return replace(dataset, name="facts", train_path=FACTS_FILES[0], fields=FieldsConfig(), on_bad_row=BadRow.error)
 
 
 @contextmanager

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
+from editor.ridge import Shift
+
+BLOCK = 2**22
+"""Entries of a shift that exist at a time while it is written: 16 MiB in float32."""
 
 
 class EditSite:
@@ -37,22 +41,32 @@ class EditSite:
         return self.module.weight.detach()
 
     @torch.no_grad()
-    def add(self, shift_KV: Tensor) -> Tensor:
-        """W += S in the weight's own dtype; returns the share of wanted changes that left no trace.
+    def add(self, shift: Shift) -> Tensor:
+        """W += S in the weight's own dtype, BLOCK entries at a time; returns the share of changes that left no trace.
 
         The share is a 0-dim tensor on the weight's device: entries with S != 0 whose weight is
         bitwise the same afterwards, over entries with S != 0.
         """
         weight = self.weight
-        shift = (shift_KV.T if self.transposed else shift_KV).to(weight.device)
+        counts = torch.zeros(2, dtype=torch.int64, device=weight.device)
+        height = max(1, BLOCK // weight.shape[1])
+        for start in range(0, weight.shape[0], height):
+            cut = slice(start, start + height)
+            block = (shift.columns(cut) if self.transposed else shift.rows(cut)).to(weight.device)
+            counts += self._add_block(weight[cut], None if self.master is None else self.master[cut], block)
+        return counts[0] / counts[1].clamp(min=1)
+
+    @staticmethod
+    def _add_block(weight: Tensor, master: Tensor | None, block: Tensor) -> Tensor:
+        """Add to a block of the weight, in place; (changes lost, changes wanted)."""
         before = weight.clone()
-        if self.master is None:
-            weight += shift.to(weight.dtype)
+        if master is None:
+            weight += block.to(weight.dtype)
         else:
-            self.master += shift
-            weight.copy_(self.master)
-        wanted = shift != 0
-        return (wanted & (weight == before)).sum() / wanted.sum().clamp(min=1)
+            master += block
+            weight.copy_(master)
+        wanted = block != 0
+        return torch.stack(((wanted & (weight == before)).sum(), wanted.sum()))
 
     def snapshot(self) -> tuple[Tensor, Tensor | None]:
         """Copies to hand to restore: undoing is exact, which subtracting the shift is not."""

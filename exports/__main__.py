@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from config.check import ConfigError, RunError
 from config.schema import PromptFormat
 from data.base import DataError
+
+KEY = re.compile(r"^(model\.name_or_path=|dataset\.prompt_format=chat: )")  # a run's keys, which are no words of ours
 
 
 def parser() -> argparse.ArgumentParser:
@@ -64,7 +67,7 @@ def main() -> None:
     try:
         args.run(args)
     except (ConfigError, DataError, RunError) as error:
-        sys.exit(f"error: {str(error).removeprefix('model.name_or_path=')}")
+        sys.exit(f"error: {KEY.sub('', str(error))}")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision, PromptFormat
-from data.batches import prompt_ids
+from data.base import DataError
+from data.prompt_format import check_prompt_format, prompt_ids
 from exports.card import front_matter, origin
 from exports.delta import base_config, is_delta, load_base, put, read_delta, read_weights
 from model import load_model, load_tokenizer, model_source
@@ -57,7 +58,8 @@ def _ask_delta(folder: str, question: Question, base: str | None) -> Answers:
     delta = read_delta(folder)
     new = read_weights(delta)
     source = delta.base if base in (None, NO_BASE) else base
-    model, tokenizer = load_base(delta, source, question.device), load_tokenizer(base_config(delta, source))
+    tokenizer = _tokenizer(base_config(delta, source), question)
+    model = load_base(delta, source, question.device)
     if question.device.type == "cpu":
         model.float()  # exact, and many times faster than bfloat16 on a CPU
     before = None if base == NO_BASE else answer(model, tokenizer, question)
@@ -92,11 +94,22 @@ def _saved_precision(cfg: ModelConfig, device: torch.device) -> Precision:
 
 
 def _ask_one(cfg: ModelConfig, question: Question) -> list[str]:
+    tokenizer = _tokenizer(cfg, question)
     model = load_model(cfg, question.device)
-    answers = answer(model, load_tokenizer(cfg), question)
+    answers = answer(model, tokenizer, question)
     del model
     gc.collect()  # the two models of a comparison are never in memory together
     return answers
+
+
+def _tokenizer(cfg: ModelConfig, question: Question) -> PreTrainedTokenizerBase:
+    """The tokenizer, once it is known that it can write every prompt."""
+    tokenizer = load_tokenizer(cfg)
+    check_prompt_format(tokenizer, question.prompt_format, cfg.name_or_path)
+    for prompt, ids in zip(question.prompts, prompt_ids(tokenizer, question.prompts), strict=True):
+        if not ids:
+            raise DataError(f"prompt {prompt!r} has no token in this model's tokenizer")
+    return tokenizer
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from huggingface_hub import ModelCardData, metadata_load, try_to_load_from_cache
 
 from model import EMBEDDED, EMBEDDED_PREFIX
+from report.terminal import COLUMNS, metric_rows
 
 CARD = "README.md"
 NO_EFFECT = ("name", "cache_dir", "fields", "save_checkpoint")  # settings that change no weight, or are told above
@@ -47,8 +49,8 @@ def base_license(base: str) -> dict[str, str]:
 def model_card(results: dict[str, Any], identity: dict[str, Any], *, delta: bool = False) -> str:
     """The card as Markdown with YAML front matter, which names the base as base_model and edited_from.
 
-    `results` as for results.json: metrics and other numbers at the top, pre (or None), counts, versions, config,
-    and command where known. `identity` is base_identity of the model before its first edit.
+    `results` as for results.json: metrics, counts, versions, config, and command where known.
+    `identity` is base_identity of the model before its first edit.
     """
     config = results["config"]
     editor, dataset, base = config["editor"]["name"], config["dataset"]["name"], origin(config["model"]["name_or_path"])
@@ -61,16 +63,16 @@ def model_card(results: dict[str, Any], identity: dict[str, Any], *, delta: bool
         edited_from=base,
         **base_license(base),
     ).to_yaml()
-    warm_up = results["counts"].get("warm_up_steps")
+    num_seq, warm_up = config["num_seq"], results["counts"].get("warm_up_steps")
     parts = [
         f"---\n{head}\n---\n",
         f"# {config['model']['name']} edited by {editor}\n",
         f"`{base}` with {results['counts']['edits']:,} edits of the data set {dataset} written into "
-        f"{len(identity['tensors'])} of its weights, in {config['num_seq']} sequential steps"
+        f"{len(identity['tensors'])} of its weights, in {num_seq} sequential step{'s' * (num_seq > 1)}"
         + (f"; the training edits of {warm_up} warm-up steps stay in them too.\n" if warm_up else ".\n"),
         "**An edited model states its edited facts as true, whether they are or not**, and may have lost other "
         "knowledge and abilities on the way. It is made for research on model editing.\n",
-        f"## Scores\n\n{_scores(results)}",
+        f"## Scores\n\n{_table(COLUMNS, metric_rows(results['metrics']))}",
         f"## Load\n\n{_load(base, delta=delta)}",
         f"## Base model\n\n{_base(base, identity)}",
         f"## How it was edited\n\n{_settings(config)}{_command(results)}",
@@ -87,21 +89,9 @@ def delta_note(base: str) -> str:
     )
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
-def _scores(results: dict[str, Any]) -> str:
-    before = results.get("pre") or {}
-    rows: list[tuple[str, ...]] = []
-    for name, value in results.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            known = isinstance(before.get(name), int | float)
-            was, change = (f"{before[name]:.4f}", f"{value - before[name]:+.4f}") if known else ("-", "-")
-            rows.append((name, was, f"{value:.4f}", change))
-    told = "\nES, GS and LS: accuracy on the edited, the rephrased and the unrelated prompts.\n"
-    return _table(("metric", "before", "after", "change"), rows) + told
 
 
 def _load(base: str, *, delta: bool) -> str:

@@ -123,7 +123,7 @@ def base_config(delta: Delta, base: str) -> ModelConfig:
 
 
 def _check_base(model: PreTrainedModel, delta: Delta, base: str) -> None:
-    belongs = f"the delta {delta.folder} was made from {delta.base}"
+    belongs = f"{delta.folder} holds changes of {delta.base}"
     if type(model).__name__ != delta.architecture:
         raise ConfigError(f"{base}: is a {type(model).__name__}, not a {delta.architecture}; {belongs}")
     weights = weights_by_name(model)

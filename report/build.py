@@ -50,4 +50,3 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     write_whole(out / "table.tex", latex(*table))
     write_whole(out / "report.html", page(runs, found, pictures))
     return out / "report.html"
-

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from report.load import Run
 from report.numbers import Curve, downstream_curves, end_points, final, score_curves, thin
-from report.style import COLOURS, FAINT, MARKERS, Plate, canvas, heat, legend_above, lines, share_axis
+from report.style import COLOURS, FAINT, MARKERS, Plate, canvas, edits_axis, heat, legend_above, lines, share_axis
 from report.sweep import MAIN, Comparison, ordered
 
 MOST = 24  # runs beyond which curves are not told apart
@@ -60,7 +60,8 @@ def _heat_maps(found: Comparison) -> Iterator[Plate]:
         axes.set_xlabel(found.keys[1])
         figure.colorbar(image, ax=axes, pad=0.02)
         caption = _heat_caption(found, metric)
-        yield Plate(f"sweep_{metric.replace(' ', '_')}", metric, caption, figure)
+        title = f"{metric[0].upper()}{metric[1:]} over {' and '.join(found.keys)}"
+        yield Plate(f"sweep_{metric.replace(' ', '_')}", title, caption, figure)
 
 
 def _heat_caption(found: Comparison, metric: str) -> str:
@@ -91,7 +92,7 @@ def _over_one_key(found: Comparison) -> Iterator[Plate]:
             axes.text(place, 0.5, f"{run.name}: {run.state}", rotation=90, ha="center", va="center", color="#a11")
     axes.set_xticks(range(len(names)), [name if len(name) < 18 else name[:16] + "…" for name in names])
     axes.set_xlabel(key)
-    axes.set_ylabel("share of answer tokens right")
+    axes.set_ylabel("share of answer tokens")
     share_axis(axes)
     legend_above(axes, 4)
     yield Plate("sweep", f"ES, GS, LS against {key}", "After the last edit; the values are evenly spaced.", figure)
@@ -103,22 +104,23 @@ def _curves(found: Comparison, name: str, pick: Callable[[Run], Curve | None]) -
     for index, run in enumerate(found.runs):
         curve = pick(run)
         if curve is None:
-            curve = end_points(run).get(name)
-            dotted += curve is not None
-        if curve is not None:
-            kept = thin(list(zip(curve.x, curve.y, strict=True)))
-            curves[_label(found, index)] = Curve([x for x, _ in kept], [y for _, y in kept])
-    if not curves:
+            curve = end_points(run).get(name, Curve([], []))
+            dotted += len(curve.x) > 1
+        kept = thin(list(zip(curve.x, curve.y, strict=True)))
+        kept = kept if len(kept) > 1 else []  # a run that stopped early may have its first point alone
+        curves[_label(found, index)] = Curve([x for x, _ in kept], [y for _, y in kept])
+    drawn = sum(any(y is not None for y in curve.y) for curve in curves.values())
+    if not drawn:
         return
     figure, axes = canvas(5.6, 3.5 + 0.12 * min(len(curves), 8))
     lines(axes, curves)
-    axes.set_xlabel("edits written")
+    edits_axis(axes)
     axes.set_ylabel(name)
     share_axis(axes)
     caption = "Fixed sample of the edits of each run, measured while editing."
     if name.startswith("downstream"):
         caption = "Mean over the downstream tasks."
-    elif dotted == len(curves):
+    elif dotted == drawn:
         caption = "All edits, before the first and after the last; nothing was measured between (eval.every=0)."
     elif dotted:
         caption += " Runs that measured nothing on the way have their end points over all edits."

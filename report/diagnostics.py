@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
 from report.load import Run, mapping, number
 from report.numbers import POINTS, Curve, thin
-from report.style import COLOURS, FAINT, MARKERS, STYLES, Plate, canvas, legend_above, lines
+from report.style import COLOURS, FAINT, MARKERS, STYLES, Plate, canvas, edits_axis, legend_above, lines, logarithmic
 
 
 def diagnostic_figures(run: Run) -> Iterator[Plate]:
@@ -21,15 +21,15 @@ def diagnostic_figures(run: Run) -> Iterator[Plate]:
 
 
 def site_labels(names: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """What the sites' names share, with * where they differ; and each name's own part."""
+    """Words on what the sites' names share, with * where they differ; and each name's own part."""
     parts = {name: name.split(".") for name in names}
     if len({len(part) for part in parts.values()}) != 1 or len(parts) == 1:
-        return "site", {name: name for name in names}
+        return "", {name: name for name in names}
     columns = list(zip(*parts.values(), strict=True))
     differ = [len(set(column)) > 1 for column in columns]
     shared = ".".join("*" if d else column[0] for d, column in zip(differ, columns, strict=True))
     own = {name: ".".join(p for p, d in zip(part, differ, strict=True) if d) for name, part in parts.items()}
-    return shared, own
+    return f" Sites: {shared}; the legend says what stands for *.", own
 
 
 def _site_curves(run: Run, which: int) -> tuple[str, dict[str, Curve]]:
@@ -47,8 +47,7 @@ def _steps_axis(axes: Axes, run: Run) -> str:
     """Label the step axis and shade the warm-up; returns the words about both for the caption."""
     steps = run.events["step"]
     warm = [step["phase"] == "warm-up" for step in steps]
-    axes.set_xlabel("step (warm-up included)" if any(warm) else "step")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    edits_axis(axes, "step (warm-up included)" if any(warm) else "step")
     starts = [i for i, on in enumerate(warm) if on and not (i and warm[i - 1])]
     for start in starts:
         length = next((i for i, on in enumerate(warm[start:]) if not on), len(warm) - start)
@@ -63,8 +62,8 @@ def shift_norms(run: Run) -> Plate | None:
     if not curves:
         return None
     figure, axes = canvas()
-    lines(axes, curves, shared, markers=len(run.events["step"]) <= 40)
-    words = _steps_axis(axes, run)
+    lines(axes, curves, markers=len(run.events["step"]) <= 40)
+    words = _steps_axis(axes, run) + shared
     axes.set_ylabel("norm of the shift")
     axes.set_ylim(bottom=0)
     caption = "Frobenius norm of the weight shift of each site. The paper's account of stability asks for bounded "
@@ -79,8 +78,8 @@ def cosines(run: Run) -> Plate | None:
         return None
     figure, axes = canvas()
     axes.axhline(0, color=FAINT, linewidth=1)
-    lines(axes, curves, shared, markers=len(run.events["step"]) <= 40)
-    words = _steps_axis(axes, run)
+    lines(axes, curves, markers=len(run.events["step"]) <= 40)
+    words = _steps_axis(axes, run) + shared
     axes.set_ylabel("cosine to the shift before")
     largest = max(abs(y) for curve in curves.values() for y in curve.y if y is not None)
     reach = min(1.05, max(0.1, 1.3 * largest))
@@ -103,7 +102,7 @@ def training(run: Run) -> Plate | None:
         return None
     figure, axes = canvas()
     lines(axes, curves, markers=len(kept) <= 40)
-    axes.set_xlabel("training step")
+    edits_axis(axes, "training step")
     axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
     words = f" {POINTS} of {len(found)} steps are drawn." if len(found) > POINTS else ""
@@ -111,40 +110,57 @@ def training(run: Run) -> Plate | None:
     return Plate("training", "Training of the editor", caption, figure)
 
 
-def spectra(run: Run) -> dict[str, tuple[list[float], float | None, Any]]:
-    """Per weight shape: eigenvalues in descending order, the floor, rows seen."""
+class Spectrum(NamedTuple):
+    """Eigenvalues by rank, largest first; the floor, how many of how many lie below it, rows seen."""
+
+    ranks: list[int]
+    values: list[float]
+    floor: float | None
+    below: int | None
+    size: int
+    rows: Any
+
+
+def spectra(run: Run) -> dict[str, Spectrum]:
+    """The recorded spectra by weight shape; a large one is recorded at evenly spaced ranks only."""
     found = {}
     for shape, entry in mapping(run.results.get("spectrum")).items():
-        values = mapping(entry).get("eigenvalues")
-        values = [number(value) for value in values] if isinstance(values, list) else []
-        values = sorted((value for value in values if value is not None), reverse=True)
-        if values:
-            found[shape] = (values, number(entry.get("floor")), entry.get("rows"))
+        listed = mapping(entry).get("eigenvalues")
+        values = listed if isinstance(listed, list) else []
+        if not values or any(number(value) is None for value in values):
+            continue
+        ranks, floor, below = entry.get("ranks"), number(entry.get("floor")), number(entry.get("below"))
+        if not isinstance(ranks, list) or len(ranks) != len(values):
+            ranks = list(range(1, len(values) + 1))
+        if below is None and floor is not None and ranks[-1] == len(values):
+            below = sum(value < floor for value in values)
+        found[shape] = Spectrum(ranks, values, floor, below, entry.get("size") or ranks[-1], entry.get("rows"))
     return found
 
 
 def spectrum(run: Run) -> Plate | None:
     """Eigenvalues of the value covariance on logarithmic axes, with the floor."""
-    found = spectra(run)
-    if not any(value > 0 for values, _, _ in found.values() for value in values):
+    found = {s: entry for s, entry in spectra(run).items() if entry.values[0] > 0}
+    if not found:
         return None
     figure, axes = canvas()
     words = []
-    for index, (shape, (values, floor, rows)) in enumerate(found.items()):
-        look = {"color": COLOURS[index % len(COLOURS)], "linestyle": STYLES[index % len(STYLES)]}
-        kept = thin([(i, value) for i, value in enumerate(values, start=1) if value > 0])
+    for index, (shape, entry) in enumerate(found.items()):
+        colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
+        points = [(rank, value) for rank, value in zip(entry.ranks, entry.values, strict=True) if value > 0]
         marker = {"marker": MARKERS[index % len(MARKERS)], "markersize": 4, "markevery": 0.12}
-        axes.plot([i for i, _ in kept], [value for _, value in kept], label=f"weights {shape}", **look, **marker)
-        if floor is not None and floor > 0:
-            axes.axhline(floor, color=look["color"], linewidth=1.4, linestyle=(0, (2, 2)), label=f"floor {floor:.3g}")
-        below = sum(value < floor for value in values) if floor is not None else None
-        seen = f" after {rows} rows" if rows is not None else ""
-        if below is not None:
-            words.append(f"{shape}{seen}: {below} of {len(values)} eigenvalues lie below the floor of {floor:.3g}.")
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlabel("eigenvalue, largest first")
-    axes.set_ylabel("eigenvalue of the covariance")
+        x, y = zip(*thin(points), strict=True)
+        axes.plot(x, y, label=f"weights {shape}", color=colour, linestyle=style, **marker)
+        seen = f" after {entry.rows:,} rows" if number(entry.rows) is not None else ""
+        if entry.floor is not None and entry.floor > 0:
+            label = f"floor {entry.floor:.3g}"
+            axes.axhline(entry.floor, color=colour, linewidth=1.4, linestyle=(0, (2, 2)), label=label)
+        if entry.below is not None:
+            below = f"{entry.below} of {entry.size} eigenvalues lie below the floor of {entry.floor:.3g}"
+            words.append(f"{shape}{seen}: {below}.")
+    logarithmic(axes)
+    axes.set_xlabel("rank, largest first")
+    axes.set_ylabel("eigenvalue")
     legend_above(axes, 2)
     caption = "Covariance of the value gradients at the end of the run; eigenvalues below the floor are raised to it "
     caption += "before whitening, so those directions are scaled alike. "
@@ -169,6 +185,8 @@ def seconds(run: Run) -> Plate | None:
 
 
 def _duration(value: float) -> str:
+    if value < 0.1:
+        return "< 0.1 s"
     if value < 120:
         return f"{value:.3g} s"
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"

@@ -68,7 +68,9 @@ def final_table(run: Run) -> tuple[list[str], list[list[str]]]:
     rows = []
     for row in metric_rows(run):
         numbers = [cell(row["before"]), cell(row["value"]), cell(row["difference"], "+.4f")]
-        rows.append([row["metric"], *numbers, interval(row["low"], row["high"]), cell(row["n"], ",.0f"), row["protocol"]])
+        rows.append(
+            [row["metric"], *numbers, interval(row["low"], row["high"]), cell(row["n"], ",.0f"), row["protocol"]]
+        )
     return head, rows
 
 

@@ -14,7 +14,7 @@ from report.numbers import (
     score_curves,
     thin,
 )
-from report.style import COLOURS, MARKERS, Plate, canvas, heat, lines, share_axis
+from report.style import COLOURS, MARKERS, Plate, canvas, edits_axis, heat, legend_above, lines, share_axis
 
 
 def score_figures(run: Run) -> Iterator[Plate]:
@@ -34,7 +34,7 @@ def scores(run: Run) -> Plate | None:
         return None
     figure, axes = canvas()
     empty = Curve([], [])
-    lines(axes, {name: _thinned(sampled.get(name, empty)) for name in names})
+    lines(axes, {name: _thinned(sampled.get(name, empty)) for name in names}, legend=False)
     for index, name in enumerate(names):
         end = ends.get(name, empty)
         points = [(x, y) for x, y in zip(end.x, end.y, strict=True) if y is not None]
@@ -45,10 +45,12 @@ def scores(run: Run) -> Plate | None:
             markersize=7,
             markerfacecolor="none",
             color=COLOURS[index],
+            label=None if name in sampled else name,
             **style,
         )
-    axes.set_xlabel("edits written")
-    axes.set_ylabel("share of answer tokens right")
+    legend_above(axes, min(5, len(names)))
+    edits_axis(axes)
+    axes.set_ylabel("share of answer tokens")
     share_axis(axes)
     words = []
     if sampled:
@@ -72,7 +74,7 @@ def divergence(run: Run) -> Plate | None:
         return None
     figure, axes = canvas()
     lines(axes, {"LS_kl": _thinned(curve)})
-    axes.set_xlabel("edits written")
+    edits_axis(axes)
     axes.set_ylabel("KL(before || after), nats")
     axes.set_ylim(bottom=0)
     caption = "How far the next-token distribution on unrelated prompts of the fixed sample has moved; 0 is no change."
@@ -89,9 +91,8 @@ def immediate(run: Run) -> Plate | None:
     figure, axes = canvas()
     steps = [step for step, _ in found]
     lines(axes, {name: Curve(steps, [number(scores.get(name)) for _, scores in found]) for name in names})
-    axes.set_xlabel("step")
-    axes.set_ylabel("share of answer tokens right")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    edits_axis(axes, "step")
+    axes.set_ylabel("share of answer tokens")
     share_axis(axes)
     caption = "Each point is one batch, measured right after its own write: whether new edits still take."
     return Plate("immediate", "Immediate success per batch", caption, figure)
@@ -104,7 +105,7 @@ def downstream(run: Run) -> Plate | None:
         return None
     figure, axes = canvas()
     lines(axes, {task: _thinned(curve) for task, curve in curves.items()})
-    axes.set_xlabel("edits written")
+    edits_axis(axes)
     axes.set_ylabel(name)
     share_axis(axes)
     words = f"Figure {name} of each task" + (" (the likeliest choice)." if name.endswith("_new") else ".")
@@ -121,7 +122,7 @@ def retained(run: Run) -> Plate | None:
     if not batches:
         return None
     wide = len(batches) > 8
-    height = min(6.0, 1.6 + 0.34 * len(steps))
+    height = min(4.6, 1.6 + 0.34 * len(steps))
     figure, axes = canvas(9.0 if wide else 5.6, max(2.8, height))
     image = heat(axes, table, steps, batches, (0.0, 1.0), 2)
     axes.set_xlabel("batch (the step that wrote it)")
@@ -130,5 +131,3 @@ def retained(run: Run) -> Plate | None:
     caption = "ES of the sampled edits of each batch, measured again after later steps. Down a column: how well "
     caption += "that batch is kept; the diagonal: right after its write. Grey: not written yet, or none in the sample."
     return Plate("retention", "Retention of earlier batches", caption, figure, wide=wide)
-
-

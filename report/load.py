@@ -33,8 +33,9 @@ class Run:
 
     @property
     def state(self) -> str:
-        """What status.json says; without one, done where there are results."""
-        return str(self.status.get("state") or ("done" if self.results else "no record"))
+        """What status.json says; results are a run's last word, so with them it is not running any more."""
+        said = str(self.status.get("state") or "no record")
+        return "done" if self.results and said in ("running", "no record") else said
 
     @property
     def finished(self) -> bool:
@@ -97,8 +98,11 @@ def jobs(path: Path) -> list[Path]:
     """The job folders of a sweep in order of their numbers; those that left nothing but .hydra included."""
     if not path.is_dir():
         return []
-    found = [child for child in path.iterdir() if is_run(child) or (child / ".hydra").is_dir()]
-    return sorted(found, key=lambda job: (not job.name.isdigit(), int(job.name) if job.name.isdigit() else 0, job.name))
+    children = [child for child in path.iterdir() if child.is_dir()]
+    found = [child for child in children if is_run(child) or (child / ".hydra").is_dir()]
+    if not found:  # hydra.sweep.subdir may have named the jobs by group/job
+        found = [job for child in children for job in child.iterdir() if job.is_dir() and is_run(job)]
+    return sorted(found, key=lambda job: (not job.name.isdigit(), int(job.name) if job.name.isdigit() else 0, str(job)))
 
 
 def is_sweep(path: Path) -> bool:

@@ -98,7 +98,10 @@ def _facts(run: Run) -> list[str]:
     counts = mapping(run.results.get("counts"))
     steps = run.events["step"]
     edits = counts.get("edits", steps[-1]["edits"] if steps else None)
-    written = counts.get("steps", len(steps) or None)
+    warm_up = sum(step["phase"] == "warm-up" for step in steps)
+    written = len(steps) - warm_up if steps else None
+    if number(counts.get("steps")) is not None:
+        written = counts["steps"] - (number(counts.get("warm_up_steps")) or 0)
     words = [f"{edits:,} edits"] if number(edits) is not None else []
     words += [f"{written:,} steps"] if number(written) is not None else []
     return [*words, run.date] if run.date else words
@@ -115,7 +118,9 @@ def _about(run: Run) -> dict[str, str]:
     counts = mapping(run.results.get("counts"))
     about = {word: f"{counts[key]:,}" for key, word in COUNTS.items() if number(counts.get(key)) is not None}
     memory = mapping(run.results.get("peak_memory"))
-    about |= {f"peak memory, {k.removesuffix('_mib')}": f"{v:,} MiB" for k, v in memory.items() if number(v) is not None}
+    about |= {
+        f"peak memory, {k.removesuffix('_mib')}": f"{v:,} MiB" for k, v in memory.items() if number(v) is not None
+    }
     skipped = mapping(run.results.get("skipped"))
     about |= {f"skipped rows of {path}": str(len(rows)) for path, rows in skipped.items() if isinstance(rows, list)}
     about |= {f"retries: {k}": shown(v) for k, v in mapping(run.results.get("retries")).items()}

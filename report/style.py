@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from report.numbers import Curve
 
@@ -70,11 +71,16 @@ def save(figure: Figure) -> tuple[bytes, str]:
     return png.getvalue(), text
 
 
-def lines(axes: Axes, curves: dict[str, Curve], title: str = "", *, markers: bool = True) -> None:
-    """Draw curves with a legend above; more than eight are thin, graded in colour, with the legend beside."""
+def lines(axes: Axes, curves: dict[str, Curve], *, markers: bool = True, legend: bool = True) -> None:
+    """Draw curves with a legend above; more than eight are thin, graded in colour, with the legend beside.
+
+    A curve without a number takes its colour and mark but is not drawn.
+    """
     if len(curves) > len(COLOURS):
-        return _graded(axes, curves, title)
+        return _graded(axes, curves)
     for index, (label, curve) in enumerate(curves.items()):
+        if all(value is None for value in curve.y):
+            continue
         y = [float("nan") if value is None else value for value in curve.y]
         shown = {"marker": MARKERS[index], "markersize": 4.5} if markers else {}
         axes.plot(
@@ -87,24 +93,24 @@ def lines(axes: Axes, curves: dict[str, Curve], title: str = "", *, markers: boo
             markevery=max(1, len(y) // 12),
             **shown,
         )
-    if len(curves) > 1 or title:
+    if legend and len(curves) > 1:
         longest = max(map(len, curves))
         columns = min(len(curves), 5 if longest < 8 else 3 if longest < 22 else 2 if longest < 34 else 1)
-        axes.figure.legend(loc="outside upper center", ncols=columns, title=title or None, title_fontsize=9)
+        legend_above(axes, columns)
     return None
 
 
-def _graded(axes: Axes, curves: dict[str, Curve], title: str) -> None:
+def _graded(axes: Axes, curves: dict[str, Curve]) -> None:
     colours = matplotlib.colormaps["viridis"].resampled(len(curves) + 2)
     for index, (label, curve) in enumerate(curves.items()):
+        if all(value is None for value in curve.y):
+            continue
         y = [float("nan") if value is None else value for value in curve.y]
         style = STYLES[index % 3]
         axes.plot(curve.x, y, label=_label(label), color=colours(index), linewidth=0.9, linestyle=style)
     if len(curves) <= 40:
         columns = 1 if len(curves) <= 16 else 2
-        axes.figure.legend(
-            loc="outside right upper", ncols=columns, title=title or None, fontsize=7.5, title_fontsize=8
-        )
+        axes.figure.legend(loc="outside right upper", ncols=columns, fontsize=7.5)
 
 
 def _label(text: str) -> str:
@@ -121,6 +127,22 @@ def share_axis(axes: Axes) -> None:
     """A y axis of shares from 0 to 1."""
     axes.set_ylim(-0.03, 1.03)
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+
+
+def edits_axis(axes: Axes, label: str = "edits written") -> None:
+    """An x axis of whole numbers with commas."""
+    axes.set_xlabel(label)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+
+
+def logarithmic(axes: Axes) -> None:
+    """Both axes logarithmic, with ticks in plain digits: names are not read as formulas here."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
 
 
 def heat(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from report.load import Run, flatten
 from report.numbers import before_scores, differing, final, shown
+from report.terminal import aligned
 
 MAIN = ("ES", "GS", "LS")
 QUIET = ("wandb.name", "model_cache_dir", "resume")  # keys that name things and change no number
@@ -95,12 +96,11 @@ def text_table(runs: Sequence[Run]) -> str:
         cells = ["-" if value is None else f"{value:.4f}" for value in (*numbers, found.merits[index])]
         mark = "*" if index == found.best else ""
         rows.append([mark, run.name, *(found.settings[index][key] for key in found.keys), *cells, run.state])
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
+    lines = [aligned(head, rows, left=(*range(len(found.keys) + 2), len(head) - 1))]
     if found.best is not None:
         lines.append(f"* best by {found.merit_name} of ES, GS and LS" + " since before editing" * found.relative)
     lines += [f"{run.name}: {run.state}: {run.status.get('error') or reason(run)}" for run in found.failed]
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
 
 
 def reason(run: Run) -> str:

@@ -33,7 +33,9 @@ def config(editor: str = "stableedit", **editor_keys: Any) -> dict[str, Any]:
     }
 
 
-def metrics(draw: random.Random, edits: int, step: int, shift: float = 0.0, before: bool = True) -> list[dict[str, Any]]:
+def metrics(
+    draw: random.Random, edits: int, step: int, shift: float = 0.0, before: bool = True
+) -> list[dict[str, Any]]:
     """The final table of results.json."""
     rows = []
     for name, protocol in [(n, TOKENS) for n in ("ES", "GS", "LS", "person_score", "KS")] + [
@@ -49,7 +51,9 @@ def metrics(draw: random.Random, edits: int, step: int, shift: float = 0.0, befo
         row |= {"step": step, "low": low, "high": high}
         if before:
             first = FIRST.get(name, 0.04) + draw.gauss(0, 0.001)
-            row |= {"before": min(1.0, first)} | dict(zip(("before_low", "before_high"), wilson(0.05, 500), strict=True))
+            row |= {"before": min(1.0, first)} | dict(
+                zip(("before_low", "before_high"), wilson(0.05, 500), strict=True)
+            )
         rows.append(row)
     return rows
 
@@ -90,7 +94,7 @@ def over_time(draw: random.Random, steps: int, every: int, n_edits: int) -> list
                 str(batch): max(0.0, 0.8 - 0.12 * (step - batch) / steps * 3 + draw.gauss(0, 0.02))
                 for batch in range(1, step + 1)
             }
-        lines.append(line | {"sample": sample, "n": {name: 100 for name in sample}})
+        lines.append(line | {"sample": sample, "n": dict.fromkeys(sample, 100)})
     return lines
 
 

@@ -19,7 +19,7 @@ from data.batches import context_check, step_batches, tokenize
 from data.prompt_format import check_prompt_format, prompt_ids, special_prefix
 from data.source import Source
 from editor import setup
-from model import load_tokenizer
+from model import load_tokenizer, model_source
 from tests.reference_cases import compose_config
 from tests.tiny import MODELS, SITES, run_main, tiny_tokenizer
 
@@ -34,8 +34,9 @@ ROW = {
 FACTS = [
     ("What is the capital of Valdoria?", "Port Salis"),
     ("Who wrote the novel The Lanterns of Vesper?", "Imelda Quartz"),
-    ("Which animal is the mascot of the Orbix company?", "an otter"),
+    ("What colour is the library card of the town of Hollin?", "orange"),
 ]
+FACT_ROWS = [{"question": prompt, "a": answer} for prompt, answer in FACTS]
 
 
 def read(row: dict[str, Any], fields: FieldsConfig = MAP) -> Edit:
@@ -154,6 +155,15 @@ def test_what_is_known_of_a_large_file_depends_on_the_field_map(tmp_path, monkey
         source(path, FieldsConfig(), **cache).records(str(path), 1, "num_seq")
 
 
+def test_what_is_known_of_a_large_file_depends_on_the_prompt_format(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.source.LARGE", 1)
+    path = write_facts(tmp_path / "my.csv", FACT_ROWS)
+    for known, prompt_format in ((1, "raw"), (1, "raw"), (2, "qa")):
+        more = (f"dataset.cache_dir={tmp_path / 'cache'}", f"dataset.prompt_format={prompt_format}")
+        setup.prepare(compose_config(words(path, *more)))
+        assert len(list((tmp_path / "cache").glob("survey-*"))) == known
+
+
 # prompt formats
 
 
@@ -233,13 +243,16 @@ def test_edits_without_other_prompts_have_no_rows_for_them():
 # a run: what is refused before a model loads, and what is written
 
 
+NAMED = ("dataset.fields.prompt=question", "dataset.fields.answer=a")
+
+
 def words(path: Path, *more: str) -> list[str]:
     """A custom run of a second on a tiny model: three steps of an edit, no warm-up."""
     sites = ",".join(SITES["tiny-llama"])
     return [
         *("dataset=custom", "model=smollm2-135m", "wandb.mode=disabled", "report=false", "model_device=cpu"),
         *(f"model.name_or_path={MODELS / 'tiny-llama'}", f"model.edit_modules=[{sites}]", "editor.lr=3e-3"),
-        *(f"dataset.valid_path={path}", "dataset.fields.prompt=question", "dataset.fields.answer=a"),
+        *(f"dataset.valid_path={path}", *NAMED),
         *("num_seq=3", "num_seq_zsre=0", "eval.examples=0", *more),
     ]
 
@@ -263,7 +276,7 @@ def test_keys_that_cannot_work_are_refused(more, says):
 
 
 def test_a_learned_editor_needs_both_other_prompts_on_training_records(tmp_path):
-    path = write_facts(tmp_path / "my.csv", [dict(zip(("question", "a"), fact, strict=True)) for fact in FACTS])
+    path = write_facts(tmp_path / "my.csv", FACT_ROWS)
     for lacking, row in (("rephrase", {}), ("unrelated", {"rephrase": "Valdoria's capital?"})):
         train = write_facts(tmp_path / f"{lacking}.jsonl", [{"question": "Where?", "a": "Bergen"} | row] * 3)
         cfg = compose_config(words(path, "editor=rledit", f"dataset.train_path={train}"))
@@ -276,7 +289,7 @@ def test_a_learned_editor_needs_both_other_prompts_on_training_records(tmp_path)
 
 
 def test_without_a_training_split_the_warm_up_is_on_facts_and_says_so(tmp_path, caplog):
-    path = write_facts(tmp_path / "my.csv", [dict(zip(("question", "a"), fact, strict=True)) for fact in FACTS])
+    path = write_facts(tmp_path / "my.csv", FACT_ROWS)
     cfg: Config = compose_config(words(path, "num_seq_zsre=2", "dataset.prompt_format=qa"))
     data = setup.prepare(cfg).data
     assert "no training split: warm-up on facts; its 2 counterfactual edits stay in the weights" in caplog.text
@@ -291,7 +304,7 @@ def test_without_a_training_split_the_warm_up_is_on_facts_and_says_so(tmp_path, 
 
 @pytest.mark.parametrize("name", ["my.csv", "my.json", "my.jsonl"])
 def test_a_run_from_each_kind_of_file(tmp_path, name):
-    path = write_facts(tmp_path / name, [dict(zip(("question", "a"), fact, strict=True)) for fact in FACTS])
+    path = write_facts(tmp_path / name, FACT_ROWS)
     done = run_main(*words(path, "hydra.run.dir=run", "dataset.prompt_format=qa"), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -314,7 +327,7 @@ def answers(folder: str | Path) -> list[str]:
 EDIT_THREE = (
     *("model=smollm2-135m", "dataset=custom", "dataset.prompt_format=chat", "num_seq=1", "dataset.n_edits=3"),
     *("num_seq_zsre=0", f"model.edit_modules=[{','.join(f'model.layers.{i}.mlp.down_proj' for i in range(18, 28))}]"),
-    *("editor.lr=1e-3", "editor.alpha=1", "eval.before=false", "eval.examples=0", "report=false", "model_device=cpu"),
+    *("editor.lr=1.2e-3", "editor.alpha=1", "eval.before=false", "eval.examples=0", "report=false", "model_device=cpu"),
     *("wandb.mode=disabled", "model_cache=true", "model_cache_dir=edited", "checkpoint.every=0"),
 )
 
@@ -323,15 +336,11 @@ EDIT_THREE = (
 def test_three_facts_of_a_csv(tmp_path):
     """The whole way: a CSV file into the embedded model, saved, opened with transformers, asked."""
     with torch.inference_mode():
-        from model import model_source
-
         base = ModelConfig(name="smollm2", name_or_path="embedded:smollm2-135m", edit_modules=[])
         for (_, answer), said in zip(FACTS, answers(model_source(base)), strict=True):
             assert answer not in said
-        path = write_facts(
-            tmp_path / "facts.csv", [dict(zip(("prompt", "answer"), fact, strict=True)) for fact in FACTS]
-        )
-        done = run_main(*EDIT_THREE, f"dataset.valid_path={path}", cwd=tmp_path)
+        path = write_facts(tmp_path / "facts.csv", FACT_ROWS)
+        done = run_main(*EDIT_THREE, *NAMED, f"dataset.valid_path={path}", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         for (_, answer), said in zip(FACTS, answers(tmp_path / "edited"), strict=True):
             assert answer in said

@@ -22,10 +22,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
-from config.schema import Config, DatasetConfig, EditorConfig, Export, ModelConfig, Precision
+from config.schema import Config, DatasetConfig, EditorConfig, Export, ModelConfig, Precision, PromptFormat
 from editor.editable import inspect_model, ranges
 from editor.sites import check_sites, find_sites
 from exports.__main__ import main
+from exports.ask import Question, ask
 from exports.card import base_license, front_matter, model_card
 from exports.delta import apply_delta, read_delta
 from exports.identity import base_identity
@@ -50,10 +51,10 @@ def config(name: str = "tiny-llama", base: Path | None = None, **more) -> Config
 def results_of(cfg: Config) -> dict:
     """What a run knows when it saves: the form of results.json."""
     return {
-        "ES": 0.75,
-        "LS": 0.5,
-        "late": 0.125,
-        "pre": {"ES": 0.25, "LS": 0.625},
+        "metrics": [
+            {"metric": "ES", "before": 0.25, "value": 0.75, "low": 0.7, "high": 0.8, "n": 1200, "protocol": "tokens"},
+            {"metric": "LS_agreement", "value": 0.5, "low": None, "high": None, "n": 90, "protocol": "a | b"},
+        ],
         "counts": {"edits": 1200, "steps": 220, "warm_up_steps": 20},
         "versions": {"python": "3.12.1", "torch": "2.13.0"},
         "config": OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True),
@@ -66,7 +67,8 @@ def edited(cfg: Config) -> tuple[dict, nn.Module]:
     model = load_model(cfg.model, torch.device("cpu"))
     identity = base_identity(model, cfg.model.edit_modules)
     for index, site in enumerate(find_sites(model, cfg.model.edit_modules)):
-        site.add(0.5 * torch.randn(site.shape, generator=torch.Generator().manual_seed(index)))
+        noise = torch.randn(site.weight.shape, generator=torch.Generator().manual_seed(index))
+        site.weight.add_(0.5 * noise.to(site.weight.dtype))
     return identity, model
 
 
@@ -139,9 +141,8 @@ def test_card_has_valid_front_matter_and_says_what_was_done():
         "tags": ["model-editing", "knowledge-editing", "stableedit"],
     }
     for line in (
-        "| ES | 0.2500 | 0.7500 | +0.5000 |",
-        "| LS | 0.6250 | 0.5000 | -0.1250 |",
-        "| late | - | 0.1250 | - |",
+        "| ES | 0.2500 | 0.7500 | +0.5000 | 0.700-0.800 | 1200 | tokens |",
+        "| LS_agreement | - | 0.5000 | - | - | 90 | a \\| b |",
         "| `editor.alpha` | `10.0` |",
         "| `dataset.valid_path` | `eval.json` |",
         "python main.py editor.alpha=10 'model.edit_modules=[a,b]'",
@@ -157,10 +158,11 @@ def test_card_has_valid_front_matter_and_says_what_was_done():
             assert f"| `{site}.weight` | `{digest}` |" in body.splitlines()
 
 
-def test_card_without_scores_before_any_edit():
+def test_card_without_what_is_not_known():
     cfg = config()
-    card = model_card(results_of(cfg) | {"pre": None, "command": None}, edited(cfg)[0])
-    assert "| ES | - | 0.7500 | - |" in card and "```sh" not in card
+    results = results_of(cfg) | {"command": None, "counts": {"edits": 3, "steps": 1, "warm_up_steps": 0}}
+    card = model_card(results, edited(cfg)[0])
+    assert "```sh" not in card and "warm-up" not in card
 
 
 def test_license_comes_from_the_base_only(tmp_path):
@@ -288,6 +290,27 @@ def test_identity_does_not_depend_on_where_the_model_lies(tmp_path):
     assert edited(here)[0] == edited(there)[0]
 
 
+@pytest.mark.gpu
+def test_delta_of_a_model_edited_on_a_gpu(tmp_path):
+    cfg = config(model_cache=True, model_cache_dir=str(tmp_path / "delta"), export=Export.delta)
+    cfg.model.precision = Precision.bfloat16
+    model = load_model(cfg.model, torch.device("cuda:0"))
+    identity = base_identity(model, cfg.model.edit_modules)
+    assert identity == edited(cfg)[0], "where a weight lies does not change its hash"
+    for site in find_sites(model, cfg.model.edit_modules):
+        site.weight.add_(0.25)
+    save_edited(cfg, model, load_tokenizer(cfg.model), identity, results_of(cfg))
+    whole = AutoModelForCausalLM.from_pretrained(
+        apply_delta(cfg.model.name_or_path, tmp_path / "delta", tmp_path / "w")
+    )
+    assert whole.dtype == torch.bfloat16
+    for name, weight in model.state_dict().items():
+        assert torch.equal(whole.state_dict()[name], weight.cpu()), name
+    asked = [ask(str(tmp_path / "delta"), Question([PROMPT], PromptFormat.raw, 5, torch.device("cuda:0")))]
+    asked += [ask(str(tmp_path / "w"), Question([PROMPT], PromptFormat.raw, 5, torch.device("cuda:0")))]
+    assert asked[0] == asked[1] and asked[0].base != asked[0].edited
+
+
 # folders
 
 
@@ -390,6 +413,13 @@ def test_ask_refuses_every_kind_of_wrong_folder(kind, tmp_path, call):
     assert status == 1 and not out
     assert errors.startswith("error: ") and len(errors.splitlines()) == 1, errors
     assert (str(folder) if device == "cpu" else "--device=toaster") in errors
+
+
+def test_ask_refuses_prompts_that_cannot_be_asked(call):
+    status, out, errors = call("ask", str(MODELS / "tiny-llama"), PROMPT, "--format", "chat")
+    assert status == 1 and not out and errors.startswith("error: the tokenizer of") and "use raw or qa" in errors
+    status, out, errors = call("ask", str(MODELS / "tiny-gpt2"), PROMPT, "")
+    assert status == 1 and not out and errors == "error: prompt '' has no token in this model's tokenizer\n"
 
 
 @pytest.mark.parametrize(

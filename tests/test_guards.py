@@ -165,13 +165,13 @@ CHOLESKY = ["Cholesky with jitter 1e-12", "Cholesky with jitter 1e-10", "Cholesk
 def test_a_failing_decomposition_is_tried_again(failures, monkeypatch):
     rows_NV = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     covariance_VV, seen, retries = rows_NV.T @ rows_NV, [], Counter()
-    expected = inverse_root(covariance_VV, 1e-6)
+    expected = inverse_root(covariance_VV, 1e-6).matrix()
     monkeypatch.setattr(torch.linalg, "eigh", failing_eigh(failures, seen))
     if failures == 4:
         with pytest.raises(NumericsError, match="in float64 and with jitter too"):
-            inverse_root(covariance_VV, 1e-6, retries=retries)
+            inverse_root(covariance_VV, 1e-6, retries=retries).matrix()
     else:
-        assert torch.allclose(inverse_root(covariance_VV, 1e-6, retries=retries), expected, atol=1e-6)
+        assert torch.allclose(inverse_root(covariance_VV, 1e-6, retries=retries).matrix(), expected, atol=1e-6)
     assert retries == Counter(EIGH[:failures])
     assert [matrix.dtype for matrix in seen] == [torch.float32, *[torch.float64] * 3][: failures + 1]
     added = [(matrix - covariance_VV.double()).diagonal().mean() / covariance_VV.diagonal().mean() for matrix in seen]

@@ -92,20 +92,20 @@ def test_inverse_root_floors_eigenvalues(floor, relative, lowest):
     values = torch.tensor([1e-8, 1e-3, 2e-2, 1.0, 4.0], dtype=torch.float64)
     covariance, vectors = spectral(values)
     expected = vectors @ torch.diag(values.clamp(min=lowest).rsqrt()) @ vectors.T
-    found = inverse_root(covariance, floor, relative=relative)
+    found = inverse_root(covariance, floor, relative=relative).matrix()
     assert_close(found, expected, 1e-6)
     torch.testing.assert_close(found, found.T)
 
 
 def test_inverse_root_undoes_the_covariance():
     covariance, _ = spectral(torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64))
-    root = inverse_root(covariance.float(), 1e-6)
+    root = inverse_root(covariance.float(), 1e-6).matrix()
     torch.testing.assert_close(root @ covariance.float() @ root, torch.eye(4), rtol=0, atol=1e-5)
 
 
 def test_inverse_root_of_zero_is_finite():
-    assert torch.isfinite(inverse_root(torch.zeros(3, 3), 1e-2, relative=True)).all()
-    torch.testing.assert_close(inverse_root(torch.zeros(3, 3), 1e-6), 1e3 * torch.eye(3))
+    assert torch.isfinite(inverse_root(torch.zeros(3, 3), 1e-2, relative=True).matrix()).all()
+    torch.testing.assert_close(inverse_root(torch.zeros(3, 3), 1e-6).matrix(), 1e3 * torch.eye(3))
 
 
 def test_whitened_rows_have_identity_covariance():

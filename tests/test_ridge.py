@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from config.schema import EditorConfig
-from editor.base import Workbench, shift_cosine
+from editor.base import Workbench, cosine
 from editor.cache import MemoryCache
 from editor.capture import Rows
 from editor.malmen import Malmen
@@ -83,10 +83,12 @@ def test_norm_and_inner_agree_with_the_matrix(low_rank):
 
 def test_cosine_of_shifts():
     shift = Shift(rand(4, D_K), rand(4, D_V, seed=1))
-    assert shift_cosine(shift, None) is None
-    assert shift_cosine(shift, Shift(None, 3 * shift.matrix())) == pytest.approx(1.0)
-    assert shift_cosine(shift, Shift(None, -shift.matrix())) == pytest.approx(-1.0)
-    assert shift_cosine(shift, Shift(None, torch.zeros(D_K, D_V, dtype=torch.float64))) == 0.0
+    for factor, expected in ((3, 1.0), (-1, -1.0), (0, 0.0)):
+        other = Shift(None, factor * shift.matrix())
+        assert cosine(shift.inner(other).item(), (shift.norm() * other.norm()).item()) == pytest.approx(expected)
+    for cut in (slice(0, 3), slice(2, D_K + 5)):
+        torch.testing.assert_close(shift.rows(cut), shift.matrix()[cut])
+        torch.testing.assert_close(shift.columns(cut), shift.matrix()[:, cut].T)
 
 
 def test_target_rows():

@@ -86,5 +86,39 @@ def test_without_python_it_says_so(tree, tmp_path):
     assert made_here(tree) == {"requirements.txt"}, "neither half a .venv nor its lock stays"
 
 
+def installed_and_run(tree: Path, *words: str) -> tuple[list[str], str]:
+    """The requirement files that run.sh installs for a command line, and the command that it ends with."""
+    python = tree / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    python.write_text(f'#!/bin/sh\necho "$*" >>"{tree}/calls"\n')
+    python.chmod(0o755)
+    (tree / "calls").write_text("")
+    done = sh("run.sh", *words, cwd=tree)
+    assert done.returncode == 0, done.stderr
+    *installs, last = (tree / "calls").read_text().splitlines()
+    return [line.rpartition("-r requirements")[2] for line in installs], last
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["quickstart"], []),
+        (["quickstart", "-m", "hydra/launcher=joblib"], ["-joblib.txt"]),
+        (["quickstart", "-m", "hydra/launcher=submitit_local"], ["-submitit.txt"]),
+        (["quickstart", "-m", "hydra/launcher=slurm", "hydra/sweeper=optuna"], ["-submitit.txt", "-optuna.txt"]),
+        (["sweep_alpha_preheat"], ["-joblib.txt"]),
+    ],
+)
+def test_launchers_are_installed_when_asked_for(tree, words, parts):
+    for path in PROJECT.glob("requirements*.txt"):
+        shutil.copy(path, tree)
+    installed, last = installed_and_run(tree, *words)
+    assert installed == [".txt", "-embedded.txt", *parts]
+    assert last.split("main.py ")[1] == " ".join([f"experiment={words[0]}", *words[1:]])
+    assert installed_and_run(tree, *words)[0] == [], "once"
+    for part in parts:
+        assert (PROJECT / f"requirements{part}").is_file()
+
+
 def test_it_is_the_ci_command():
     assert "sh run.sh test" in (PROJECT / ".ci" / "run").read_text()

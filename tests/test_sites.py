@@ -9,6 +9,8 @@ from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
 from config.schema import ModelConfig
+from editor import sites
+from editor.ridge import Shift
 from editor.sites import EditSite, check_sites, find_sites
 from model import model_skeleton
 from tests.tiny import MODELS, SITES, load_tiny
@@ -30,7 +32,7 @@ def test_shift_acts_on_keys_whatever_the_layout(layout):
     shift = torch.randn(D_K, D_V)
     before = site.module(x)
     assert site.shape == (D_K, D_V)
-    site.add(shift)
+    site.add(Shift(None, shift))
     torch.testing.assert_close(site.module(x), before + x @ shift)
 
 
@@ -40,7 +42,7 @@ def test_shift_acts_on_keys_whatever_the_layout(layout):
 def test_restore_is_bitwise(layout, masters, dtype):
     site = make(layout, dtype, masters=masters)
     weight, saved = site.weight.clone(), site.snapshot()
-    first = site.add(torch.randn(D_K, D_V))
+    first = site.add(Shift(None, torch.randn(D_K, D_V)))
     assert not torch.equal(site.weight, weight) and first < 0.5
     changed = site.weight.clone()
     site.restore(saved)
@@ -48,29 +50,45 @@ def test_restore_is_bitwise(layout, masters, dtype):
     assert site.module.weight.dtype == dtype
     torch.manual_seed(0)
     site.restore(saved)
-    site.add(torch.zeros(D_K, D_V))
+    site.add(Shift(None, torch.zeros(D_K, D_V)))
     assert torch.equal(site.weight, weight) and not torch.equal(changed, weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("masters", [False, True])
+@pytest.mark.parametrize("layout", ["linear", "conv1d"])
+def test_a_shift_written_in_blocks_is_the_shift(layout, masters, dtype, monkeypatch):
+    torch.manual_seed(1)
+    shift = Shift(torch.randn(3, D_K), torch.randn(3, D_V))
+    whole, cut = make(layout, dtype, masters=masters), make(layout, dtype, masters=masters)
+    lost = whole.add(shift)
+    monkeypatch.setattr(sites, "BLOCK", 7)
+    assert cut.add(shift) == lost
+    torch.testing.assert_close(cut.weight, whole.weight)
+    wanted = make(layout, dtype).weight.double() + (shift.matrix().T if cut.transposed else shift.matrix())
+    near = 1e-2 if dtype is torch.bfloat16 else 1e-6
+    torch.testing.assert_close(whole.weight.double(), wanted.double(), rtol=near, atol=near)
 
 
 @pytest.mark.parametrize("layout", ["linear", "conv1d"])
 def test_lost_share_of_bfloat16(layout):
     site = make(layout, torch.bfloat16)
     site.module.weight.fill_(1.0)  # half a unit in the last place is 2^-9 above 1, 2^-10 below
-    assert site.add(torch.full((D_K, D_V), 1e-4)).item() == 1.0
+    assert site.add(Shift(None, torch.full((D_K, D_V), 1e-4))).item() == 1.0
     assert (site.weight == 1).all()
-    assert site.add(torch.full((D_K, D_V), 0.5)).item() == 0.0
+    assert site.add(Shift(None, torch.full((D_K, D_V), 0.5))).item() == 0.0
     assert (site.weight == 1.5).all()
     half = torch.full((D_K, D_V), 1e-5)
     half[: D_K // 2] = 1.0
-    assert site.add(half).item() == 0.5
+    assert site.add(Shift(None, half)).item() == 0.5
 
 
 def test_lost_share_counts_only_wanted_changes():
     site = make("linear")
-    assert site.add(torch.zeros(D_K, D_V)).item() == 0.0
+    assert site.add(Shift(None, torch.zeros(D_K, D_V))).item() == 0.0
     one = torch.zeros(D_K, D_V)
     one[2, 3] = 1.0
-    assert site.add(one).item() == 0.0
+    assert site.add(Shift(None, one)).item() == 0.0
 
 
 @pytest.mark.parametrize("layout", ["linear", "conv1d"])
@@ -81,8 +99,8 @@ def test_masters_recover_what_bfloat16_loses(layout):
     mastered.master.fill_(1.0)
     shift = torch.full((D_K, D_V), 2e-4)
     for _ in range(500):
-        plain.add(shift)
-        mastered.add(shift)
+        plain.add(Shift(None, shift))
+        mastered.add(Shift(None, shift))
     assert (plain.weight == 1).all(), "every shift is below half a unit"
     torch.testing.assert_close(
         mastered.weight.float(), torch.full_like(mastered.weight, 1.1).float(), rtol=4e-3, atol=0
@@ -94,8 +112,8 @@ def test_masters_of_float32_weights_change_nothing():
     plain, mastered = make("linear"), make("linear", masters=True)
     for seed in range(20):
         shift = torch.randn(D_K, D_V, generator=torch.Generator().manual_seed(seed))
-        plain.add(shift)
-        mastered.add(shift)
+        plain.add(Shift(None, shift))
+        mastered.add(Shift(None, shift))
     assert torch.equal(plain.weight, mastered.weight)
 
 

@@ -1,0 +1,375 @@
+"""Sweeps: jobs that fail, die or are stopped, what they leave behind, launchers, and the division of a machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import submitit
+import yaml
+from hydra.core.utils import setup_globals
+from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from config.show import config_tree
+from editor import isolate, sweep
+from editor.interrupt import Interrupted
+from editor.isolate import child_env, jobs_at_once, objective, slot, threads_per_job
+from editor.jobs import device_of_job, new_status, read_status, tracked, write_status
+from tests.tiny import PROJECT, run_main, tiny_words
+
+WORDS = [word for word in tiny_words("eval.cache_dir=null", "report=false") if word != "editor.alpha=10"]
+LAUNCHERS = PROJECT / "config" / "hydra" / "launcher"
+
+
+def preset(name: str) -> dict[str, Any]:
+    """A launcher's settings as its file has them."""
+    return yaml.safe_load((LAUNCHERS / f"{name}.yaml").read_text())
+
+
+def statuses(folder: Path) -> dict[str, dict[str, Any]]:
+    """The status of every job by its folder's name."""
+    return {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/status.json")}
+
+
+def start(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    """`python main.py WORDS` as an own process group, threads not set; its output is one text."""
+    env = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | {"HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, str(PROJECT / "main.py"), *words]
+    return subprocess.Popen(
+        command, cwd=cwd, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+    )
+
+
+def wait_for_job(folder: Path, process: subprocess.Popen[str]) -> dict[str, Any]:
+    """The status of a job once it runs."""
+    for _ in range(1200):
+        status = read_status(folder)
+        if status:
+            return status
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    pytest.fail(f"{folder} has no status.json after a minute")
+
+
+# one job
+
+
+def test_status_of_a_run_that_ends_well(tmp_path):
+    with tracked(tmp_path, ["a=1"], 3):
+        running = read_status(tmp_path)
+        assert (running["state"], running["pid"], running["ended"]) == ("running", os.getpid(), None)
+    done = read_status(tmp_path)
+    assert done == running | {"state": "done", "ended": done["ended"]} and done["ended"] >= done["started"]
+    assert (done["overrides"], done["job"], done["error"], done["traceback"]) == (["a=1"], 3, None, None)
+    assert {path.name for path in tmp_path.iterdir()} == {"status.json"}
+
+
+def test_status_of_a_run_that_fails(tmp_path):
+    with pytest.raises(RuntimeError), tracked(tmp_path, [], None):
+        raise RuntimeError("no luck")
+    failed = read_status(tmp_path)
+    assert (failed["state"], failed["error"]) == ("failed", "RuntimeError: no luck")
+    assert "Traceback" in failed["traceback"] and "test_status_of_a_run_that_fails" in failed["traceback"]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_status_of_a_run_that_is_stopped(tmp_path, signum, code):
+    before = signal.getsignal(signum)
+    with pytest.raises(Interrupted) as caught, tracked(tmp_path, [], None):
+        signal.raise_signal(signum)
+    assert caught.value.code == code and signal.getsignal(signum) is before
+    assert read_status(tmp_path)["state"] == "interrupted" and "resume=" in read_status(tmp_path)["error"]
+
+
+def test_a_single_run_has_a_status_and_still_one_line(tmp_path):
+    done = run_main(*WORDS, "editor.alpha=nan", "hydra.run.dir=run", cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    status = read_status(tmp_path / "run")
+    assert status["state"] == "failed" and status["job"] is None and "editor.alpha=nan" in status["overrides"]
+    assert "check_values" in status["traceback"] and status["traceback"].strip() in (
+        (tmp_path / "run" / "main.log").read_text()
+    )
+
+
+def test_v_shows_the_resolved_configuration(tmp_path):
+    done = run_main("-v", *WORDS, "editor.alpha=nan", "hydra.run.dir=run", cwd=tmp_path)
+    assert "alpha: .nan" in done.stdout and "name: zsre" in done.stdout and "verbose: true" in done.stdout
+    assert "verbose=true" in read_status(tmp_path / "run")["overrides"]
+
+
+def test_the_configuration_as_a_tree():
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(config_tree({"seed": 42, "model": {"edit_modules": ["a.0", "b"]}}))
+    lines = console.export_text().splitlines()
+    assert [line.rstrip() for line in lines] == [
+        "config",
+        "├── seed: 42",
+        "└── model",
+        "    └── edit_modules: ['a.0', 'b']",
+    ]
+
+
+# shares of the machine
+
+
+def test_gpus_in_turn():
+    assert [device_of_job(job, 3) for job in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    assert device_of_job(4, 0) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "cores", "threads"), [(2, 16, 8), (3, 16, 5), (8, 2, 1), (-1, 16, 1), (-9, 16, 2), (1, 6, 6)]
+)
+def test_joblib_divides_the_threads(n_jobs, cores, threads):
+    assert threads_per_job(preset("joblib") | {"n_jobs": n_jobs}, cores) == threads
+
+
+def test_submitit_local_bounds_the_jobs():
+    launcher = preset("submitit_local") | {"cpus_per_task": 4}
+    assert (threads_per_job(launcher, 16), jobs_at_once(launcher, 16), jobs_at_once(launcher, 2)) == (4, 4, 1)
+    assert jobs_at_once(preset("joblib"), 16) is None and jobs_at_once(preset("slurm"), 16) is None
+    assert threads_per_job({"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}, 16) is None
+
+
+def test_the_users_threads_win():
+    assert child_env(preset("slurm"), {})["OMP_NUM_THREADS"] == "8"
+    assert child_env(preset("slurm"), {"OMP_NUM_THREADS": "3"})["OMP_NUM_THREADS"] == "3"
+
+
+def test_submitit_local_does_not_hide_the_gpus():
+    local = preset("submitit_local")
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    assert "CUDA_VISIBLE_DEVICES" not in child_env(local, hidden | {sweep.USER_DEVICES: "all"})
+    assert child_env(local, hidden | {sweep.USER_DEVICES: "2,3"})["CUDA_VISIBLE_DEVICES"] == "2,3"
+    asked = child_env(local | {"gpus_per_node": 1}, {"CUDA_VISIBLE_DEVICES": "0", sweep.USER_DEVICES: "all"})
+    assert asked["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_places_are_bounded(tmp_path):
+    inside, most = set(), []
+
+    def work(name: int) -> None:
+        with slot(tmp_path, 2):
+            inside.add(name)
+            most.append(len(inside))
+            time.sleep(0.1)
+            inside.remove(name)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(most) == 5 and max(most) == 2
+
+
+# the sweep's value and end
+
+
+def test_objective_is_the_mean_gain():
+    results = {"ES": 0.7, "GS": 0.4, "LS": 0.3, "pre": {"ES": 0.1, "GS": 0.1, "LS": 0.4}}
+    assert objective(results) == pytest.approx((0.6 + 0.3 - 0.1) / 3)
+    assert objective(results | {"pre": None}) == pytest.approx((0.7 + 0.4 + 0.3) / 3)
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped", "state", "error"),
+    [
+        (-9, False, "failed", "killed by signal 9 (SIGKILL)"),
+        (-9, True, "failed", "killed by signal 9 (SIGKILL)"),
+        (-15, True, "interrupted", "killed by signal 15 (SIGTERM)"),
+        (3, False, "failed", "exited with status 3"),
+    ],
+)
+@pytest.mark.parametrize("wrote", [True, False])
+def test_a_job_without_a_last_word_gets_one(tmp_path, code, stopped, state, error, wrote):
+    told = {"overrides": ["a=1"], "job": 5}
+    if wrote:
+        write_status(tmp_path, new_status(["a=1"], 5))
+    (tmp_path / "output.log").write_text("".join(f"line {index}\n" for index in range(50)))
+    status = isolate.settle(told, tmp_path, code, stopped=stopped)
+    assert status == read_status(tmp_path)
+    assert (status["state"], status["error"], status["overrides"], status["job"]) == (state, error, ["a=1"], 5)
+    assert status["traceback"].splitlines() == [f"line {index}" for index in range(30, 50)] and status["ended"]
+
+
+def test_jobs_whose_launcher_broke_are_accounted_for(tmp_path, capsys):
+    """One is still running, one is gone without a word, one never got to its run, one belongs to an earlier sweep."""
+    (tmp_path / "old").mkdir()
+    write_status(tmp_path / "old", new_status([], 0) | {"state": "failed"})
+    os.utime(tmp_path / "old" / "status.json", (1e9, 1e9))
+    started = sweep.Sweep(tmp_path, report=False)
+    sleeper = subprocess.Popen(["sleep", "60"])
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    threading.Thread(target=sleeper.wait).start()
+    for name, process in (("0", sleeper), ("1", gone)):
+        (tmp_path / name).mkdir()
+        write_status(tmp_path / name, new_status([f"editor.alpha={name}", "same=1"], 0) | {"pid": process.pid})
+    (tmp_path / "2" / ".hydra").mkdir(parents=True)
+    (tmp_path / "2" / ".hydra" / "overrides.yaml").write_text("- editor.alpha=2\n- same=1\n")
+    assert started.finish() == 1 and sleeper.poll() == -signal.SIGTERM
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "0 of 3 jobs done"
+    assert printed[1].startswith("job 0 (editor.alpha=0) failed: its process ended without a word; see ")
+    assert printed[2].startswith("job 1 (editor.alpha=1) failed: its process ended without a word; see ")
+    assert printed[3].startswith("job 2 (editor.alpha=2) failed: died before it started; see ")
+
+
+def test_a_report_that_fails_hides_nothing(tmp_path, monkeypatch, capsys, caplog):
+    def fail(*_):
+        raise RuntimeError("no figures")
+
+    monkeypatch.setattr("report.make", fail)
+    started = sweep.Sweep(tmp_path, report=True)
+    (tmp_path / "0").mkdir()
+    write_status(tmp_path / "0", new_status([], 0) | {"state": "done"})
+    assert started.finish() == 0
+    assert capsys.readouterr().out == "1 of 1 jobs done\n" and "no figures" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "requirements"),
+    [("launcher", "joblib", "joblib"), ("launcher", "slurm", "submitit"), ("sweeper", "optuna", "optuna")],
+)
+def test_a_plugin_that_is_missing_is_named(monkeypatch, tmp_path, part, name, requirements):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    setup_globals()
+    hydra = {"launcher": {"_target_": "hydra._internal.x"}, "sweeper": {"_target_": "hydra._internal.x"}}
+    hydra[part] = yaml.safe_load((PROJECT / "config" / "hydra" / part / f"{name}.yaml").read_text())
+    hydra |= {"runtime": {"choices": {f"hydra/{part}": name}}, "sweep": {"dir": str(tmp_path / "sweep")}}
+    message = f"error: hydra/{part}={name}: .*pip install -r requirements-{requirements}.txt"
+    with pytest.raises(SystemExit, match=message):
+        sweep.SweepStart().on_multirun_start(OmegaConf.create({"hydra": hydra, "report": False}))
+    assert (PROJECT / f"requirements-{requirements}.txt").is_file() and sweep.current is None
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "config" / "hydra").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_key_of_a_preset_has_a_comment(path):
+    for line in path.read_text().splitlines():
+        assert "#" in line or re.fullmatch(r"\s*\w+:", line), line
+
+
+def test_slurm_takes_every_key_of_the_preset(tmp_path, monkeypatch):
+    """As the plugin hands them to submitit, up to the script for sbatch; an srun that does nothing is enough."""
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    keys = preset("slurm") | {"name": "main", "partition": "gpu"}
+    assert keys.keys() - {"_target_"} <= {field.name for field in dataclasses.fields(SlurmQueueConf)}
+    executor = submitit.AutoExecutor(folder=tmp_path, cluster="slurm", slurm_max_num_timeout=keys["max_num_timeout"])
+    plain = {field.name for field in dataclasses.fields(BaseQueueConf)}
+    passed = {
+        key: value for key, value in keys.items() if key not in ("_target_", "submitit_folder", "max_num_timeout")
+    }
+    executor.update_parameters(**{key if key in plain else f"slurm_{key}": value for key, value in passed.items()})
+    script = executor._executor._make_submission_file_text("command", "uid")
+    for line in ("--partition=gpu", "--gpus-per-node=1", "--cpus-per-task=8", "--mem=64GB", "--time=1440"):
+        assert f"#SBATCH {line}" in script.splitlines()
+
+
+# whole sweeps
+
+
+def test_presets_are_ours(tmp_path):
+    for word, expected in (("hydra/launcher=joblib", preset("joblib")), ("hydra/launcher=slurm", preset("slurm"))):
+        done = run_main(word, "--cfg", "hydra", cwd=tmp_path)
+        assert done.returncode == 0 and "deprecated" not in done.stderr, done.stderr
+        assert yaml.safe_load(done.stdout)["hydra"]["launcher"] == expected
+
+
+def test_the_experiment_that_is_a_sweep(tmp_path):
+    """Its jobs are all refused, which takes no time; its grid, and a key of it from the command line."""
+    words = ["experiment=sweep_alpha_preheat", "num_seq=0", "report=false", "hydra.sweep.dir=sweep"]
+    done = run_main(*words, "editor.alpha=1,7", cwd=tmp_path)
+    assert done.returncode == 1 and "Joblib.Parallel(n_jobs=2" in done.stdout
+    assert done.stdout.count("failed: ConfigError: num_seq=0") == 2 * 6, "as it happens, and at the end"
+    grid = {tuple(status["overrides"][:2]) for status in statuses(tmp_path / "sweep").values()}
+    assert len(grid) == 6
+    assert {first for first, _ in grid} == {"editor.alpha=1", "editor.alpha=7"}
+    assert {second for _, second in grid} == {f"editor.preheat_mode={mode}" for mode in ("start", "middle", "none")}
+
+
+@pytest.mark.slow
+def test_joblib_one_fails_one_is_killed_one_is_done(tmp_path):
+    words = ["hydra/launcher=joblib", "hydra.sweep.dir=sweep", "report=true", "editor.alpha=1,nan,10"]
+    process = start("-m", *[word for word in WORDS if not word.startswith("report=")], *words, cwd=tmp_path)
+    pid = wait_for_job(tmp_path / "sweep" / "0", process)["pid"]
+    environ = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    os.kill(pid, signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    found = statuses(tmp_path / "sweep")
+    assert {name: status["state"] for name, status in found.items()} == {"0": "failed", "1": "failed", "2": "done"}
+    assert found["0"]["error"] == "killed by signal 9 (SIGKILL)" and found["0"]["pid"] == pid
+    assert found["1"]["error"].startswith("ConfigError: editor.alpha=nan") and "Traceback" in found["1"]["traceback"]
+    assert [status["job"] for _, status in sorted(found.items())] == [0, 1, 2]
+    assert "Traceback" in (tmp_path / "sweep" / "1" / "main.log").read_text()
+    assert "written to" in (tmp_path / "sweep" / "2" / "output.log").read_text()
+    assert f"OMP_NUM_THREADS={max(1, isolate.cores() // 2)}" in environ
+    assert "1 of 3 jobs done" in output
+    assert re.search(r"job 0 \(editor.alpha=1\) failed: killed by signal 9", output)
+    assert re.search(r"job 1 \(editor.alpha=nan\) failed: ConfigError", output)
+    assert list((tmp_path / "sweep").rglob("report.html")), output
+
+
+@pytest.mark.slow
+def test_submitit_local(tmp_path):
+    words = ["hydra/launcher=submitit_local", "hydra.sweep.dir=sweep", "model_cache=true"]
+    process = start("-m", *WORDS, *words, "editor.alpha=1,10", "model_cache_dir=saved/${hydra:job.num}", cwd=tmp_path)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    found = statuses(tmp_path / "sweep")
+    assert {name: status["state"] for name, status in found.items()} == {"0": "done", "1": "done"}
+    for job, alpha in (("0", 1.0), ("1", 10.0)):
+        results = json.loads((tmp_path / "sweep" / job / "results.json").read_text())
+        assert results["config"]["editor"]["alpha"] == alpha
+        assert (tmp_path / "saved" / job / "model.safetensors").is_file(), "what only the launcher knows is resolved"
+    assert "2 of 2 jobs done" in output
+
+
+@pytest.mark.slow
+def test_one_after_another_stopped_and_resumed(tmp_path):
+    words = ["checkpoint.every=1", "hydra.sweep.dir=sweep", "editor.alpha=1,10", "hydra.mode=MULTIRUN"]
+    words += ["model_cache=true", "model_cache_dir=saved/${hydra:job.num}"]
+    process = start(*WORDS, *words, cwd=tmp_path)
+    wait_for_job(tmp_path / "sweep" / "0", process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 143, output
+    found = statuses(tmp_path / "sweep")
+    assert {name: status["state"] for name, status in found.items()} == {"0": "interrupted", "1": "interrupted"}
+    assert found["1"]["error"] == "not started: the sweep was stopped" and "0 of 2 jobs done" in output
+    assert not (tmp_path / "sweep" / ".stop").exists()
+    done = run_main("resume=sweep/1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "saved" / "1" / "model.safetensors").is_file(), "the number that it had"
+    status = read_status(tmp_path / "sweep" / "1")
+    assert status["state"] == "done" and "editor.alpha=10" in status["overrides"]
+    assert json.loads((tmp_path / "sweep" / "1" / "results.json").read_text())["config"]["editor"]["alpha"] == 10
+
+
+@pytest.mark.slow
+def test_optuna_survives_a_failed_trial(tmp_path):
+    """The job that is refused is a failed trial; the search is kept in a file, and says what was best."""
+    words = ["hydra/sweeper=optuna", "hydra.sweep.dir=sweep", "hydra.sweeper.storage=sqlite:///search.db"]
+    words += ["hydra.sweeper.n_trials=4", "hydra.sweeper.params={editor.alpha: 'choice(10,nan)'}", "num_seq=1"]
+    done = run_main("-m", *[word for word in WORDS if not word.startswith("num_seq=")], *words, cwd=tmp_path)
+    states = [status["state"] for status in statuses(tmp_path / "sweep").values()]
+    assert sorted(set(states)) == ["done", "failed"] and len(states) == 4, done.stdout + done.stderr
+    assert done.returncode == 1 and (tmp_path / "search.db").is_file()
+    best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
+    values = [objective(json.loads(path.read_text())) for path in (tmp_path / "sweep").glob("*/results.json")]
+    assert best["best_params"]["editor.alpha"] == 10 and best["best_value"] == pytest.approx(max(values))
