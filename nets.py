@@ -81,6 +81,16 @@ class RunningStatistics:
         """Whether there are rows enough to invert the value covariance."""
         return self.scatter_VV is not None and self.n > self.d_v + 1
 
+    def inverse_root(self, floor: float, *, relative: bool, retries: Counter[str] | None = None) -> InverseRoot:
+        """C~^(-1/2) of the value covariance C~ = C / (n - d_v - 1).
+
+        Decomposed in float32 as the published program does: its rounding is part of its numbers
+        (float64 moves a shift's norm by up to 1.4e-4 where n is little above d_v).
+        """
+        assert self.scatter_VV is not None and self.whitens
+        covariance_VV = self.scatter_VV.float().div_(self.n - self.d_v - 1)
+        return inverse_root(covariance_VV, floor, relative=relative, retries=retries)
+
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors; `var` and `cov_value` are sums, not yet divided, as the published program has them."""
         state = {"n": torch.tensor([self.n]), "mean": self.mean_D, "var": self.m2_D}
@@ -131,6 +141,10 @@ class InverseRoot:
         if self.vectors_VR.shape[0] == self.vectors_VR.shape[1]:
             return (parts_NR * self.gains_R) @ self.vectors_VR.T
         return self.rest * rows_NV + (parts_NR * (self.gains_R - self.rest)) @ self.vectors_VR.T
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All tensors, by the names that the constructor takes."""
+        return {"vectors_VR": self.vectors_VR, "gains_R": self.gains_R, "rest": self.rest}
 
     def matrix(self) -> Tensor:
         """C^(-1/2), [V, V]."""
@@ -183,19 +197,6 @@ class Normalizer:
         self.mean_K, self.mean_V = mean_D[:d_k], mean_D[d_k:]
         self.scale_K, self.scale_V = scale_D[:d_k], scale_D[d_k:]
         self.root = root
-
-    @classmethod
-    def whitening(
-        cls, statistics: RunningStatistics, floor: float, *, relative: bool, retries: Counter[str] | None = None
-    ) -> Normalizer:
-        """Whiten value gradients with C~ = C / (n - d_v - 1).
-
-        Decomposed in float32 as the published program does: its rounding is part of its numbers
-        (float64 moves a shift's norm by up to 1.4e-4 where n is little above d_v).
-        """
-        assert statistics.scatter_VV is not None and statistics.whitens
-        covariance_VV = statistics.scatter_VV / (statistics.n - statistics.d_v - 1)
-        return cls(statistics, inverse_root(covariance_VV.float(), floor, relative=relative, retries=retries))
 
     def keys(self, keys_NK: Tensor) -> Tensor:
         """(k - mean) / (std + eps)."""

@@ -76,6 +76,8 @@ def _check_positive(cfg: Config) -> None:
         "dataset.batch_size": cfg.dataset.batch_size,
         "editor.batch_size": editor.batch_size,
         "eval.tokens_per_batch": cfg.eval.tokens_per_batch,
+        "eval.max_new_tokens": cfg.eval.max_new_tokens,
+        "editor.whitening_every": editor.whitening_every,
     }
     real: dict[str, float | int | None] = {"editor.lr": editor.lr, "editor.whitening_floor": editor.whitening_floor}
     if editor.name in RIDGE:
@@ -94,6 +96,8 @@ def _check_positive(cfg: Config) -> None:
         "downstream_eval_steps": cfg.downstream_eval_steps,
         "seed": cfg.seed,
         "checkpoint.every": cfg.checkpoint.every,
+        **{f"eval.{name}": getattr(cfg.eval, name) for name in ("every", "sample", "knowns", "examples")},
+        "eval.generate_sample": cfg.eval.generate_sample or 0,
     }
     for key, count in at_least_zero.items():
         if count < 0:
@@ -109,6 +113,8 @@ def _check_consistent(cfg: Config) -> None:
         raise ConfigError(f"model.edit_modules: {twice[0]} is named twice; name each site once")
     if cfg.model.device_map not in (None, "auto"):
         raise ConfigError(f"model.device_map={cfg.model.device_map}: must be auto or null")
+    if cfg.eval.every > cfg.num_seq:
+        raise ConfigError(f"eval.every={cfg.eval.every}: must be num_seq={cfg.num_seq} or less, or 0 for never")
     if cfg.model_cache and not cfg.model_cache_dir:
         raise ConfigError("model_cache=true needs model_cache_dir=DIR, the folder to save the edited model to")
     if editor.name == "ultraedit":

@@ -138,6 +138,7 @@ class EditorConfig:
     float32_masters: bool = False
     whitening_floor: float = 1e-6
     whitening_floor_mode: FloorMode = FloorMode.absolute
+    whitening_every: int = 1
     alpha: float | None = None
     rank: int | None = None
     n_blocks: int | None = None

@@ -180,17 +180,19 @@ class HyperEditor(Editor):
                 total_KV.add_(gradient_KV, alpha=coefficient * weight)
             return loss.item()
 
-        gen = [add(batch.to(self.model.device), cross_entropy, 1.0) for batch in batches.rephrase]
-        loc = []
+        unrelated = [batch.to(self.model.device) for batch in batches.unrelated]
         after = self.snapshot()
-        for batch in (batch.to(self.model.device) for batch in batches.unrelated):
-            self.restore(before)
-            reference_MW = self._log_probabilities(batch)
-            self.restore(after)
-            loc.append(add(batch, lambda logits, _, ref=reference_MW: kl(ref, logits), self.cfg.loc_coef or 0.0))
+        self.restore(before)
+        references = [self._log_probabilities(batch) for batch in unrelated]
+        self.restore(after)
+        gen = [add(batch.to(self.model.device), cross_entropy, 1.0) for batch in batches.rephrase]
+        loc = [
+            add(batch, lambda logits, _, ref=reference_MW: kl(ref, logits), self.cfg.loc_coef or 0.0)
+            for batch, reference_MW in zip(unrelated, references, strict=True)
+        ]
         return Losses(gen, loc, gradients)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _log_probabilities(self, batch: Batch) -> Tensor:
         return answer_logits(self.model, batch)[0].log_softmax(-1)
 

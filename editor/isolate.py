@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from editor import sweep
-from editor.jobs import SIGNALS, STATUS, end_status, new_status, read_status
+from editor.jobs import SIGNALS, STATUS, end_status, new_status, read_status, write_status
 
 OUTPUT = "output.log"  # stdout and stderr of a job that runs beside others
 TAIL_LINES = 20
@@ -32,10 +32,12 @@ def sweep_job(cfg: DictConfig) -> float | None:
     told = describe(cfg, hydra)
     (run_dir / STATUS).unlink(missing_ok=True)  # of an earlier sweep in the same folder
     count = jobs_at_once(hydra.launcher, cores())
+    waiting = new_status(told["overrides"], told["job"])
+    if count:  # should this process die while it waits, there is a status that says so
+        write_status(run_dir, waiting)
     with slot(folder / ".slots", count) if count else nullcontext():
         if stop_signal(folder):
-            unstarted = new_status(told["overrides"], told["job"])
-            end_status(run_dir, unstarted, "interrupted", "not started: the sweep was stopped")
+            end_status(run_dir, waiting, "interrupted", sweep.NOT_STARTED)
             return None
         code = run_child(told, run_dir, folder, child_env(hydra.launcher, os.environ))
     status = settle(told, run_dir, code, stopped=stop_signal(folder) is not None)
@@ -167,13 +169,12 @@ def _passing_on(child: subprocess.Popen[str]) -> Iterator[None]:
     if sweep.current is not None:
         yield
         return
-    handlers = {signal.SIGTERM: lambda signum, _: child.send_signal(signum), signal.SIGINT: signal.SIG_IGN}
-    before = {signum: signal.signal(signum, handlers[signum]) for signum in SIGNALS}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # for good: between two jobs too, a terminal's Ctrl-C is not for us
+    before = signal.signal(signal.SIGTERM, lambda signum, _: child.send_signal(signum))
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        signal.signal(signal.SIGTERM, before)
 
 
 def settle(told: dict[str, Any], run_dir: Path, code: int, *, stopped: bool) -> dict[str, Any]:

@@ -14,12 +14,15 @@ Shape suffixes: N rows, K = d_k, V = d_v.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
+from torch import Tensor
 
 from config.schema import EditorConfig, FloorMode, StatisticsMode
-from editor.base import Editor, Stopwatch, Workbench
+from editor.base import Editor, Stopwatch, Workbench, below
 from editor.ridge import Shift, solve_ridge, target_rows
-from nets import Normalizer, RunningStatistics
+from nets import InverseRoot, Normalizer
 
 
 class StableEdit(Editor):
@@ -27,19 +30,46 @@ class StableEdit(Editor):
 
     def __init__(self, cfg: EditorConfig, bench: Workbench) -> None:
         super().__init__(cfg, bench, covariance=cfg.RunningMeanStd_mode is StatisticsMode.stable)
+        self.roots: dict[tuple[int, int], InverseRoot] = {}
+        self.root_age: dict[tuple[int, int], int] = {}
 
     def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
         """Normalize, make target rows, solve: one decomposition per shape, one solve per site."""
         with watch("whitening"):
-            normalizers = {shape: self._normalizer(stats, warm_up) for shape, stats in self.statistics.items()}
+            normalizers = {shape: self._normalizer(shape, warm_up) for shape in self.statistics}
         with watch("ridge"):
             return [self._shift(index, micro_batches, normalizers[site.shape]) for index, site in enumerate(self.sites)]
 
-    def _normalizer(self, statistics: RunningStatistics, warm_up: bool) -> Normalizer:
+    def _normalizer(self, shape: tuple[int, int], warm_up: bool) -> Normalizer:
+        statistics = self.statistics[shape]
         if warm_up or not statistics.whitens:
             return Normalizer(statistics)
-        relative = self.cfg.whitening_floor_mode is FloorMode.relative
-        return Normalizer.whitening(statistics, self.cfg.whitening_floor, relative=relative, retries=self.retries)
+        age = self.root_age.get(shape, 0)
+        if age % self.cfg.whitening_every == 0:
+            relative = self.cfg.whitening_floor_mode is FloorMode.relative
+            root = statistics.inverse_root(self.cfg.whitening_floor, relative=relative, retries=self.retries)
+            if self.cfg.whitening_every == 1:
+                return Normalizer(statistics, root)
+            self.roots[shape] = root
+        self.root_age[shape] = age + 1
+        return Normalizer(statistics, self.roots[shape])
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Also the decompositions that later steps will use again."""
+        found = super().state_tensors()
+        for shape, root in self.roots.items():
+            found |= {f"root/{shape}/{name}": value for name, value in root.state_dict().items()}
+            found[f"root/{shape}/age"] = torch.tensor([self.root_age[shape]])
+        return found
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what state_tensors gave."""
+        super().load_state_tensors(tensors)
+        for shape in self.statistics:
+            state = below(tensors, f"root/{shape}/")
+            if state:
+                self.root_age[shape] = int(state.pop("age").item())
+                self.roots[shape] = InverseRoot(**state)
 
     def _shift(self, site: int, micro_batches: int, normalizer: Normalizer) -> Shift:
         assert self.cfg.alpha is not None

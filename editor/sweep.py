@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
 STOP = ".stop"  # in the sweep's folder: the number of the signal that stops all of its jobs
 USER_DEVICES = "SWEEP_CUDA_VISIBLE_DEVICES"  # what CUDA_VISIBLE_DEVICES was before a launcher changed it
-PATIENCE = 30.0  # seconds that jobs get to save and leave when their launcher broke
+NOT_STARTED = "not started: the sweep was stopped"
 PLUGINS = {
     "hydra_plugins.hydra_joblib_launcher": "requirements-joblib.txt",
     "hydra_plugins.hydra_submitit_launcher": "requirements-submitit.txt",
@@ -110,19 +110,21 @@ class Sweep:
         return int(any(status["state"] != "done" for status in jobs.values()))
 
     def settled(self) -> dict[Path, dict[str, Any]]:
-        """The status of every job folder; jobs whose launcher left them are stopped, those that died are marked."""
-        deadline = time.monotonic() + PATIENCE
+        """The status of every job folder, once none of this machine runs any more; those that died are marked.
+
+        A launcher that broke over one job may have left others at work.
+        """
         for folder in self._folders():
             status = read_status(folder)
+            while status.get("state") == "running" and status["host"] == host() and alive(status["pid"]):
+                time.sleep(0.2)
+                status = read_status(folder)
             if not status:
-                end_status(folder, new_status(saved_overrides(folder), None), "failed", "died before it started")
+                unstarted = new_status(saved_overrides(folder), None)
+                ended = ("interrupted", NOT_STARTED) if self.signum else ("failed", "died before it started")
+                end_status(folder, unstarted, *ended)
             elif status["state"] == "running" and status["host"] == host():
-                with suppress(ProcessLookupError):
-                    os.kill(status["pid"], self.signum or signal.SIGTERM)
-                while alive(status["pid"]) and time.monotonic() < deadline:
-                    time.sleep(0.2)
-                if read_status(folder)["state"] == "running" and not alive(status["pid"]):
-                    end_status(folder, status, "failed", "its process ended without a word")
+                end_status(folder, status, "failed", "its process ended without a word")
         return {folder: read_status(folder) for folder in self._folders()}
 
     def _folders(self) -> list[Path]:
@@ -158,14 +160,15 @@ def swept() -> Iterator[None]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process of this machine is still there."""
+    """Whether a process of this machine is still there; one that only waits to be reaped is not."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    return True
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.is_file() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def saved_overrides(folder: Path) -> list[str]:

@@ -110,7 +110,7 @@ def test_overrides_win_over_an_experiment():
 
 
 def test_groups_are_those_of_the_design():
-    assert set(GROUPS["dataset"]) == {"zsre", "fever", "wikibigedit", "ultraeditbench", "facts"}
+    assert set(GROUPS["dataset"]) == {"zsre", "fever", "wikibigedit", "ultraeditbench", "facts", "custom"}
     assert set(GROUPS["model"]) == {"mistral-7b", "llama-3-instruct", "gpt-j", "qwen2.5-7b", "smollm2-135m"}
     assert set(GROUPS["editor"]) == {"stableedit", "ultraedit", "rledit", "malmen", "mend"}
 
@@ -118,8 +118,9 @@ def test_groups_are_those_of_the_design():
 @pytest.mark.parametrize(("editor", "model"), list(product(GROUPS["editor"], GROUPS["model"])))
 def test_every_combination_composes(editor, model):
     for dataset in GROUPS["dataset"]:
+        own = ["dataset.train_path=more.csv", "dataset.valid_path=mine.csv"] if dataset == "custom" else []
         cfg = OmegaConf.to_object(
-            compose("config", overrides=[f"dataset={dataset}", f"model={model}", f"editor={editor}"])
+            compose("config", overrides=[f"dataset={dataset}", f"model={model}", f"editor={editor}", *own])
         )
         assert (cfg.dataset.name, cfg.model.name, cfg.editor.name) == (dataset, model, editor)
         assert cfg.model.edit_modules and cfg.dataset.train_path and cfg.dataset.valid_path

@@ -66,7 +66,7 @@ def test_the_table_is_a_downward_order():
 def test_the_reader_of_imports_finds_some():
     assert "data.stream" in imported("data.records"), "relative"
     assert "editor.capture" in imported("editor.stableedit") | imported("editor.base"), "absolute"
-    assert "editor.lifelong" in imported("main"), "inside a function"
+    assert "editor.lifelong" in imported("editor.jobs"), "inside a function"
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

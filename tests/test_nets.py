@@ -111,7 +111,11 @@ def test_inverse_root_of_zero_is_finite():
 def test_whitened_rows_have_identity_covariance():
     blocks = random_blocks([500, 300], mean=2.0)
     statistics = pooled(blocks)
-    white = Normalizer.whitening(statistics, 1e-12, relative=False).gradients(torch.cat(blocks)[:, D_K:]).double()
+    white = (
+        Normalizer(statistics, statistics.inverse_root(1e-12, relative=False))
+        .gradients(torch.cat(blocks)[:, D_K:])
+        .double()
+    )
     assert white.mean(0).abs().max() < 1e-4
     covariance = white.T @ white / (statistics.n - D_V - 1)
     torch.testing.assert_close(covariance, torch.eye(D_V, dtype=torch.float64), rtol=0, atol=5e-3)
@@ -121,7 +125,7 @@ def test_floor_caps_the_whitening():
     """A floor far above every eigenvalue leaves (g - mean) / sqrt(floor)."""
     blocks = random_blocks([200])
     statistics, rows = pooled(blocks), blocks[0][:, D_K:]
-    found = Normalizer.whitening(statistics, 1e8, relative=False).gradients(rows)
+    found = Normalizer(statistics, statistics.inverse_root(1e8, relative=False)).gradients(rows)
     torch.testing.assert_close(found, (rows - rows.mean(0)) / 1e4, rtol=1e-3, atol=1e-6)
 
 

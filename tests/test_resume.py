@@ -15,6 +15,7 @@ from config.check import ConfigError
 from editor import evaluation, lifelong, resume
 from editor.interrupt import Interrupted, StopRequests
 from main import with_saved_overrides
+from nets import RunningStatistics
 from tests.reference_cases import compose_config
 from tests.tiny import tiny_words
 
@@ -66,6 +67,18 @@ def assert_same_run(first: Path, second: Path) -> None:
         assert torch.equal(one[name], two[name]), name
 
 
+def count_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[str]:
+    """One entry for every call of the method from now."""
+    real, seen = getattr(owner, name), []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        seen.append(name)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return seen
+
+
 def kill_after(monkeypatch: pytest.MonkeyPatch, calls: int, owner: Any, name: str) -> None:
     """Make the method die in the middle of its `calls`-th call from now."""
     real, count = getattr(owner, name), iter(range(1, 10**6))
@@ -91,6 +104,22 @@ def test_resumed_run_is_the_uninterrupted_one(editor, precision, tmp_path, monke
                 run(killed, argv)
         run(tmp_path / "unused", argv, f"resume={killed}")
         assert_same_run(tmp_path / "whole", killed)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_decomposition_that_is_used_again_survives(every, tmp_path, monkeypatch):
+    argv = words("stableedit", f"editor.whitening_every={every}", "num_seq=6", "dataset.n_edits=8", "num_seq_zsre=1")
+    seen = count_calls(monkeypatch, RunningStatistics, "inverse_root")
+    run(tmp_path / "whole", argv)
+    assert len(seen) > 0
+    decomposed = len(seen)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 6, lifelong.Run, "_write_step")
+        with pytest.raises(Killed):
+            run(tmp_path / "killed", argv)
+    run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    assert len(seen) == 2 * decomposed
 
 
 @pytest.mark.parametrize("editor", ["malmen", "mend", "rledit"])
