@@ -192,7 +192,7 @@ class HyperEditor(Editor):
         ]
         return Losses(gen, loc, gradients)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _log_probabilities(self, batch: Batch) -> Tensor:
         return answer_logits(self.model, batch)[0].log_softmax(-1)
 

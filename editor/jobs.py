@@ -26,6 +26,7 @@ from config.schema import Config
 from config.show import show_config
 from data.base import DataError
 from editor.interrupt import Interrupted
+from editor.shares import device_of_job
 
 STATUS = "status.json"
 EXPECTED = (ConfigError, DataError, RunError)  # errors that one line explains
@@ -140,11 +141,6 @@ def execute(
 
             cfg.model_device = device_of_job(job or 0, torch.cuda.device_count())
         return run(cfg, run_dir)
-
-
-def device_of_job(job: int, devices: int) -> str:
-    """The model_device of a sweep's job where it is auto: the GPUs in turn; auto where there is none."""
-    return f"cuda:{job % devices}" if devices else "auto"
 
 
 def child(run_dir: Path) -> int:

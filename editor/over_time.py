@@ -6,9 +6,10 @@ from typing import Any
 
 from data.base import Edit
 from data.batches import tokenize
-from editor.evaluation import Evaluation, agreement
+from editor.evaluation import Evaluation
 from editor.metrics import answers
 from editor.sample import fetch
+from editor.scoring import agreement
 from editor.tally import Tally
 
 

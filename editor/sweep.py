@@ -25,11 +25,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from editor.jobs import SIGNALS, STATUS, end_status, host, new_status, now, read_status
+from editor.shares import USER_DEVICES
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
 STOP = ".stop"  # in the sweep's folder: the number of the signal that stops all of its jobs
-USER_DEVICES = "SWEEP_CUDA_VISIBLE_DEVICES"  # what CUDA_VISIBLE_DEVICES was before a launcher changed it
 NOT_STARTED = "not started: the sweep was stopped"
 PLUGINS = {
     "hydra_plugins.hydra_joblib_launcher": "requirements-joblib.txt",
@@ -114,6 +114,7 @@ class Sweep:
 
         A launcher that broke over one job may have left others at work.
         """
+        state = "interrupted" if self.signum else "failed"
         for folder in self._folders():
             status = read_status(folder)
             while status.get("state") == "running" and status["host"] == host() and alive(status["pid"]):
@@ -121,10 +122,9 @@ class Sweep:
                 status = read_status(folder)
             if not status:
                 unstarted = new_status(saved_overrides(folder), None)
-                ended = ("interrupted", NOT_STARTED) if self.signum else ("failed", "died before it started")
-                end_status(folder, unstarted, *ended)
+                end_status(folder, unstarted, state, NOT_STARTED if self.signum else "died before it started")
             elif status["state"] == "running" and status["host"] == host():
-                end_status(folder, status, "failed", "its process ended without a word")
+                end_status(folder, status, state, "its process ended without a word")
         return {folder: read_status(folder) for folder in self._folders()}
 
     def _folders(self) -> list[Path]:

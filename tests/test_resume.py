@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from config.check import ConfigError
-from editor import evaluation, lifelong, resume
+from editor import lifelong, resume, scoring
 from editor.interrupt import Interrupted, StopRequests
 from main import with_saved_overrides
 from nets import RunningStatistics
@@ -140,7 +140,7 @@ def test_killed_in_evaluation(name, calls, tmp_path, monkeypatch):
     argv = words("stableedit", "eval.every=1", "eval.sample=6", "eval.generate=true", "eval.generate_sample=3")
     run(tmp_path / "whole", argv)
     with monkeypatch.context() as patch:
-        kill_after(patch, calls, evaluation, name)
+        kill_after(patch, calls, scoring, name)
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")

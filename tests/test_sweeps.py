@@ -25,8 +25,9 @@ from rich.console import Console
 from config.show import config_tree
 from editor import isolate, sweep
 from editor.interrupt import Interrupted
-from editor.isolate import child_env, jobs_at_once, objective, slot, threads_per_job
-from editor.jobs import device_of_job, new_status, read_status, tracked, write_status
+from editor.isolate import objective
+from editor.jobs import new_status, read_status, tracked, write_status
+from editor.shares import USER_DEVICES, child_env, cores, device_of_job, jobs_at_once, slot, threads_per_job
 from tests.tiny import PROJECT, run_main, tiny_words
 
 WORDS = [word for word in tiny_words("eval.cache_dir=null", "report=false") if word != "editor.alpha=10"]
@@ -130,10 +131,10 @@ def test_gpus_in_turn():
 
 
 @pytest.mark.parametrize(
-    ("n_jobs", "cores", "threads"), [(2, 16, 8), (3, 16, 5), (8, 2, 1), (-1, 16, 1), (-9, 16, 2), (1, 6, 6)]
+    ("n_jobs", "available", "threads"), [(2, 16, 8), (3, 16, 5), (8, 2, 1), (-1, 16, 1), (-9, 16, 2), (1, 6, 6)]
 )
-def test_joblib_divides_the_threads(n_jobs, cores, threads):
-    assert threads_per_job(preset("joblib") | {"n_jobs": n_jobs}, cores) == threads
+def test_joblib_divides_the_threads(n_jobs, available, threads):
+    assert threads_per_job(preset("joblib") | {"n_jobs": n_jobs}, available) == threads
 
 
 def test_submitit_local_bounds_the_jobs():
@@ -151,9 +152,9 @@ def test_the_users_threads_win():
 def test_submitit_local_does_not_hide_the_gpus():
     local = preset("submitit_local")
     hidden = {"CUDA_VISIBLE_DEVICES": ""}
-    assert "CUDA_VISIBLE_DEVICES" not in child_env(local, hidden | {sweep.USER_DEVICES: "all"})
-    assert child_env(local, hidden | {sweep.USER_DEVICES: "2,3"})["CUDA_VISIBLE_DEVICES"] == "2,3"
-    asked = child_env(local | {"gpus_per_node": 1}, {"CUDA_VISIBLE_DEVICES": "0", sweep.USER_DEVICES: "all"})
+    assert "CUDA_VISIBLE_DEVICES" not in child_env(local, hidden | {USER_DEVICES: "all"})
+    assert child_env(local, hidden | {USER_DEVICES: "2,3"})["CUDA_VISIBLE_DEVICES"] == "2,3"
+    asked = child_env(local | {"gpus_per_node": 1}, {"CUDA_VISIBLE_DEVICES": "0", USER_DEVICES: "all"})
     assert asked["CUDA_VISIBLE_DEVICES"] == "0"
 
 
@@ -206,7 +207,7 @@ def test_a_job_without_a_last_word_gets_one(tmp_path, code, stopped, state, erro
 
 
 def test_jobs_whose_launcher_broke_are_accounted_for(tmp_path, capsys):
-    """One still runs and is waited for, one is gone without a word, one never got to run, one is of an earlier sweep."""
+    """One still runs and is waited for, one is gone without a word, one never ran, one is of an earlier sweep."""
     (tmp_path / "old").mkdir()
     write_status(tmp_path / "old", new_status([], 0) | {"state": "failed"})
     os.utime(tmp_path / "old" / "status.json", (1e9, 1e9))
@@ -317,7 +318,7 @@ def test_joblib_one_fails_one_is_killed_one_is_done(tmp_path):
     assert [status["job"] for _, status in sorted(found.items())] == [0, 1, 2]
     assert "Traceback" in (tmp_path / "sweep" / "1" / "main.log").read_text()
     assert "written to" in (tmp_path / "sweep" / "2" / "output.log").read_text()
-    assert f"OMP_NUM_THREADS={max(1, isolate.cores() // 2)}" in environ
+    assert f"OMP_NUM_THREADS={max(1, cores() // 2)}" in environ
     assert "1 of 3 jobs done" in output
     assert re.search(r"job 0 \(editor.alpha=1\) failed: killed by signal 9", output)
     assert re.search(r"job 1 \(editor.alpha=nan\) failed: ConfigError", output)

@@ -1,0 +1,119 @@
+"""Scores of edits with the model as it stands: teacher-forced for all, generated for a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from config.schema import Config
+from data.base import Edit
+from data.batches import tokenize
+from data.knowns import KnownFact
+from data.prompt_format import prompt_ids
+from data.records import RecordFile
+from editor.generation import contains, exact, generate
+from editor.metrics import Answered, answers, chunks, probes
+from editor.sample import drawn, fetch
+from editor.setup import Loaded
+from editor.tally import Tally
+
+Scores = dict[str, dict[str, Any]]
+"""What one edit's prompts gave, by metric: ids, prediction, tokens, all; generated, exact, contain where generated."""
+
+
+class Scorer:
+    """Scores the edits of a run; `between` is called between chunks of edits."""
+
+    def __init__(self, cfg: Config, loaded: Loaded, edits: RecordFile, between: Callable[[], None]) -> None:
+        self.cfg, self.model, self.tokenizer, self.edits = cfg, loaded.model, loaded.tokenizer, edits
+        self.between = between
+        total = len(edits)
+        self.examples = drawn(total, cfg.eval.examples, cfg.seed)
+        self.generated = set(drawn(total, cfg.eval.generate_sample, cfg.seed)) if cfg.eval.generate else set()
+
+    def scored(self, label: str, tally: Tally) -> Iterator[tuple[int, Edit, Scores]]:
+        """Every edit with its scores, which the tally takes in."""
+        index = 0
+        for chunk in chunks(self.edits, len(self.edits), label):
+            for edit, scores in zip(chunk, self._score(chunk, index), strict=True):
+                for metric, found in scores.items():
+                    count(tally, metric, found, generated=index in self.generated)
+                yield index, edit, scores
+                index += 1
+            self.between()
+
+    def _score(self, edits: list[Edit], first: int) -> list[Scores]:
+        asked = [
+            (position, metric, prompt, answer)
+            for position, edit in enumerate(edits)
+            for metric, (prompt, answer) in probes(edit, mhop=self.cfg.dataset.eval_mhop).items()
+        ]
+        style, budget = self.cfg.dataset.prompt_format, self.cfg.eval.tokens_per_batch
+        rows = tokenize(self.tokenizer, [(prompt, answer) for _, _, prompt, answer in asked], style)
+        scores: list[Scores] = [{} for _ in edits]
+        for (position, metric, _, _), answered in zip(asked, answers(self.model, rows, budget), strict=True):
+            scores[position][metric] = self._teacher_forced(answered)
+        spoken = [entry for entry in asked if self._is_generated(first + entry[0], entry[1])]
+        prompts = prompt_ids(self.tokenizer, [prompt for _, _, prompt, _ in spoken], style)
+        texts = generate(
+            self.model, self.tokenizer, prompts,
+            max_new_tokens=self.cfg.eval.max_new_tokens, tokens_per_batch=budget,
+        )  # fmt: skip
+        for (position, metric, _, answer), text in zip(spoken, texts, strict=True):
+            found = {"generated": text, "exact": exact(text, answer), "contain": contains(text, answer)}
+            scores[position][metric] |= found
+        return scores
+
+    def _teacher_forced(self, answered: Answered) -> dict[str, Any]:
+        prediction = self.tokenizer.decode(answered.chosen_M).strip()
+        return {
+            "ids": answered.chosen_M,
+            "prediction": prediction,
+            "tokens": answered.accuracy,
+            "all": answered.all_right,
+        }
+
+    def _is_generated(self, index: int, metric: str) -> bool:
+        return (index in self.generated and metric in ("ES", "GS", "LS")) or (index in self.examples and metric == "ES")
+
+    def measure_knowns(self, knowns: Sequence[KnownFact], tally: Tally) -> None:
+        """KS over known facts, into the tally."""
+        pairs = [(fact.prompt, fact.answer.strip()) for fact in knowns]
+        rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)
+        for answered in answers(self.model, rows, self.cfg.eval.tokens_per_batch):
+            tally.add("KS", answered.accuracy)
+            tally.add("KS_all", answered.all_right)
+
+    def look_at(self, sample: list[int], look: Callable[[int, Tensor], None]) -> None:
+        """Show the logits at the unrelated answers of the sample."""
+        edits = fetch(self.edits, sample)
+        pairs = {i: (e.unrelated, e.unrelated_answer) for i, e in edits.items() if e.unrelated and e.unrelated_answer}
+        rows = tokenize(self.tokenizer, list(pairs.values()), self.cfg.dataset.prompt_format)
+        indices = list(pairs)
+        answers(self.model, rows, self.cfg.eval.tokens_per_batch, lambda row, logits_MW: look(indices[row], logits_MW))
+
+
+def count(tally: Tally, metric: str, found: dict[str, Any], *, generated: bool) -> None:
+    """Take one prompt's scores into the tally."""
+    tally.add(metric, found["tokens"])
+    tally.add(f"{metric}_all", found["all"])
+    if generated and "generated" in found:
+        tally.add(f"{metric}_exact", found["exact"])
+        tally.add(f"{metric}_contain", found["contain"])
+
+
+def compare(tally: Tally, before: Scores, after: Scores) -> None:
+    """Locality: how much of what was said about the unrelated prompt is still said."""
+    if "LS" not in after:
+        return
+    then, now = before["LS"], after["LS"]
+    tally.add("LS_agreement", agreement(then["ids"], now["ids"]))
+    if "generated" in then and "generated" in now:
+        tally.add("LS_same", then["generated"] == now["generated"])
+
+
+def agreement(then: Sequence[int], now: Sequence[int]) -> float:
+    """Share of positions with the same first choice."""
+    return sum(a == b for a, b in zip(then, now, strict=True)) / len(then)
