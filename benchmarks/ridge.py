@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import synthetic
+from benchmarks.plain import plain_ridge
 from benchmarks.timing import at_least, at_most, finish, parser, race, ratio, relative_error, show, start
 from editor.ridge import solve_ridge
 from editor.sites import EditSite
@@ -29,21 +30,11 @@ LARGE = 8192
 """d_k from which a plain solve takes half a minute: without --full only N = 500 is run there, once."""
 
 
-def system(keys_NK: Tensor) -> Tensor:
-    """K^T K + alpha I, [K, K] in the keys' dtype."""
-    gram_KK = keys_NK.T @ keys_NK
-    gram_KK.diagonal().add_(ALPHA)
-    return gram_KK
-
-
-def plain(keys_NK: Tensor, targets_NV: Tensor) -> Tensor:
-    """S [K, V] through the d_k x d_k system, as published."""
-    return torch.linalg.solve(system(keys_NK), keys_NK.T @ targets_NV)
-
-
 def plain_cholesky(keys_NK: Tensor, targets_NV: Tensor) -> Tensor:
     """S [K, V] through the d_k x d_k system, making use of its symmetry."""
-    return torch.cholesky_solve(keys_NK.T @ targets_NV, torch.linalg.cholesky(system(keys_NK)))
+    gram_KK = keys_NK.T @ keys_NK
+    gram_KK.diagonal().add_(ALPHA)
+    return torch.cholesky_solve(keys_NK.T @ targets_NV, torch.linalg.cholesky(gram_KK))
 
 
 def exact(keys_NK: Tensor, targets_NV: Tensor) -> Tensor:
@@ -66,7 +57,7 @@ def measure(d_k: int, d_v: int, rows: int, rounds: int, warm_up: int, device: to
         return lambda: found.update({name: solve(keys_NK, targets_NV)})
 
     runs = {
-        "plain": keep("plain", plain),
+        "plain": keep("plain", lambda k, v: plain_ridge(k, v, ALPHA)),
         "cholesky": keep("cholesky", plain_cholesky),
         "ours": keep("ours", lambda k, v: solve_ridge(k, v, ALPHA)),
         "ours written": lambda: site.add(solve_ridge(keys_NK, targets_NV, ALPHA)),
@@ -74,7 +65,7 @@ def measure(d_k: int, d_v: int, rows: int, rounds: int, warm_up: int, device: to
     times = race(runs, rounds=rounds, device=device, warm_up=warm_up)
     add = race({"add": lambda: linear.weight.add_(found["plain"].T)}, rounds=rounds, device=device)["add"]
     exact_KV = exact(keys_NK, targets_NV)
-    whole = plain(keys_NK.double(), targets_NV.double()) if d_k <= 4096 else None
+    whole = plain_ridge(keys_NK.double(), targets_NV.double(), ALPHA) if d_k <= 4096 else None
     errors = {
         "plain_error": relative_error(found["plain"], exact_KV),
         "cholesky_error": relative_error(found["cholesky"], exact_KV),

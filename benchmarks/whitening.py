@@ -1,7 +1,7 @@
 """What a step of four sites pays for the symmetric root of the value covariance: python -m benchmarks.whitening.
 
 Plain, as published: per site a decomposition, the whole root matrix, and its product with the site's rows. Ours:
-nets.Normalizer.whitening once for the shape, then each site's rows times the eigenpairs above the floor.
+nets.RunningStatistics.inverse_root once for the shape, then each site's rows times the eigenpairs above the floor.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def plain(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor
 
 def ours(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]:
     """Whitened rows of every site, one decomposition."""
-    normalizer = Normalizer.whitening(statistics, synthetic.FLOOR, relative=False)
+    normalizer = Normalizer(statistics, statistics.inverse_root(synthetic.FLOOR, relative=False))
     return [normalizer.gradients(gradients_NV) for gradients_NV in gradients]
 
 

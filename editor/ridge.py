@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from nets import NumericsError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shift:
     """An update S = left_NK^T right_NV of one site; left is None where right is S itself.
 
@@ -52,7 +53,11 @@ class Shift:
         return finite if self.left_NK is None else finite & self.left_NK.isfinite().all()
 
     def norm(self) -> Tensor:
-        """Frobenius norm in float64, a 0-dim tensor."""
+        """Frobenius norm in float64, a 0-dim tensor; computed once, as it is asked for again by the next step."""
+        return self._norm
+
+    @cached_property
+    def _norm(self) -> Tensor:
         return self.inner(self).clamp(min=0).sqrt()
 
 
