@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TOKENS = "teacher-forced token accuracy"
+TOKENS = "token accuracy, teacher-forced"
 
 PROTOCOLS = dict.fromkeys(("ES", "GS", "LS", "person_score", "mhop_score", "KS"), TOKENS)
 
@@ -16,6 +16,9 @@ MEANING = {
     "ES_all": "edited prompts with every answer token right",
     "GS_all": "rephrased prompts with every answer token right",
     "LS_all": "unrelated prompts with every answer token right",
+    "person_score_all": "the edited facts asked by a persona, every answer token right",
+    "mhop_score_all": "the edited facts asked through a second fact, every answer token right",
+    "KS_all": "known facts with every answer token right",
     "LS_agreement": "share of the answer tokens of unrelated prompts whose first choice is what it was before editing",
     "LS_kl": "KL(before || after) of the next-token distribution on unrelated prompts, in nats, mean over answer "
     "positions; 0 is no change",
@@ -25,6 +28,7 @@ MEANING = {
     "ES_contain": "edited prompts whose greedy answer contains the target after normalization",
     "GS_contain": "rephrased prompts whose greedy answer contains the target after normalization",
     "LS_contain": "unrelated prompts whose greedy answer contains the true one after normalization",
+    "LS_same": "unrelated prompts whose greedy answer is letter by letter what it was before editing",
 }
 EXTRA = {
     TOKENS: "every answer token is predicted from the prompt and the true tokens before it; the share that "

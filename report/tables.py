@@ -6,17 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def results_table(before: dict[str, float] | None, after: dict[str, float]) -> str:
-    """The final numbers as a plain-text table."""
-    lines = [f"{'metric':<14}{'before':>10}{'after':>10}{'change':>10}"]
-    for name, value in after.items():
-        if before is None:
-            lines.append(f"{name:<14}{'-':>10}{value:>10.4f}{'-':>10}")
-        else:
-            lines.append(f"{name:<14}{before[name]:>10.4f}{value:>10.4f}{value - before[name]:>+10.4f}")
-    return "\n".join(lines)
-
-
 def downstream_table(lines: Sequence[dict[str, Any]]) -> str:
     """Downstream scores against edits: weighted f1 of the likelihood's choice per task, and the average."""
     names = list(dict.fromkeys(key.partition("/")[0] for line in lines for key in line if key.endswith("/f1_new")))

@@ -11,7 +11,7 @@ from typing import Any
 from report.recorder import write_json
 
 SHAPE = "(1536, 576)"
-TOKENS = "teacher-forced token accuracy"
+TOKENS = "token accuracy, teacher-forced"
 LAST = {"ES": 0.68, "GS": 0.27, "LS": 0.26, "KS": 0.41, "LS_agreement": 0.63}
 FIRST = {"ES": 0.05, "GS": 0.05, "LS": 0.40, "KS": 0.62, "LS_agreement": 1.0}
 

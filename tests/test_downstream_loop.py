@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from editor import lifelong
-from report.tables import downstream_table, results_table
+from report.tables import downstream_table
+from report.terminal import metric_rows
 from tests.reference_cases import compose_config
 from tests.tiny import tiny_words
 
@@ -35,8 +36,9 @@ def test_a_run_without_downstream_evaluation_has_none(tmp_path):
 
 
 def test_tables():
-    assert results_table({"ES": 0.25}, {"ES": 0.5}).splitlines()[1].split() == ["ES", "0.2500", "0.5000", "+0.2500"]
-    assert results_table(None, {"ES": 0.5}).splitlines()[1].split() == ["ES", "-", "0.5000", "-"]
+    entry = {"metric": "ES", "value": 0.5, "low": 0.4, "high": 0.6, "n": 9, "protocol": "p"}
+    assert metric_rows([entry | {"before": 0.25}]) == [("ES", "0.2500", "0.5000", "+0.2500", "0.400-0.600", "9", "p")]
+    assert metric_rows([entry | {"low": None}]) == [("ES", "-", "0.5000", "-", "-", "9", "p")]
     table = downstream_table([{"edits": 0, "sst/f1_new": 0.5}, {"edits": 8}]).splitlines()
     assert table[2].split() == ["0", "0.5000"] and table[3].split() == ["8", "-"]
     assert downstream_table([{"edits": 0}]) == ""
