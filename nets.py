@@ -173,13 +173,15 @@ def inverse_root(
 
 
 def _eigh(matrix_VV: Tensor, retries: Counter[str]) -> tuple[Tensor, Tensor]:
-    double_VV = matrix_VV.double()
+    try:
+        return torch.linalg.eigh(matrix_VV)
+    except torch.linalg.LinAlgError:
+        double_VV = matrix_VV.double()
     scale = double_VV.diagonal().mean() * torch.eye(len(matrix_VV), dtype=torch.float64, device=matrix_VV.device)
-    for name, jitter in (("", None), ("float64", 0.0), ("jitter 1e-12", 1e-12), ("jitter 1e-9", 1e-9)):
-        if name:
-            retries[f"eigendecomposition in {name}"] += 1
+    for name, jitter in (("float64", 0.0), ("jitter 1e-12", 1e-12), ("jitter 1e-9", 1e-9)):
+        retries[f"eigendecomposition in {name}"] += 1
         try:
-            return torch.linalg.eigh(matrix_VV if jitter is None else double_VV + jitter * scale)
+            return torch.linalg.eigh(double_VV + jitter * scale)
         except torch.linalg.LinAlgError:
             continue
     raise NumericsError("the eigendecomposition of the value covariance failed, in float64 and with jitter too")

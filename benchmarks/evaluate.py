@@ -1,4 +1,4 @@
-"""Scoring edit, rephrased and unrelated prompts, batches by tokens against batches by count: python -m benchmarks.evaluate.
+"""Scoring edit, rephrased and unrelated prompts by a token budget: python -m benchmarks.evaluate.
 
 Plain is what the published program does: per kind of prompt, each step's rows sorted by length and cut into batches
 of dataset.batch_size (DESIGN section 2.1), logits of the whole vocabulary at every position. "Unsorted" leaves the
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from benchmarks.step import config
+from benchmarks.embedded import config
 from benchmarks.timing import at_least, finish, parser, race, ratio, show, start
 from config.schema import EvalConfig
 from data.batches import IGNORED, Tokens, pad, tokenize
@@ -24,7 +24,7 @@ from editor.setup import prepare
 from model import load_model
 
 KINDS = ("ES", "GS", "LS")
-BUDGETS = (512, 1024, 2048, 4096)
+BUDGETS = (512, 1024, 2048)
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def different(found: Sequence[float], expected: Sequence[float]) -> int:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure, print the table, then one JSON line."""
-    arguments = parser("evaluate", __doc__, rounds=3)
+    arguments = parser("evaluate", __doc__, rounds=2)
     arguments.add_argument("--edits", type=int, default=100, help="edits, each with three prompts (default 100)")
     arguments.add_argument("--budgets", nargs="+", type=int, default=BUDGETS, help="tokens per batch to measure")
     args = arguments.parse_args(argv)
@@ -108,11 +108,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     budgets = sorted({*((64, 256) if args.quick else args.budgets), default})
     found = measure(10 if args.quick else args.edits, args.rounds, budgets, device, quick=args.quick)
     ways = found["ways"]
+    columns = ("s", "cpu_s", "ratio", "positions", "different_scores")
     show(
         ("way", "s", "processor s", "ratio", "positions", "different scores"),
         [
-            (name if not name.isdigit() else f"ours, {name} tokens", row["s"], row["cpu_s"], row["ratio"])
-            + (row.get("positions"), row["different_scores"])
+            (f"ours, {name} tokens" if name.isdigit() else name, *(row.get(column) for column in columns))
             for name, row in ways.items()
         ],
     )

@@ -52,14 +52,16 @@ class PlainStatistics:
         self.m2_D += m * rows_ND.var(0, correction=0) + delta_D.square() * n * m / self.n
         self.scatter_VV += centered_NV.T @ centered_NV + torch.outer(delta_V, delta_V) * n * m / self.n
 
-    def normalize(self, keys_NK: Tensor, gradients_NV: Tensor, cfg: Config) -> tuple[Tensor, Tensor]:
-        """Keys per coordinate, value gradients whitened: a decomposition every time."""
-        d_k, d_v = keys_NK.shape[1], gradients_NV.shape[1]
+    def root(self, floor: float, *, relative: bool) -> Tensor:
+        """C~^(-1/2) [V, V] of C~ = C / (n - d_v - 1), eigenvalues raised to the floor."""
+        values_V, vectors_VV = torch.linalg.eigh(self.scatter_VV / (self.n - len(self.scatter_VV) - 1))
+        lowest = floor * (values_V[-1].item() if relative else 1.0)
+        return (vectors_VV * values_V.clamp(min=lowest).rsqrt()) @ vectors_VV.T
+
+    def normalize(self, keys_NK: Tensor, gradients_NV: Tensor, root_VV: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys per coordinate, value gradients whitened."""
+        d_k = keys_NK.shape[1]
         std_K = (self.m2_D[:d_k] / (self.n - 1)).sqrt()
-        values_V, vectors_VV = torch.linalg.eigh(self.scatter_VV / (self.n - d_v - 1))
-        relative = cfg.editor.whitening_floor_mode is FloorMode.relative
-        floor = cfg.editor.whitening_floor * (values_V[-1].item() if relative else 1.0)
-        root_VV = vectors_VV @ torch.diag(values_V.clamp(min=floor).rsqrt()) @ vectors_VV.T
         return (keys_NK - self.mean_D[:d_k]) / (std_K + EPSILON), (gradients_NV - self.mean_D[d_k:]) @ root_VV
 
 
@@ -98,17 +100,17 @@ def _cache_rows(model: nn.Module, sites: Sequence[EditSite], batch: Batch, folde
     batch = batch.to(sites[0].weight.device)
     seen: dict[str, Tensor] = {}
 
-    def keep_input(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda _, inputs, __: seen.update({f"{name}.keys": inputs[0].detach()})
+    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            seen[f"{name}.keys"] = inputs[0].detach()
+            output.register_hook(lambda gradient: seen.update({f"{name}.gradients": gradient}))
 
-    def keep_gradient(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], tuple[Tensor, ...]], None]:
-        return lambda _, __, outputs: seen.update({f"{name}.gradients": outputs[0]})
+        return hook
 
     handles = []
     for site in sites:
         site.module.weight.requires_grad_(True)
-        handles.append(site.module.register_forward_hook(keep_input(site.name)))
-        handles.append(site.module.register_full_backward_hook(keep_gradient(site.name)))
+        handles.append(site.module.register_forward_hook(watch(site.name)))
     with torch.enable_grad():
         logits_BTW = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
         loss = cross_entropy(logits_BTW.flatten(0, 1).float(), batch.labels_BT.flatten(), ignore_index=IGNORED)
@@ -130,7 +132,9 @@ def _shift(files: Sequence[Path], statistics: PlainStatistics, cfg: Config) -> T
     for keys_CK, gradients_CV in zip(
         keys_NK.split(cfg.editor.batch_size), gradients_NV.split(cfg.editor.batch_size), strict=True
     ):
-        normal_CK, white_CV = statistics.normalize(keys_CK, gradients_CV, cfg)
+        relative = cfg.editor.whitening_floor_mode is FloorMode.relative
+        root_VV = statistics.root(cfg.editor.whitening_floor, relative=relative)  # again for every chunk
+        normal_CK, white_CV = statistics.normalize(keys_CK, gradients_CV, root_VV)
         targets.append(-cfg.editor.lr * normal_CK.square().sum(1, keepdim=True) * white_CV)
     return plain_ridge(keys_NK, torch.cat(targets), cfg.editor.alpha)
 

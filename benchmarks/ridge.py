@@ -106,11 +106,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         found.append(measure(d_k, d_v, rows, 1 if once else args.rounds, 0 if once else 1, device))
     columns = ("ratio", "ratio_cholesky", "ratio_written", "plain_error", "error", "float64_difference")
     header = ("d_k x d_v", "N", "plain s", "ours s", "written s", *columns)
-    table = [
-        (f"{row['d_k']}x{row['d_v']}", row["rows"], row["plain"]["s"], row["ours"]["s"], row["ours_written"]["s"])
-        + tuple(row[column] for column in columns)
-        for row in found
-    ]
+    table = []
+    for row in found:
+        seconds = (row[way]["s"] for way in ("plain", "ours", "ours_written"))
+        table.append((f"{row['d_k']}x{row['d_v']}", row["rows"], *seconds, *(row[column] for column in columns)))
     show(header, table)
     targets = {}
     for row in found:

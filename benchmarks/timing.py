@@ -52,7 +52,7 @@ class Timed:
         """What goes into the JSON line."""
         found = {"s": self.median, "lowest_s": min(self.seconds), "highest_s": max(self.seconds)}
         found |= {"cpu_s": statistics.median(self.cpu_seconds), "rounds": len(self.seconds)}
-        return found | ({"extra_mib": max(self.extra_mib)} if self.extra_mib else {})
+        return found | {"extra_mib": max(self.extra_mib)}
 
 
 def ratio(slow: Timed, fast: Timed) -> float:
@@ -94,31 +94,29 @@ def race(
             if number >= 0:
                 found[name].seconds.append(seconds)
                 found[name].cpu_seconds.append(cpu_seconds)
-                if (extra := memory.peak()) is not None:
-                    found[name].extra_mib.append(extra)
+                found[name].extra_mib.append(memory.peak())
     return found
 
 
 class ExtraMemory:
-    """Peak memory beyond what is held when this is made: resident, or allocated on a CUDA device."""
+    """Peak memory beyond what is held when this is made (`before`, MiB): resident, or allocated on a CUDA device."""
 
     def __init__(self, device: torch.device) -> None:
         gc.collect()
-        self.device, self._kernel_resets = device, False
+        self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-            self._before = torch.cuda.memory_allocated(device) / 2**20
+            self.before = torch.cuda.memory_allocated(device) / 2**20
             return
-        with suppress(OSError):  # not Linux, or not allowed
+        with suppress(OSError):  # not Linux, or not allowed: the process's earlier peak then counts too
             Path("/proc/self/clear_refs").write_text("5")
-            self._kernel_resets = True
-        self._before = _status("VmRSS")
+        self.before = _status("VmRSS")
 
-    def peak(self) -> float | None:
-        """MiB; None where the kernel does not let a process forget its earlier peak."""
+    def peak(self) -> float:
+        """MiB beyond `before`."""
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20 - self._before
-        return _status("VmHWM") - self._before if self._kernel_resets else None
+            return torch.cuda.max_memory_allocated(self.device) / 2**20 - self.before
+        return _status("VmHWM") - self.before
 
 
 def _status(name: str) -> float:

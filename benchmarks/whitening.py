@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import synthetic
+from benchmarks.plain import PlainStatistics
 from benchmarks.timing import at_most, finish, parser, race, ratio, relative_error, show, start
 from nets import Normalizer, RunningStatistics, inverse_root
 
@@ -21,20 +22,13 @@ SIZES = [576, 4096]
 TARGET = 4096
 
 
-def plain_root(covariance_VV: Tensor) -> Tensor:
-    """C^(-1/2) [V, V], eigenvalues raised to the floor."""
-    values_V, vectors_VV = torch.linalg.eigh(covariance_VV)
-    return (vectors_VV * values_V.clamp(min=synthetic.FLOOR).rsqrt()) @ vectors_VV.T
-
-
 def plain(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]:
     """Whitened rows of every site, a decomposition for each."""
-    whitened = []
-    for gradients_NV in gradients:
-        covariance_VV = (statistics.scatter_VV / (statistics.n - statistics.d_v - 1)).float()
-        mean_V = statistics.mean_D[statistics.d_k :].float()
-        whitened.append((gradients_NV - mean_V) @ plain_root(covariance_VV))
-    return whitened
+    frozen = PlainStatistics.of(statistics)
+    roots = (frozen.root(synthetic.FLOOR, relative=False) for _ in gradients)
+    return [
+        (rows_NV - frozen.mean_D[statistics.d_k :]) @ root_VV for rows_NV, root_VV in zip(gradients, roots, strict=True)
+    ]
 
 
 def ours(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]:
@@ -44,16 +38,16 @@ def ours(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]
 
 
 def difference(statistics: RunningStatistics, gradients_NV: Tensor) -> float:
-    """Relative distance of the two ways in float64."""
+    """Relative distance of the two roots' products with the rows, in float64."""
     assert statistics.scatter_VV is not None
+    frozen = PlainStatistics(statistics.n, statistics.mean_D, statistics.m2_D, statistics.scatter_VV)
     covariance_VV = statistics.scatter_VV / (statistics.n - statistics.d_v - 1)
     rows_NV = gradients_NV.double()
-    return relative_error(
-        inverse_root(covariance_VV, synthetic.FLOOR).apply(rows_NV), rows_NV @ plain_root(covariance_VV)
-    )
+    expected_NV = rows_NV @ frozen.root(synthetic.FLOOR, relative=False)
+    return relative_error(inverse_root(covariance_VV, synthetic.FLOOR).apply(rows_NV), expected_NV)
 
 
-def measure(d_v: int, rows: int, rounds: int, device: torch.device, *, double: bool) -> dict[str, Any]:
+def measure(d_v: int, rows: int, rounds: int, device: torch.device) -> dict[str, Any]:
     """Times and differences at one size."""
     statistics = synthetic.statistics(1, d_v, device)
     gradients = [synthetic.gradients(rows, d_v, device) for _ in range(SITES)]
@@ -70,7 +64,7 @@ def measure(d_v: int, rows: int, rounds: int, device: torch.device, *, double: b
         **{name: timed.summary() for name, timed in times.items()},
         "share": 1 / ratio(times["plain"], times["ours"]),
         "float32_difference": max(relative_error(*pair) for pair in zip(found["ours"], found["plain"], strict=True)),
-        "float64_difference": difference(statistics, gradients[0]) if double else None,
+        "float64_difference": difference(statistics, gradients[0]),
     }
 
 
@@ -80,17 +74,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     arguments.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="d_v (default 576 4096)")
     args = arguments.parse_args(argv)
     device = start(args)
-    sizes, rows = ([24, 48], 40) if args.quick else (args.sizes, ROWS)
-    found = [measure(d_v, rows, args.rounds, device, double=True) for d_v in sizes]
-    show(
-        ("d_v", "plain s", "ours s", "share", "differs float32", "differs float64"),
-        [
-            (str(row["d_v"]), row["plain"]["s"], row["ours"]["s"], row["share"])
-            + (row["float32_difference"], row["float64_difference"])
-            for row in found
-        ],
-    )
-    targets = {"share of the plain way": at_most(row["share"], 0.25) for row in found if row["d_v"] == TARGET}
+    sizes, per_site = ([24, 48], 40) if args.quick else (args.sizes, ROWS)
+    found = [measure(d_v, per_site, args.rounds, device) for d_v in sizes]
+    header = ("d_v", "plain s", "ours s", "share", "differs float32", "differs float64")
+    columns = ("share", "float32_difference", "float64_difference")
+    rows = [(str(x["d_v"]), x["plain"]["s"], x["ours"]["s"], *(x[column] for column in columns)) for x in found]
+    show(header, rows)
+    shares = [row["share"] for row in found if row["d_v"] == TARGET]
+    targets = {"share of the plain way": at_most(shares[0], 0.25)} if shares else {}
     return finish("whitening", args, device, {"cases": found}, targets)
 
 

@@ -77,6 +77,7 @@ def _check_positive(cfg: Config) -> None:
         "editor.batch_size": editor.batch_size,
         "eval.tokens_per_batch": cfg.eval.tokens_per_batch,
         "eval.max_new_tokens": cfg.eval.max_new_tokens,
+        "editor.tokens_per_pass": editor.tokens_per_pass,
         "editor.whitening_every": editor.whitening_every,
     }
     real: dict[str, float | int | None] = {"editor.lr": editor.lr, "editor.whitening_floor": editor.whitening_floor}

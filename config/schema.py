@@ -129,6 +129,7 @@ class EditorConfig:
     name: str = MISSING
     lr: float = 1e-6
     batch_size: int = 128
+    tokens_per_pass: int = 320
     token: TokenRows = TokenRows.ans
     cache_dir: str | None = None
     RunningMeanStd_mode: StatisticsMode = StatisticsMode.original

@@ -29,6 +29,13 @@ class Tokens:
     labels: list[int]
 
 
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on a device; from the host to a GPU through pinned memory, without waiting."""
+    if tensor.device.type == "cpu" and device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Right-padded sequences: inputs with id 0 and attention 0, labels with -100."""
@@ -38,8 +45,8 @@ class Batch:
     labels_BT: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        return Batch(*(t.to(device, non_blocking=True) for t in (self.input_ids_BT, self.attention_BT, self.labels_BT)))
+        """The same batch on another device; copies to a GPU do not make the host wait."""
+        return Batch(*(to_device(t, device) for t in (self.input_ids_BT, self.attention_BT, self.labels_BT)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,33 @@ def pad(rows: Sequence[Tokens]) -> Batch:
         torch.tensor([[1] * len(row.input_ids) + [0] * gap for row, gap in zip(rows, lengths, strict=True)]),
         torch.tensor([row.labels + [IGNORED] * gap for row, gap in zip(rows, lengths, strict=True)]),
     )
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """The sequences of several batches as one, padded to the longest."""
+    longest = max(batch.input_ids_BT.shape[1] for batch in batches)
+
+    def joined(tensors: Sequence[Tensor], value: int) -> Tensor:
+        return torch.cat([torch.nn.functional.pad(t, (0, longest - t.shape[1]), value=value) for t in tensors])
+
+    return Batch(
+        joined([batch.input_ids_BT for batch in batches], 0),
+        joined([batch.attention_BT for batch in batches], 0),
+        joined([batch.labels_BT for batch in batches], IGNORED),
+    )
+
+
+def passes(batches: Sequence[Batch], tokens: int) -> Iterator[list[Batch]]:
+    """Neighbouring micro-batches in groups that hold at most `tokens` padded tokens, or a single micro-batch."""
+    group: list[Batch] = []
+    for batch in batches:
+        longest = max(other.input_ids_BT.shape[1] for other in [*group, batch])
+        if group and longest * sum(len(other.input_ids_BT) for other in [*group, batch]) > tokens:
+            yield group
+            group = []
+        group.append(batch)
+    if group:
+        yield group
 
 
 def micro_batches(rows: Sequence[Tokens], size: int) -> list[Batch]:

@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from config.schema import EditorConfig, FloorMode
-from data.batches import Batch, StepBatches
+from data.batches import Batch, StepBatches, passes
 from editor.cache import RowCache
-from editor.capture import Rows, capture
+from editor.capture import Rows, capture_together
 from editor.ridge import Shift
 from editor.sites import EditSite
 from nets import NumericsError, RunningStatistics
@@ -148,15 +148,18 @@ class Editor(ABC):
 
     def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
         losses, tokens, finite = [], 0, []
-        for index, batch in enumerate(batches):
+        index = 0
+        for group in passes(batches, self.cfg.tokens_per_pass):
             with watch("capture"):
-                captured = capture(self.model, self.sites, batch.to(self.model.device), self.cfg.token)
+                found = capture_together(self.model, self.sites, group, self.cfg.token)
+            for captured in found:
                 rows = [row.to(self.solve_device) for row in captured.rows]
-            finite.append(torch.stack([row.is_finite() for row in rows]))
-            with watch("cache"):
-                self.cache.put(index, rows)
-            losses.append(captured.loss)
-            tokens += captured.tokens
+                finite.append(torch.stack([row.is_finite() for row in rows]))
+                with watch("cache"):
+                    self.cache.put(index, rows)
+                losses.append(captured.loss)
+                tokens += captured.tokens
+                index += 1
         loss = torch.stack(losses).mean().item()
         self._check(torch.stack(finite).all(0), "keys or value gradients are not finite")
         if not math.isfinite(loss):

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from config.schema import TokenRows
-from data.batches import IGNORED, Batch
+from data.batches import IGNORED, Batch, join, to_device
 from editor.sites import EditSite
 
 
@@ -49,11 +49,12 @@ class Captured:
 
 
 @contextmanager
-def _head_sees_only(model: PreTrainedModel, mask_BT: Tensor) -> Iterator[None]:
-    """Let the output head run on the masked positions alone, as one sequence of M."""
+def _head_sees_only(model: PreTrainedModel, positions_M: Tensor) -> Iterator[None]:
+    """Let the output head run on some positions alone (of all B x T), as one sequence of M."""
 
     def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (inputs[0][mask_BT.to(inputs[0].device)].unsqueeze(0), *inputs[1:])
+        hidden_BTD = inputs[0]
+        return (at(hidden_BTD, positions_M).unsqueeze(0), *inputs[1:])
 
     handle = model.get_output_embeddings().register_forward_pre_hook(select)
     try:
@@ -62,21 +63,33 @@ def _head_sees_only(model: PreTrainedModel, mask_BT: Tensor) -> Iterator[None]:
         handle.remove()
 
 
+def positions(mask_BT: Tensor) -> Tensor:
+    """Where the mask is true, counted through all B x T positions; on the CPU this makes no device wait."""
+    return mask_BT.flatten().nonzero().squeeze(1)
+
+
+def at(tensor_BTD: Tensor, positions_M: Tensor) -> Tensor:
+    """The vectors at some of all B x T positions, [M, D]."""
+    return tensor_BTD.flatten(0, 1).index_select(0, to_device(positions_M, tensor_BTD.device))
+
+
 def answer_logits(model: PreTrainedModel, batch: Batch, *, whole: bool = False) -> tuple[Tensor, Tensor]:
     """Logits where an answer token is predicted, and those tokens.
 
     The vocabulary is only ever computed at these positions, unless `whole`: the head then sees
-    every position, for runs in which the head itself is a site.
+    every position, for runs in which the head itself is a site. The batch is best left on the
+    CPU: what is looked up in it then makes no device wait. No attention mask is given: padding
+    stands on the right, where a causal model never looks.
 
     Returns:
         logits_MW float32, labels_M, row by row in the order of the batch.
     """
     mask_BT = batch.labels_BT != IGNORED
-    with nullcontext() if whole else _head_sees_only(model, mask_BT):
-        output = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT, use_cache=False)
-    logits = output.logits
-    logits_MW = logits[mask_BT.to(logits.device)] if whole else logits.squeeze(0)
-    return logits_MW.float(), batch.labels_BT[mask_BT].to(logits.device)
+    positions_M = positions(mask_BT)
+    with nullcontext() if whole else _head_sees_only(model, positions_M):
+        logits = model(input_ids=to_device(batch.input_ids_BT, model.device), use_cache=False).logits
+    logits_MW = at(logits, positions_M) if whole else logits.squeeze(0)
+    return logits_MW.float(), to_device(batch.labels_BT[mask_BT], logits.device)
 
 
 def _edits_head(model: PreTrainedModel, sites: Sequence[EditSite]) -> bool:
@@ -129,15 +142,31 @@ def capture(model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, tok
     Only gradients of site outputs are computed: the model's parameters must not require grad,
     and the backward pass ends at the lowest site. Rows stand sequence by sequence.
     """
+    return capture_together(model, sites, [batch], token)[0]
+
+
+def capture_together(
+    model: PreTrainedModel, sites: Sequence[EditSite], batches: Sequence[Batch], token: TokenRows
+) -> list[Captured]:
+    """As capture for each of the batches, in one forward and one backward pass.
+
+    Each batch keeps the mean of its own loss, and no sequence sees another: the rows are those
+    of separate passes up to the rounding of larger products.
+    """
+    batch = join(batches) if len(batches) > 1 else batches[0]
+    tokens = [int((part.labels_BT != IGNORED).sum()) for part in batches]
     with torch.enable_grad(), _watch(sites) as seen:
         logits_MW, labels_M = answer_logits(model, batch, whole=_edits_head(model, sites))
-        loss = cross_entropy(logits_MW, labels_M)
+        pairs = zip(logits_MW.split(tokens), labels_M.split(tokens), strict=True)
+        losses = torch.stack([cross_entropy(*pair) for pair in pairs])
         outputs = [seen[site.name][1] for site in sites]
-        gradients = torch.autograd.grad(loss, outputs)
+        gradients = torch.autograd.grad(losses.sum(), outputs)
+    masks = [part.labels_BT != IGNORED if token is TokenRows.ans else part.attention_BT == 1 for part in batches]
     mask_BT = batch.labels_BT != IGNORED if token is TokenRows.ans else batch.attention_BT == 1
-    rows = []
+    positions_N, counts = positions(mask_BT), [int(mask.sum()) for mask in masks]
+    rows: list[list[Rows]] = [[] for _ in batches]
     for site, gradient_BTV in zip(sites, gradients, strict=True):
-        keys_BTK = seen[site.name][0]
-        mask = mask_BT.to(keys_BTK.device)
-        rows.append(Rows(keys_BTK[mask].float(), gradient_BTV[mask].float()))
-    return Captured(loss.detach(), len(labels_M), rows)
+        keys, values = (at(x, positions_N).float().split(counts) for x in (seen[site.name][0], gradient_BTV))
+        for index, pair in enumerate(zip(keys, values, strict=True)):
+            rows[index].append(Rows(*pair))
+    return [Captured(loss, n, found) for loss, n, found in zip(losses.detach(), tokens, rows, strict=True)]

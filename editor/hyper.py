@@ -180,15 +180,14 @@ class HyperEditor(Editor):
                 total_KV.add_(gradient_KV, alpha=coefficient * weight)
             return loss.item()
 
-        unrelated = [batch.to(self.model.device) for batch in batches.unrelated]
         after = self.snapshot()
         self.restore(before)
-        references = [self._log_probabilities(batch) for batch in unrelated]
+        references = [self._log_probabilities(batch) for batch in batches.unrelated]
         self.restore(after)
-        gen = [add(batch.to(self.model.device), cross_entropy, 1.0) for batch in batches.rephrase]
+        gen = [add(batch, cross_entropy, 1.0) for batch in batches.rephrase]
         loc = [
             add(batch, lambda logits, _, ref=reference_MW: kl(ref, logits), self.cfg.loc_coef or 0.0)
-            for batch, reference_MW in zip(unrelated, references, strict=True)
+            for batch, reference_MW in zip(batches.unrelated, references, strict=True)
         ]
         return Losses(gen, loc, gradients)
 

@@ -19,6 +19,7 @@ from data.base import Edit
 from data.batches import IGNORED, Tokens, pad, tokenize
 from editor.capture import answer_logits
 
+ENOUGH = 256  # tokens that keep a processor busy: filling a batch up further is not worth padding
 CHUNK = 256  # edits tokenized and sorted together: bounds memory, leaves little padding
 
 
@@ -55,13 +56,21 @@ def probes(edit: Edit, *, mhop: bool) -> dict[str, tuple[str, str]]:
 
 
 def batched(rows: Sequence[Tokens], tokens_per_batch: int) -> Iterator[list[int]]:
-    """Indices of `rows`, longest first, in batches whose padded size stays within the budget."""
+    """Indices of `rows`, longest first, in batches whose padded size stays within the budget.
+
+    A batch that holds ENOUGH tokens ends before a row that would be more than a tenth padding.
+    """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
-    start = 0
-    while start < len(order):
-        size = max(1, tokens_per_batch // len(rows[order[start]].input_ids))
-        yield order[start : start + size]
-        start += size
+    batch: list[int] = []
+    for index in order:
+        longest = len(rows[batch[0]].input_ids) if batch else 0
+        full = longest * (len(batch) + 1) > tokens_per_batch
+        if batch and (full or (longest * len(batch) >= ENOUGH and len(rows[index].input_ids) < 0.9 * longest)):
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 Look = Callable[[int, Tensor], None]
@@ -77,7 +86,7 @@ def answers(
     for indices in batched(rows, tokens_per_batch):
         batch = pad([rows[i] for i in indices])
         counts = (batch.labels_BT != IGNORED).sum(1).tolist()
-        logits_MW, labels_M = answer_logits(model, batch.to(model.device))
+        logits_MW, labels_M = answer_logits(model, batch)
         chosen_M = logits_MW.argmax(-1)
         chosen, right = chosen_M.tolist(), (chosen_M == labels_M).tolist()
         start = 0

@@ -14,6 +14,8 @@ from editor.ridge import Shift
 
 BLOCK = 2**22
 """Entries of a shift that exist at a time while it is written: 16 MiB in float32."""
+PIECE = 2**17
+"""Entries that are added and compared at a time: what a processor's cache holds."""
 
 
 class EditSite:
@@ -59,14 +61,20 @@ class EditSite:
     @staticmethod
     def _add_block(weight: Tensor, master: Tensor | None, block: Tensor) -> Tensor:
         """Add to a block of the weight, in place; (changes lost, changes wanted)."""
-        before = weight.clone()
-        if master is None:
-            weight += block.to(weight.dtype)
-        else:
-            master += block
-            weight.copy_(master)
-        wanted = block != 0
-        return torch.stack(((wanted & (weight == before)).sum(), wanted.sum()))
+        counts = torch.zeros(2, dtype=torch.int64, device=weight.device)
+        height = max(1, PIECE // weight.shape[1])
+        for start in range(0, len(weight), height):
+            cut = slice(start, start + height)
+            piece, change = weight[cut], block[cut]
+            before = piece.clone()
+            if master is None:
+                piece += change.to(weight.dtype)
+            else:
+                piece.copy_(master[cut].add_(change))
+            wanted = change != 0
+            lost = wanted & (piece == before)
+            counts += torch.stack((lost.count_nonzero(), wanted.count_nonzero()))
+        return counts
 
     def snapshot(self) -> tuple[Tensor, Tensor | None]:
         """Copies to hand to restore: undoing is exact, which subtracting the shift is not."""

@@ -10,10 +10,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from config.schema import TokenRows
-from data.batches import IGNORED
-from editor.capture import answer_logits, capture, weight_gradients
+from data.batches import IGNORED, join, passes, step_batches
+from editor.capture import answer_logits, capture, capture_together, weight_gradients
 from editor.sites import find_sites
-from tests.tiny import SITES, load_tiny, tiny_batch
+from tests.tiny import SITES, load_tiny, tiny_batch, tiny_edits, tiny_tokenizer
 
 NEAR = 1e-5
 MODELS = list(SITES)
@@ -177,3 +177,39 @@ def test_bfloat16_model_gives_float32_rows():
     for rows in captured.rows:
         assert rows.keys_NK.dtype == rows.gradients_NV.dtype == torch.float32
         assert torch.isfinite(rows.gradients_NV).all() and rows.gradients_NV.any()
+
+
+@pytest.mark.parametrize("token", list(TokenRows))
+@pytest.mark.parametrize("name", list(SITES))
+def test_micro_batches_in_one_pass_give_what_passes_of_their_own_give(name, token):
+    model = load_tiny(name, torch.float64)
+    sites = find_sites(model, SITES[name])
+    batches = step_batches(tiny_tokenizer(name), tiny_edits(count=12), 5).edit
+    assert len({batch.input_ids_BT.shape for batch in batches}) > 1, "they must need padding to be joined"
+    together = capture_together(model, sites, batches, token)
+    for batch, found in zip(batches, together, strict=True):
+        alone = capture(model, sites, batch, token)
+        assert found.tokens == alone.tokens
+        torch.testing.assert_close(found.loss, alone.loss)
+        for one, other in zip(found.rows, alone.rows, strict=True):
+            torch.testing.assert_close(one.keys_NK, other.keys_NK)
+            torch.testing.assert_close(one.gradients_NV, other.gradients_NV, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", list(SITES))
+def test_right_padding_needs_no_attention_mask(name):
+    model, batch = load_tiny(name), tiny_batch(name)
+    with torch.no_grad():
+        masked = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
+        logits_MW, _ = answer_logits(model, batch)
+    torch.testing.assert_close(logits_MW, masked[batch.labels_BT != IGNORED])
+
+
+def test_passes_hold_what_they_may():
+    batches = step_batches(tiny_tokenizer("tiny-llama"), tiny_edits(count=24), 5).edit
+    for tokens in (1, 100, 150, 10**6):
+        groups = list(passes(batches, tokens))
+        assert [batch for group in groups for batch in group] == batches
+        for group in groups:
+            assert len(group) == 1 or join(group).input_ids_BT.numel() <= tokens
+    assert len(list(passes(batches, 1))) == len(batches) and len(list(passes(batches, 10**6))) == 1

@@ -21,15 +21,21 @@ from config.check import ConfigError
 from data.base import DataError
 from editor import base, lifelong, resume
 from editor.cache import host, row_cache
-from editor.capture import Captured, Rows, capture
+from editor.capture import Captured, Rows, capture_together
 from editor.ridge import Shift, solve_shifted
 from editor.stableedit import StableEdit
 from nets import NumericsError, inverse_root
-from tests.test_resume import assert_same_run, numbers, run, words
+from tests.test_resume import assert_same_run, numbers, run
+from tests.test_resume import words as resume_words
 from tests.tiny import DATA, MODELS, PROJECT, SITES, run_main, tiny_words
 
 SECOND = SITES["tiny-llama"][1]
 BATCHES = 2  # micro-batches of a step: eight edits, five at a time
+
+
+def words(editor: str, *more: str) -> list[str]:
+    """A small run in which every micro-batch has a pass of its own."""
+    return resume_words(editor, "editor.tokens_per_pass=1", *more)
 
 
 def spoil(captured: Captured, kind: str) -> Captured:
@@ -46,11 +52,12 @@ def spoil_capture(monkeypatch: pytest.MonkeyPatch, step: int, kind: str) -> None
     """Let the first micro-batch of the step (of all steps, training included) come out wrong."""
     calls = iter(range(10**6))
 
-    def bad(*args: Any) -> Captured:
-        captured = capture(*args)
-        return spoil(captured, kind) if next(calls) == step * BATCHES else captured
+    def bad(*args: Any) -> list[Captured]:
+        captured = capture_together(*args)
+        assert len(captured) == 1, "tokens_per_pass=1 in these tests' words"
+        return [spoil(captured[0], kind)] if next(calls) == step * BATCHES else captured
 
-    monkeypatch.setattr(base, "capture", bad)
+    monkeypatch.setattr(base, "capture_together", bad)
 
 
 def position(run_dir: Path) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""The benchmarks' harness, and every command at tiny sizes: the line parses, both ways agree."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+
+import pytest
+import torch
+
+from benchmarks import all as everything
+from benchmarks import evaluate, memory, ridge, step, synthetic, timing, whitening
+from benchmarks.timing import ExtraMemory, Timed, at_least, at_most, race, ratio
+
+CPU = torch.device("cpu")
+
+
+class FakeClock:
+    """A clock that only moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_race_interleaves_and_takes_medians():
+    clock, cpu_clock, called = FakeClock(), FakeClock(), []
+    takes = {"slow": iter([99, 6, 8, 70]), "fast": iter([99, 2, 1, 2])}
+
+    def variant(name: str) -> None:
+        called.append(name)
+        clock.now += next(takes[name])
+        cpu_clock.now += 0.5
+
+    found = race(
+        {name: lambda name=name: variant(name) for name in takes},
+        rounds=3, device=CPU, clock=clock, cpu_clock=cpu_clock,
+    )  # fmt: skip
+    assert called == ["fast", "slow", "slow", "fast", "fast", "slow", "slow", "fast"], "turns at going first"
+    assert found["slow"].seconds == [6, 8, 70] and found["fast"].seconds == [2, 1, 2], "the warm-up is not counted"
+    assert ratio(found["slow"], found["fast"]) == 8 / 2
+    summary = found["slow"].summary()
+    assert (summary["s"], summary["lowest_s"], summary["highest_s"], summary["rounds"]) == (8, 6, 70, 3)
+    assert summary["cpu_s"] == 0.5
+
+
+def test_race_prepares_before_every_call_outside_the_time():
+    clock, numbers = FakeClock(), count()
+
+    def prepare() -> None:
+        next(numbers)
+        clock.now += 100
+
+    def work() -> None:
+        clock.now += 1
+
+    found = race({"a": work, "b": work}, rounds=2, device=CPU, warm_up=0, prepare=prepare, clock=clock)
+    assert next(numbers) == 4
+    assert found["a"].seconds == found["b"].seconds == [1, 1]
+
+
+def test_extra_memory_sees_what_was_held_and_let_go():
+    memory_before = ExtraMemory(CPU)
+    held = torch.ones(2**24)  # 64 MiB
+    del held
+    assert memory_before.peak() > 50
+
+
+def test_targets():
+    assert at_most(0.2, 0.25)["met"] and not at_most(0.3, 0.25)["met"]
+    assert at_least(1.4, 1.4)["met"] and not at_least(1.39, 1.4)["met"]
+    assert Timed([1.0, 3.0], [1.0, 1.0], [5.0, 7.0]).summary()["extra_mib"] == 7.0
+
+
+def test_synthetic_statistics_have_the_measured_spectrum():
+    torch.manual_seed(0)
+    statistics = synthetic.statistics(3, 200, CPU)
+    covariance_VV = statistics.scatter_VV / (statistics.n - 200 - 1)
+    above = (torch.linalg.eigvalsh(covariance_VV) > synthetic.FLOOR).sum().item()
+    assert statistics.whitens
+    assert above == pytest.approx(synthetic.SHARE_ABOVE_FLOOR * 200, abs=3)
+    assert synthetic.keys(50, 64, CPU).norm(dim=1).mean().item() == pytest.approx(synthetic.KEY_NORM, rel=0.05)
+
+
+def line_of(capsys: pytest.CaptureFixture[str], command: timing.Any, *words: str) -> dict:
+    """Run a command in this process; what its last line says."""
+    torch.manual_seed(0)
+    command.main(["--quick", "--threads", "1", "--device", "cpu", *words])
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line["benchmark"] == command.__name__.rpartition(".")[2]
+    assert line["quick"] is True and line["threads"] == 1
+    return line
+
+
+def test_ridge(capsys):
+    for case in line_of(capsys, ridge, "--rounds", "1")["cases"]:
+        assert case["float64_difference"] < 1e-11, "both float64 references are one"
+        assert case["error"] < case["plain_error"] < 1e-3
+        assert case["ours_written"]["rounds"] == 1
+
+
+def test_whitening(capsys):
+    for case in line_of(capsys, whitening, "--rounds", "1")["cases"]:
+        assert case["float64_difference"] < 1e-12
+        assert case["float32_difference"] < 1e-4
+        assert case["share"] == pytest.approx(case["ours"]["s"] / case["plain"]["s"])
+
+
+def test_step(capsys):
+    line = line_of(capsys, step, "--rounds", "2")
+    assert line["shift_difference"] < 1e-3
+    phases = line["phases_s"]
+    assert {"tokenize", "forward", "backward", "statistics", "whitening", "ridge", "write", "cache"} <= phases.keys()
+    assert sum(phases.values()) - phases["step"] == pytest.approx(phases["step"], rel=0.3), "phases make up the step"
+    assert 0 < line["share_of_the_rest"] < 1
+    passes = phases["forward"] + phases["backward"]
+    assert line["passes_over_floor"] == pytest.approx(passes / line["floor"]["s"], rel=0.3)
+    assert line["plain_over_ours"] == pytest.approx(line["plain"]["s"] / line["ours"]["s"])
+
+
+def test_evaluate(capsys):
+    line = line_of(capsys, evaluate, "--rounds", "1")
+    assert line["rows"] == 30 and line["edits"] == 10
+    assert all(way["different_scores"] == 0 for way in line["ways"].values())
+    assert line["ways"]["64"]["positions"] >= line["tokens"], "padding is counted"
+
+
+@pytest.mark.slow
+def test_memory_and_all(capsys, tmp_path):
+    out = tmp_path / "all.json"
+    everything.main(["--quick", "--threads", "1", "--device", "cpu", "--only", "memory", "--out", str(out)])
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert json.loads(out.read_text()) == line
+    found = line["benchmarks"]["memory"]["ways"]
+    assert found["ours"]["shift_norms"] == pytest.approx(found["plain"]["shift_norms"], rel=1e-4)
+    assert all(way["extra_mib"] > 1 for way in found.values())
+
+
+def test_summary_names_what_was_missed():
+    targets = {"speed": at_least(1.0, 2.0), "size": at_most(1.0, 2.0)}
+    text = everything.summary({"step": {"targets": targets}})
+    assert [line.split()[-1] for line in text.splitlines()[1:]] == ["MISSED", "met"]
+
+
+@pytest.mark.parametrize("words", [["--rounds", "0"], ["--threads", "0"], ["--device", "tpu"]])
+def test_bad_options_are_refused_in_one_line(words):
+    with pytest.raises(SystemExit) as caught:
+        memory.main(["--quick", *words])
+    assert str(caught.value).startswith("error: ") and words[0] in str(caught.value)
+
+
+def test_out_into_a_missing_folder_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(SystemExit, match="no such folder"):
+        everything.main(["--out", str(tmp_path / "none" / "all.json")])
