@@ -241,7 +241,11 @@ class Editor(ABC):
 
     def describe_statistics(self) -> dict[str, StatisticsRecord]:
         """The running statistics in three numbers per shape."""
-        return {str(shape): _describe(statistics) for shape, statistics in self.statistics.items()}
+        deviations = torch.stack([_deviations(statistics) for statistics in self.statistics.values()]).tolist()
+        return {
+            str(shape): StatisticsRecord(statistics.n, *pair)
+            for (shape, statistics), pair in zip(self.statistics.items(), deviations, strict=True)
+        }
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -271,7 +275,7 @@ def describe_spectrum(statistics: RunningStatistics, cfg: EditorConfig, most: in
     }
 
 
-def _describe(statistics: RunningStatistics) -> StatisticsRecord:
-    variance_D: Tensor = statistics.std_D.square()
-    keys, gradients = variance_D[: statistics.d_k], variance_D[statistics.d_k :]
-    return StatisticsRecord(statistics.n, keys.mean().sqrt().item(), gradients.mean().sqrt().item())
+def _deviations(statistics: RunningStatistics) -> Tensor:
+    """Root mean square deviation of keys and of value gradients."""
+    variance_D = statistics.std_D.square()
+    return torch.stack([x.mean().sqrt() for x in variance_D.split((statistics.d_k, statistics.d_v))])

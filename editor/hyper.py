@@ -174,11 +174,11 @@ class HyperEditor(Editor):
         """Rephrase loss and KL to the model before the shift, at the weights as they are; gradients times weight."""
         gradients = [torch.zeros(site.shape, device=site.weight.device) for site in self.sites]
 
-        def add(batch: Batch, loss_of, coefficient: float) -> float:
+        def add(batch: Batch, loss_of, coefficient: float) -> Tensor:
             loss, found = weight_gradients(self.model, self.sites, batch, loss_of)
             for total_KV, gradient_KV in zip(gradients, found, strict=True):
                 total_KV.add_(gradient_KV, alpha=coefficient * weight)
-            return loss.item()
+            return loss
 
         after = self.snapshot()
         self.restore(before)
@@ -189,7 +189,8 @@ class HyperEditor(Editor):
             add(batch, lambda logits, _, ref=reference_MW: kl(ref, logits), self.cfg.loc_coef or 0.0)
             for batch, reference_MW in zip(batches.unrelated, references, strict=True)
         ]
-        return Losses(gen, loc, gradients)
+        numbers = torch.stack([*gen, *loc]).tolist()
+        return Losses(numbers[: len(gen)], numbers[len(gen) :], gradients)
 
     @torch.no_grad()
     def _log_probabilities(self, batch: Batch) -> Tensor:

@@ -67,27 +67,37 @@ def target_rows(keys_NK: Tensor, gradients_NV: Tensor, lr: float) -> Tensor:
 
 
 def solve_ridge(
-    keys_NK: Tensor, targets_NV: Tensor, alpha: float | Tensor, retries: Counter[str] | None = None
+    keys_NK: Tensor,
+    targets_NV: Tensor,
+    alpha: float | Tensor,
+    retries: Counter[str] | None = None,
+    unseen: list[Tensor] | None = None,
 ) -> Shift:
     """S = (K^T K + alpha I)^(-1) K^T V through the smaller of the two systems.
 
     For N < d_k the same S is K^T (K K^T + alpha I)^(-1) V. The Gram matrix and its Cholesky
     factor are float64: the system is ill-conditioned when alpha is far below |K|^2, and N is small.
+    `unseen` as for solve_shifted.
     """
     rows, d_k = keys_NK.shape
     keys, targets = keys_NK.double(), targets_NV.double()
     if rows < d_k:
-        return Shift(keys_NK, solve_shifted(keys @ keys.T, alpha, targets, retries).to(targets_NV.dtype))
-    return Shift(None, solve_shifted(keys.T @ keys, alpha, keys.T @ targets, retries).to(targets_NV.dtype))
+        return Shift(keys_NK, solve_shifted(keys @ keys.T, alpha, targets, retries, unseen).to(targets_NV.dtype))
+    return Shift(None, solve_shifted(keys.T @ keys, alpha, keys.T @ targets, retries, unseen).to(targets_NV.dtype))
 
 
 def solve_shifted(
-    gram_MM: Tensor, alpha: float | Tensor, right_MV: Tensor, retries: Counter[str] | None = None
+    gram_MM: Tensor,
+    alpha: float | Tensor,
+    right_MV: Tensor,
+    retries: Counter[str] | None = None,
+    unseen: list[Tensor] | None = None,
 ) -> Tensor:
     """(G + alpha I)^(-1) R for symmetric positive semi-definite G, in float64.
 
     A Cholesky factorization that fails is tried again with 1e-12, 1e-10 and 1e-8 of the mean
-    diagonal added; every retry is counted.
+    diagonal added; every retry is counted. To know that it failed makes the host wait for a GPU:
+    with a list `unseen` the factorization's verdict (0 for good) is appended there and not looked at.
 
     Raises:
         NumericsError: all of them failed.
@@ -99,7 +109,9 @@ def solve_shifted(
             retries[f"Cholesky with jitter {jitter:.0e}"] += 1
         trial_MM = system_MM + jitter * system_MM.diagonal().mean() * identity_MM if jitter else system_MM
         factor_MM, info = torch.linalg.cholesky_ex(trial_MM)
-        if info.item() == 0:
+        if unseen is not None:
+            unseen.append(info)
+        if unseen is not None or info.item() == 0:
             return torch.cholesky_solve(right_MV, factor_MM)
     raise NumericsError("the ridge system is not positive definite, with jitter 1e-8 of its diagonal neither")
 

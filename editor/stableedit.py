@@ -24,6 +24,8 @@ from editor.base import Editor, Stopwatch, Workbench, below
 from editor.ridge import Shift, solve_ridge, target_rows
 from nets import InverseRoot, Normalizer
 
+Normalizers = dict[tuple[int, int], Normalizer]
+
 
 class StableEdit(Editor):
     """Nothing is learned: the statistics alone shape the update."""
@@ -38,7 +40,11 @@ class StableEdit(Editor):
         with watch("whitening"):
             normalizers = {shape: self._normalizer(shape, warm_up) for shape in self.statistics}
         with watch("ridge"):
-            return [self._shift(index, micro_batches, normalizers[site.shape]) for index, site in enumerate(self.sites)]
+            whole, unseen = range(len(self.sites)), []
+            shifts = [self._shift(site, micro_batches, normalizers, unseen) for site in whole]
+            if torch.stack(unseen).any():  # the one look of the step at whether a factorization failed
+                shifts = [self._shift(site, micro_batches, normalizers, None) for site in whole]
+            return shifts
 
     def _normalizer(self, shape: tuple[int, int], warm_up: bool) -> Normalizer:
         statistics = self.statistics[shape]
@@ -71,11 +77,12 @@ class StableEdit(Editor):
                 self.root_age[shape] = int(state.pop("age").item())
                 self.roots[shape] = InverseRoot(**state)
 
-    def _shift(self, site: int, micro_batches: int, normalizer: Normalizer) -> Shift:
+    def _shift(self, site: int, micro_batches: int, normalizers: Normalizers, unseen: list[Tensor] | None) -> Shift:
         assert self.cfg.alpha is not None
+        normalizer = normalizers[self.sites[site].shape]
         rows = self.gather(site, micro_batches)
         chunks = rows.split(self.cfg.batch_size)
         targets = [
             target_rows(normalizer.keys(c.keys_NK), normalizer.gradients(c.gradients_NV), self.cfg.lr) for c in chunks
         ]
-        return solve_ridge(rows.keys_NK, torch.cat(targets), self.cfg.alpha, self.retries)
+        return solve_ridge(rows.keys_NK, torch.cat(targets), self.cfg.alpha, self.retries, unseen)
