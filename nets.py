@@ -81,14 +81,18 @@ class RunningStatistics:
         """Whether there are rows enough to invert the value covariance."""
         return self.scatter_VV is not None and self.n > self.d_v + 1
 
-    def inverse_root(self, floor: float, *, relative: bool, retries: Counter[str] | None = None) -> InverseRoot:
-        """C~^(-1/2) of the value covariance C~ = C / (n - d_v - 1).
+    def inverse_root(
+        self, floor: float, *, relative: bool, shrink: bool = False, retries: Counter[str] | None = None
+    ) -> InverseRoot:
+        """C~^(-1/2) of the value covariance C~ = C / (n - d_v - 1), shrunk first where asked for.
 
         Decomposed in float32 as the published program does: its rounding is part of its numbers
         (float64 moves a shift's norm by up to 1.4e-4 where n is little above d_v).
         """
         assert self.scatter_VV is not None and self.whitens
         covariance_VV = self.scatter_VV.float().div_(self.n - self.d_v - 1)
+        if shrink:
+            covariance_VV = shrunk(covariance_VV, self.n)
         return inverse_root(covariance_VV, floor, relative=relative, retries=retries)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -121,6 +125,20 @@ class RunningStatistics:
 
 class NumericsError(RunError):
     """A decomposition that failed in every way there is, or a number that is not finite."""
+
+
+def shrunk(covariance_VV: Tensor, n: int) -> Tensor:
+    """(1 - rho) C + rho tr(C)/V I with the oracle-approximating rho of n rows.
+
+    Chen, Wiesel, Eldar, Hero, "Shrinkage algorithms for MMSE covariance estimation" (2010), equation 23.
+    """
+    d_v = len(covariance_VV)
+    mean = covariance_VV.diagonal().double().mean()
+    square = covariance_VV.double().square().mean()
+    rho = ((square + mean**2) / ((n + 1) * (square - mean**2 / d_v))).clamp(max=1).to(covariance_VV.dtype)
+    found_VV = covariance_VV * (1 - rho)
+    found_VV.diagonal().add_(rho * mean.to(covariance_VV.dtype))
+    return found_VV
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +226,18 @@ class Normalizer:
         """(g - mean) C^(-1/2) where whitening, else (g - mean) / (std + eps)."""
         centered_NV = gradients_NV - self.mean_V
         return centered_NV / self.scale_V if self.root is None else self.root.apply(centered_NV)
+
+
+class RawRows:
+    """In the place of a Normalizer: rows stay as they are."""
+
+    def keys(self, keys_NK: Tensor) -> Tensor:
+        """k."""
+        return keys_NK
+
+    def gradients(self, gradients_NV: Tensor) -> Tensor:
+        """g."""
+        return gradients_NV
 
 
 class Block(nn.Module):

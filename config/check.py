@@ -76,6 +76,7 @@ def _check_positive(cfg: Config) -> None:
         "dataset.batch_size": cfg.dataset.batch_size,
         "editor.batch_size": editor.batch_size,
         "eval.tokens_per_batch": cfg.eval.tokens_per_batch,
+        "eval.edits": 1 if cfg.eval.edits is None else cfg.eval.edits,
         "eval.max_new_tokens": cfg.eval.max_new_tokens,
         "editor.tokens_per_pass": editor.tokens_per_pass,
         "editor.whitening_every": editor.whitening_every,

@@ -10,10 +10,11 @@ from omegaconf import MISSING
 
 
 class StatisticsMode(Enum):
-    """How value gradients are normalized: full whitening (stable) or per coordinate (original)."""
+    """How rows are normalized: value gradients whitened (stable), per coordinate (original), or raw rows (none)."""
 
     stable = "stable"
     original = "original"
+    none = "none"
 
 
 class PreheatMode(Enum):
@@ -39,6 +40,13 @@ class FloorMode(Enum):
 
     absolute = "absolute"
     relative = "relative"
+
+
+class Shrinkage(Enum):
+    """Whether the value covariance is drawn towards a multiple of the identity before whitening."""
+
+    none = "none"
+    oas = "oas"
 
 
 class Precision(Enum):
@@ -140,6 +148,7 @@ class EditorConfig:
     whitening_floor: float = 1e-6
     whitening_floor_mode: FloorMode = FloorMode.absolute
     whitening_every: int = 1
+    shrinkage: Shrinkage = Shrinkage.none
     alpha: float | None = None
     rank: int | None = None
     n_blocks: int | None = None
@@ -157,6 +166,7 @@ class EvalConfig:
     """How ES, GS and LS are scored, and what else is measured while editing and at the end."""
 
     before: bool = True
+    edits: int | None = None
     tokens_per_batch: int = 2048
     every: int = 0
     sample: int = 100

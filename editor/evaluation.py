@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from config.schema import Config
 from data.base import Edit
-from editor.sample import Reference, drawn, fingerprint, known_facts
+from editor.sample import Reference, fingerprint, known_facts
 from editor.scoring import Scorer, Scores, compare
 from editor.setup import Data, Loaded
 from editor.tally import HEADLINE, Measured, Tally
@@ -38,8 +38,8 @@ class Evaluation:
     ) -> None:  # fmt: skip
         self.cfg, self.model, self.tokenizer, self.data = cfg, loaded.model, loaded.tokenizer, data
         self.files, self.run_dir = files, run_dir
-        self.sample = drawn(len(data.edits), cfg.eval.sample, cfg.seed)
         self.scorer = Scorer(cfg, loaded, data.edits, between)
+        self.sample = self.scorer.some(cfg.eval.sample)
         self.knowns = known_facts(cfg.eval, cfg.seed)
         self.before: Measured | None = None
         self.folder: Path | None = None
@@ -145,7 +145,7 @@ class Evaluation:
         wanted = set(indices)
         return {
             index: scores["LS"]["ids"]
-            for index, scores in enumerate(self._lines_before() if self.folder else ())
+            for index, scores in zip(self.scorer.chosen, self._lines_before() if self.folder else (), strict=False)
             if index in wanted and scores and "LS" in scores
         }
 

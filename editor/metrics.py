@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -125,7 +126,10 @@ def score(
     return {name: total / counts[name] for name, total in sums.items()}
 
 
-def chunks(edits: Iterable[Edit], total: int | None, label: str) -> Iterator[list[Edit]]:
+Item = TypeVar("Item")
+
+
+def chunks(edits: Iterable[Item], total: int | None, label: str) -> Iterator[list[Item]]:
     """The edits, CHUNK at a time, with a progress bar."""
     stream = iter(edits)
     with tqdm(total=total, desc=label, unit="edit", disable=None, leave=False) as bar:

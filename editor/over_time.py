@@ -8,7 +8,7 @@ from data.base import Edit
 from data.batches import tokenize
 from editor.evaluation import Evaluation
 from editor.metrics import answers
-from editor.sample import fetch
+from editor.sample import at_positions
 from editor.scoring import agreement
 from editor.tally import Tally
 
@@ -18,7 +18,7 @@ class OverTime:
 
     def __init__(self, evaluation: Evaluation) -> None:
         self.evaluation, self.cfg = evaluation, evaluation.cfg
-        self.sample = fetch(evaluation.data.edits, evaluation.sample)
+        self.sample = dict(at_positions(evaluation.data.edits, evaluation.sample))
         self.before = evaluation.choices_before(evaluation.sample)
 
     def measure(self, step: int, batch: list[Edit]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Shape suffixes: M answer positions, W vocabulary, P answer positions of all rows
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -31,12 +31,12 @@ def drawn(total: int, size: int | None, seed: int) -> list[int]:
     return [generator.randrange(i * total // size, (i + 1) * total // size) for i in range(size)]
 
 
-def fetch(edits: Iterable[Edit], indices: list[int]) -> dict[int, Edit]:
-    """The edits at ascending positions, in one streaming pass that ends at the last of them."""
+def at_positions(edits: Iterable[Edit], indices: list[int]) -> Iterator[tuple[int, Edit]]:
+    """The edits at ascending positions, with these, in one streaming pass that ends at the last of them."""
     wanted = set(indices)
-    return {
-        index: edit for index, edit in enumerate(islice(edits, indices[-1] + 1 if indices else 0)) if index in wanted
-    }
+    for index, edit in enumerate(islice(edits, indices[-1] + 1 if indices else 0)):
+        if index in wanted:
+            yield index, edit
 
 
 def known_facts(cfg: EvalConfig, seed: int) -> list[KnownFact]:

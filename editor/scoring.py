@@ -15,7 +15,7 @@ from data.prompt_format import prompt_ids
 from data.records import RecordFile
 from editor.generation import contains, exact, generate
 from editor.metrics import Answered, answers, chunks, probes
-from editor.sample import drawn, fetch
+from editor.sample import at_positions, drawn
 from editor.setup import Loaded
 from editor.tally import Tally
 
@@ -29,25 +29,27 @@ class Scorer:
     def __init__(self, cfg: Config, loaded: Loaded, edits: RecordFile, between: Callable[[], None]) -> None:
         self.cfg, self.model, self.tokenizer, self.edits = cfg, loaded.model, loaded.tokenizer, edits
         self.between = between
-        total = len(edits)
-        self.examples = drawn(total, cfg.eval.examples, cfg.seed)
-        self.generated = set(drawn(total, cfg.eval.generate_sample, cfg.seed)) if cfg.eval.generate else set()
+        self.chosen = drawn(len(edits), cfg.eval.edits, cfg.seed)
+        self.examples = self.some(cfg.eval.examples)
+        self.generated = set(self.some(cfg.eval.generate_sample)) if cfg.eval.generate else set()
+
+    def some(self, size: int | None) -> list[int]:
+        """Positions of `size` of the edits that are scored, the same at every call."""
+        return [self.chosen[i] for i in drawn(len(self.chosen), size, self.cfg.seed)]
 
     def scored(self, label: str, tally: Tally) -> Iterator[tuple[int, Edit, Scores]]:
-        """Every edit with its scores, which the tally takes in."""
-        index = 0
-        for chunk in chunks(self.edits, len(self.edits), label):
-            for edit, scores in zip(chunk, self._score(chunk, index), strict=True):
+        """The edits that are scored, each with its position and scores, which the tally takes in."""
+        for chunk in chunks(at_positions(self.edits, self.chosen), len(self.chosen), label):
+            for (index, edit), scores in zip(chunk, self._score(chunk), strict=True):
                 for metric, found in scores.items():
                     count(tally, metric, found, generated=index in self.generated)
                 yield index, edit, scores
-                index += 1
             self.between()
 
-    def _score(self, edits: list[Edit], first: int) -> list[Scores]:
+    def _score(self, edits: list[tuple[int, Edit]]) -> list[Scores]:
         asked = [
             (position, metric, prompt, answer)
-            for position, edit in enumerate(edits)
+            for position, (_, edit) in enumerate(edits)
             for metric, (prompt, answer) in probes(edit, mhop=self.cfg.dataset.eval_mhop).items()
         ]
         style, budget = self.cfg.dataset.prompt_format, self.cfg.eval.tokens_per_batch
@@ -55,7 +57,7 @@ class Scorer:
         scores: list[Scores] = [{} for _ in edits]
         for (position, metric, _, _), answered in zip(asked, answers(self.model, rows, budget), strict=True):
             scores[position][metric] = self._teacher_forced(answered)
-        spoken = [entry for entry in asked if self._is_generated(first + entry[0], entry[1])]
+        spoken = [entry for entry in asked if self._is_generated(edits[entry[0]][0], entry[1])]
         prompts = prompt_ids(self.tokenizer, [prompt for _, _, prompt, _ in spoken], style)
         texts = generate(
             self.model, self.tokenizer, prompts,
@@ -88,7 +90,7 @@ class Scorer:
 
     def look_at(self, sample: list[int], look: Callable[[int, Tensor], None]) -> None:
         """Show the logits at the unrelated answers of the sample."""
-        edits = fetch(self.edits, sample)
+        edits = dict(at_positions(self.edits, sample))
         pairs = {i: (e.unrelated, e.unrelated_answer) for i, e in edits.items() if e.unrelated and e.unrelated_answer}
         rows = tokenize(self.tokenizer, list(pairs.values()), self.cfg.dataset.prompt_format)
         indices = list(pairs)

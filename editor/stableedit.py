@@ -7,7 +7,7 @@ One step, with k and g the keys and value gradients of its answer tokens:
     V  = -lr |k^|^2 g^               S = (K^T K + alpha I)^(-1) K^T V        W <- W + S
 
 Warm-up steps and mode `original` replace C^(-1/2) by 1 / std_g. ULTRAEDIT is mode `original`
-with alpha 1 and no warm-up.
+with alpha 1 and no warm-up. Mode `none` takes k and g raw: editing without lifelong normalization.
 
 Shape suffixes: N rows, K = d_k, V = d_v.
 """
@@ -19,12 +19,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from config.schema import EditorConfig, FloorMode, StatisticsMode
+from config.schema import EditorConfig, FloorMode, Shrinkage, StatisticsMode
 from editor.base import Editor, Stopwatch, Workbench, below
 from editor.ridge import Shift, solve_ridge, target_rows
-from nets import InverseRoot, Normalizer
+from nets import InverseRoot, Normalizer, RawRows
 
-Normalizers = dict[tuple[int, int], Normalizer]
+Normalizers = dict[tuple[int, int], Normalizer | RawRows]
 
 
 class StableEdit(Editor):
@@ -46,14 +46,18 @@ class StableEdit(Editor):
                 shifts = [self._shift(site, micro_batches, normalizers, None) for site in whole]
             return shifts
 
-    def _normalizer(self, shape: tuple[int, int], warm_up: bool) -> Normalizer:
+    def _normalizer(self, shape: tuple[int, int], warm_up: bool) -> Normalizer | RawRows:
         statistics = self.statistics[shape]
+        if self.cfg.RunningMeanStd_mode is StatisticsMode.none:
+            return RawRows()
         if warm_up or not statistics.whitens:
             return Normalizer(statistics)
         age = self.root_age.get(shape, 0)
         if age % self.cfg.whitening_every == 0:
             relative = self.cfg.whitening_floor_mode is FloorMode.relative
-            root = statistics.inverse_root(self.cfg.whitening_floor, relative=relative, retries=self.retries)
+            shrink = self.cfg.shrinkage is Shrinkage.oas
+            floor = self.cfg.whitening_floor
+            root = statistics.inverse_root(floor, relative=relative, shrink=shrink, retries=self.retries)
             if self.cfg.whitening_every == 1:
                 return Normalizer(statistics, root)
             self.roots[shape] = root

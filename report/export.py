@@ -36,7 +36,7 @@ def _rows(run: Run) -> Iterator[dict[str, Any]]:
         counts = mapping(line.get("n"))
         for source, key in (("over_time", "sample"), ("immediate", "immediate")):
             for name, value in _numbers(line.get(key)):
-                n = counts.get(name) if source == "over_time" else None
+                n = counts.get(name if source == "over_time" else f"now_{name}")
                 row = {"source": source, "metric": name, "protocol": protocols.get(name, ""), "n": n, "value": value}
                 yield row | where
         for batch, value in _numbers(line.get("retention")):

@@ -18,7 +18,12 @@ from report.numbers import downstream_lines, metric_rows, shown
 from report.sweep import Comparison, reason
 
 EXCERPT = 14  # lines of a traceback that are shown
-COUNTS = {"edits": "edits", "steps": "steps", "warm_up_steps": "warm-up steps", "tokens": "answer tokens"}
+COUNTS = {
+    "edits": "edits",
+    "steps": "steps, warm-up included",
+    "warm_up_steps": "warm-up steps",
+    "tokens": "answer tokens",
+}
 
 
 class Picture(NamedTuple):

@@ -162,6 +162,19 @@ def test_a_model_that_differs_in_one_weight_matrix_is_another():
     assert fingerprint(one.state_dict().items()) != fingerprint(two.state_dict().items())
 
 
+def test_a_sample_of_the_edits_scores_as_in_the_whole_run(watched, tmp_path):
+    whole = watched[3]
+    results, lines, edits = go(tmp_path / "run", "eval.edits=6", "eval.sample=3", "eval.every=3", "eval.examples=2")
+    chosen = drawn(24, 6, 42)
+    assert [line["index"] for line in edits] == chosen and {e["index"] for e in results["examples"]} <= set(chosen)
+    for line in edits:
+        assert line["after"]["ES"]["tokens"] == whole[line["index"]]["after"]["ES"]["tokens"]
+        assert line["step"] == line["index"] // 8 + 1
+    assert entry(results, "ES")["n"] == 6 and entry(results, "LS_kl")["n"] == 3
+    last = [line for line in lines if line["event"] == "over_time"][-1]
+    assert last["n"]["LS_agreement"] == last["n"]["ES"] == 3
+
+
 def test_without_before_nothing_is_compared(tmp_path):
     results, _, edits = go(tmp_path / "run", "eval.before=false", "eval.every=3")
     names = {e["metric"] for e in results["metrics"]}
