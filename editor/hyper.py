@@ -49,6 +49,10 @@ class Losses:
     gradients_KV: list[Tensor]
 
 
+Proposal = tuple[Tensor, ...]
+"""What the network makes of a block of rows: differences [N, V], or pseudo keys [N, K] and gradients [N, V]."""
+
+
 class HyperEditor(Editor):
     """An editor with a trained network per weight shape."""
 
@@ -74,14 +78,24 @@ class HyperEditor(Editor):
         self.optimizer = torch.optim.Adam(self.parameters, lr=cfg.meta_lr or 0.0)
 
     @abstractmethod
-    def predict(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> Shift:
+    def propose(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> list[Proposal]:
+        """What the network makes of one site's rows, editor.batch_size of them at a time."""
+
+    @abstractmethod
+    def join(self, network: EditNetwork, place: int, rows: Rows, proposals: list[Proposal]) -> Shift:
         """The shift of one site; called without a graph."""
 
     @abstractmethod
     def backward(
-        self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer, shift: Shift, gradient_KV: Tensor
+        self,
+        network: EditNetwork,
+        place: int,
+        rows: Rows,
+        proposals: list[Proposal],
+        shift: Shift,
+        gradient_KV: Tensor,
     ) -> None:
-        """Add d(loss)/d(network) to the parameters' gradients, given d(loss)/dW."""
+        """Add d(loss)/d(network) to the parameters' gradients, given d(loss)/dW and proposals with their graphs."""
 
     def pseudo_rows(
         self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer
@@ -92,14 +106,24 @@ class HyperEditor(Editor):
     @torch.no_grad()
     def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
         """The network's shift of every site."""
-        normalizers = self._normalizers()
         with watch("network"):
+            normalizers = self._normalizers()
             return [
-                self.predict(
-                    self.networks[site.shape], place, self.gather(index, micro_batches), normalizers[site.shape]
-                )
-                for index, (site, place) in enumerate(zip(self.sites, self.places, strict=True))
+                self._join(index, micro_batches, self._propose(index, micro_batches, normalizers))
+                for index in range(len(self.sites))
             ]
+
+    def _propose(
+        self, index: int, micro_batches: int, normalizers: dict[tuple[int, int], Normalizer]
+    ) -> list[Proposal]:
+        shape = self.sites[index].shape
+        rows = self.gather(index, micro_batches)
+        return self.propose(self.networks[shape], self.places[index], rows, normalizers[shape])
+
+    @torch.no_grad()
+    def _join(self, index: int, micro_batches: int, proposals: list[Proposal]) -> Shift:
+        rows = self.gather(index, micro_batches)
+        return self.join(self.networks[self.sites[index].shape], self.places[index], rows, proposals)
 
     def _normalizers(self) -> dict[tuple[int, int], Normalizer]:
         return {shape: Normalizer(statistics) for shape, statistics in self.statistics.items()}
@@ -142,15 +166,20 @@ class HyperEditor(Editor):
     ) -> TrainReport:
         watch = Stopwatch()
         with self.step_rows(batches, watch):
-            shifts = self.shifts(len(batches.edit), watch, warm_up=False)
+            count, whole = len(batches.edit), range(len(self.sites))
+            with watch("network"), torch.enable_grad():
+                normalizers = self._normalizers()
+                proposals = [self._propose(index, count, normalizers) for index in whole]
+                shifts = [self._join(index, count, proposals[index]) for index in whole]
             self.check_shifts(shifts)
             records = self.write(shifts)
             with watch("losses"):
                 losses = [self.losses(step, before, self.decay**back) for back, step in enumerate(looked_at)]
             with watch("network"):
-                for index in range(len(self.sites)):
+                for index in whole:
                     gradient_KV = torch.stack([loss.gradients_KV[index] for loss in losses]).sum(0)
-                    self._backward_site(index, len(batches.edit), shifts[index], gradient_KV)
+                    self._backward_site(index, count, proposals[index], shifts[index], gradient_KV)
+                    proposals[index].clear()  # and with them their graphs
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or 0.0).item()
         if not math.isfinite(norm):
             raise NumericsError(f"the gradient of the {self.cfg.name} networks has norm {norm}")
@@ -163,12 +192,13 @@ class HyperEditor(Editor):
         """The losses as the published program reports them: means over micro-batches."""
         return _mean(gen[0]), _mean(loc[0])
 
-    def _backward_site(self, index: int, micro_batches: int, shift: Shift, gradient_KV: Tensor) -> None:
-        site = self.sites[index]
-        normalizer = Normalizer(self.statistics[site.shape])
+    def _backward_site(
+        self, index: int, micro_batches: int, proposals: list[Proposal], shift: Shift, gradient_KV: Tensor
+    ) -> None:
+        network = self.networks[self.sites[index].shape]
         rows = self.gather(index, micro_batches)
         gradient_KV = gradient_KV.to(self.solve_device)
-        self.backward(self.networks[site.shape], self.places[index], rows, normalizer, shift, gradient_KV)
+        self.backward(network, self.places[index], rows, proposals, shift, gradient_KV)
 
     def losses(self, batches: StepBatches, before: Saved, weight: float) -> Losses:
         """Rephrase loss and KL to the model before the shift, at the weights as they are; gradients times weight."""

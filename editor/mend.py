@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from editor.capture import Rows
-from editor.hyper import HyperEditor
+from editor.hyper import HyperEditor, Proposal
 from editor.ridge import Shift
 from nets import EditNetwork, Normalizer
 
@@ -19,17 +19,24 @@ from nets import EditNetwork, Normalizer
 class Mend(HyperEditor):
     """One update of the network per training step."""
 
-    def predict(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> Shift:
+    def propose(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> list[Proposal]:
+        """k~ and g~, chunk by chunk."""
+        return [self.pseudo_rows(network, place, chunk, normalizer) for chunk in rows.split(self.cfg.batch_size)]
+
+    def join(self, network: EditNetwork, place: int, rows: Rows, proposals: list[Proposal]) -> Shift:
         """The shift of one site as the product of its rewritten rows."""
-        pairs = [self.pseudo_rows(network, place, chunk, normalizer) for chunk in rows.split(self.cfg.batch_size)]
-        keys_NK = torch.cat([keys for keys, _ in pairs])
-        gradients_NV = torch.cat([gradients for _, gradients in pairs])
+        keys_NK, gradients_NV = (torch.cat(parts) for parts in zip(*proposals, strict=True))
         return Shift(keys_NK, -network.lr.weight[place] * gradients_NV)
 
     def backward(
-        self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer, shift: Shift, gradient_KV: Tensor
+        self,
+        network: EditNetwork,
+        place: int,
+        rows: Rows,
+        proposals: list[Proposal],
+        shift: Shift,
+        gradient_KV: Tensor,
     ) -> None:
         """The gradient of <G, S>, chunk by chunk: S is a sum over rows."""
-        for chunk in rows.split(self.cfg.batch_size):
-            keys_NK, gradients_NV = self.pseudo_rows(network, place, chunk, normalizer)
+        for keys_NK, gradients_NV in proposals:
             (-network.lr.weight[place] * ((keys_NK @ gradient_KV) * gradients_NV).sum()).backward()

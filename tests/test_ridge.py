@@ -145,10 +145,11 @@ def test_learned_gradient_is_that_of_autograd(kind, name, rows):
     expected = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
 
+    proposals = editor.propose(network, 1, data, normalizer)
     with torch.no_grad():
-        shift = editor.predict(network, 1, data, normalizer)
+        shift = editor.join(network, 1, data, proposals)
     torch.testing.assert_close(shift.matrix(), expected_shift.detach(), rtol=1e-7, atol=1e-9)
-    editor.backward(network, 1, data, normalizer, shift, outer)
+    editor.backward(network, 1, data, proposals, shift, outer)
     found = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
     assert found.keys() == expected.keys()
     for key, gradient in expected.items():
