@@ -4,6 +4,7 @@
 #   sh run.sh NAME [key=value ...]    config/experiment/NAME.yaml with overrides
 #   sh run.sh list                    the experiments, a line each
 #   sh run.sh sweep_alpha_preheat     a sweep; also: NAME -m key=1,2 hydra/launcher=joblib|submitit_local|slurm
+#   sh run.sh claims | claims_short   the paper's claims, tried: hours, or a quarter of an hour; options of python -m claims
 #   sh run.sh test [pytest options]   install the test tools and run the tests
 set -eu
 
@@ -121,6 +122,13 @@ case ${1:-} in
         esac
         cd "$root"
         exec "$python" -m pytest "$@"
+        ;;
+    claims | claims_short)
+        [ "$1" = claims ] && short= || short=--short
+        shift
+        set_up base embedded
+        cd "$root"
+        exec "$python" -m claims $short "$@"
         ;;
 esac
 

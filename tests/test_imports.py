@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "exports": {"config", "data", "model", "report"},
     "glue_eval": {"config", "data", "model", "report"},
     "editor": {"config", "data", "nets", "model", "report", "exports", "glue_eval"},
+    "claims": {"config", "data", "nets", "model", "report", "exports", "glue_eval", "editor"},
     "main": {"config", "data", "nets", "model", "report", "exports", "glue_eval", "editor"},
 }
 

@@ -1,0 +1,1 @@
+"""The project's evidence: the runs behind the paper's claims, what they show, and the page that says so."""

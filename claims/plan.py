@@ -1,0 +1,191 @@
+"""Which runs there are: settings with the grid of their sweep, and the parts that compare them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ALPHAS = (0.1, 1.0, 10.0, 100.0, 1000.0)
+POSITIONS = ("start", "q1", "middle", "q3", "end", "none")
+LEARNED = ("malmen", "rledit", "mend")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to edit. `grid` are the keys that its sweep tries; `tuned_as` takes another's choice instead.
+
+    `headline` settings run on every seed.
+    """
+
+    name: str
+    label: str
+    words: tuple[str, ...]
+    grid: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    tuned_as: str | None = None
+    headline: bool = False
+
+    def points(self) -> list[tuple[str, ...]]:
+        """The sweep's points as overrides."""
+        keys = [[f"{key}={value:g}" for value in values] for key, values in self.grid.items()]
+        return list(itertools.product(*keys)) if keys else []
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run. `experiment` holds a run's size; `warm_up` and `tune_edits` are records of the training file."""
+
+    name: str
+    experiment: str
+    n_edits: int
+    num_seq: int
+    warm_up: int
+    tune_edits: int
+    tune_scored: int
+    points: int
+    seeds: int
+    settings: tuple[str, ...] | None = None
+
+
+FULL = Scale("full", "claims_base", 100, 100, 1000, 1500, 300, points=4, seeds=3)
+SHORT = Scale(  # three warm-up steps give the rows that whitening needs from the first edit on
+    "short", "claims_base_short", 50, 6, 150, 100, 50, points=2, seeds=1,
+    settings=(
+        "stableedit", "raw", "diagonal", "warmup_middle", "warmup_none", "alpha_1000", "ultraedit", "rledit",
+        "malmen", "mend", "floor_1e-3", "oas",
+    ),
+)  # fmt: skip
+
+# parts in the order of the page, with the settings that each compares; the first is what the others are held against
+PARTS: dict[str, tuple[str, ...]] = {
+    "normalization": ("stableedit", "diagonal", "raw"),
+    "cumulative": ("stableedit", "ultraedit"),
+    "warmup": ("stableedit", *(f"warmup_{p}" for p in POSITIONS if p != "start")),
+    "whitening": ("stableedit", "diagonal", *(f"alpha_{alpha:g}" for alpha in ALPHAS if alpha != 10)),
+    "shifts": ("stableedit", "ultraedit"),
+    "editors": ("stableedit", "ultraedit", "rledit", "malmen", "mend"),
+    "beyond": ("stableedit", "floor_1e-3", "floor_1e-2", "oas"),
+    "sites": ("late", "late_floor_1e-3", "late_floor_1e-2"),
+}
+# what the setting that others are held against stands for in a part
+ROLES = {
+    "normalization": "full whitening", "warmup": "warm-up: start", "whitening": "full whitening, alpha 10",
+    "beyond": "published", "sites": "published",
+}  # fmt: skip
+LATE = "model.edit_modules=[" + ",".join(f"model.layers.{layer}.mlp.down_proj" for layer in (26, 27, 28)) + "]"
+
+
+def settings(scale: Scale) -> dict[str, Setting]:
+    """Every setting by name; each sweep has `scale.points` points."""
+    stable = {"editor.lr": spread(scale, 5e-4, 1e-3, 2e-3, 4e-3)}
+    diagonal = {"editor.lr": spread(scale, 2.5e-4, 5e-4, 1e-3, 2e-3)}
+    base = ("editor=stableedit", "editor.alpha=10")
+    relative = "editor.whitening_floor_mode=relative"
+    found = [
+        Setting("stableedit", "StableEdit", base, stable, headline=True),
+        Setting(
+            "raw", "no normalization", (*base, "editor.RunningMeanStd_mode=none"),
+            {"editor.lr": spread(scale, 1.0, 3.0, 10.0, 30.0)}, headline=True,
+        ),
+        Setting("diagonal", "diagonal", (*base, "editor.RunningMeanStd_mode=original"), diagonal, headline=True),
+        *(
+            Setting(f"warmup_{p}", f"warm-up: {p}", (*base, f"editor.preheat_mode={p}"), tuned_as="stableedit")
+            for p in POSITIONS if p != "start"
+        ),
+        *(
+            Setting(f"alpha_{a:g}", f"alpha {a:g}", ("editor=stableedit", f"editor.alpha={a:g}"), stable)
+            for a in ALPHAS if a != 10
+        ),
+        Setting("ultraedit", "ULTRAEDIT", ("editor=ultraedit",), diagonal, headline=True),
+        *(learned(scale, name, label, lr) for name, label, lr in (
+            ("rledit", "RLEdit", 1e-3), ("malmen", "MALMEN", 1e-3), ("mend", "MEND", 1e-4)
+        )),
+        Setting("floor_1e-3", "floor 1e-3 of the largest", (*base, "editor.whitening_floor=1e-3", relative), stable,
+                headline=True),
+        Setting("floor_1e-2", "floor 1e-2 of the largest", (*base, "editor.whitening_floor=1e-2", relative), stable),
+        Setting("late", "StableEdit, layers 26-28", (*base, LATE), stable),
+        *(
+            Setting(f"late_floor_{floor}", f"layers 26-28, floor {floor} of the largest",
+                    (*base, LATE, f"editor.whitening_floor={floor}", relative), stable)
+            for floor in ("1e-3", "1e-2")
+        ),
+        Setting("oas", "OAS shrinkage", (*base, "editor.shrinkage=oas"), stable),
+    ]  # fmt: skip
+    return {setting.name: setting for setting in found if scale.settings is None or setting.name in scale.settings}
+
+
+def label(part: str, setting: Setting) -> str:
+    """How a part names a setting."""
+    return ROLES.get(part, setting.label) if setting.name == PARTS[part][0] else setting.label
+
+
+def learned(scale: Scale, name: str, label: str, lr: float) -> Setting:
+    """A learned editor: the same number of points, over the first step size and the networks' learning rate."""
+    words = (f"editor={name}", "editor.rank=256", "editor.n_epochs=2")
+    if scale.points == 2:
+        return Setting(name, label, (*words, f"editor.lr={lr:g}"), {"editor.meta_lr": (1e-5, 1e-4)}, headline=True)
+    return Setting(name, label, words, {"editor.lr": (lr, 3 * lr), "editor.meta_lr": (1e-5, 1e-4)}, headline=True)
+
+
+def spread(scale: Scale, *values: float) -> tuple[float, ...]:
+    """The middle `scale.points` of a grid."""
+    start = (len(values) - scale.points) // 2
+    return values[start : start + scale.points]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of main.py: its folder below the output folder and its overrides."""
+
+    setting: str
+    stage: str
+    name: str
+    words: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """Where it lies below the output folder."""
+        return f"{self.stage}/{self.setting}/{self.name}"
+
+
+def tuning(scale: Scale, setting: Setting, out: Path, extra: Sequence[str] = ()) -> list[Job]:
+    """A setting's sweep: few steps on training records that neither warm-up nor training reads."""
+    words = (
+        *_common(scale, setting, out),
+        f"dataset.valid_path={out / 'data' / 'tune.jsonl'}",
+        f"num_seq={scale.tune_edits // scale.n_edits}",
+        f"eval.edits={scale.tune_scored}",
+        *("eval.every=0", "eval.generate=false", "eval.knowns=0", "eval.per_edit=false"),
+        *("downstream_eval_steps=0", "checkpoint.every=0", "seed=0"),
+    )
+    return [
+        Job(
+            setting.name,
+            "tune",
+            "_".join(word.removeprefix("editor.").replace("=", "_") for word in point),
+            (*words, *point, *extra),
+        )
+        for point in setting.points()
+    ]
+
+
+def final(
+    scale: Scale, setting: Setting, chosen: Sequence[str], out: Path, seed: int, knowns: bool, extra: Sequence[str] = ()
+) -> Job:
+    """The long run of a setting with the chosen point, on the seed's edits in the seed's order."""
+    known = (f"eval.knowns_path={out / 'knowns.json'}",) if knowns else ("eval.knowns=0",)
+    words = (*_common(scale, setting, out), f"dataset.valid_path={out / 'data' / f'eval_{seed}.jsonl'}", *known)
+    return Job(setting.name, "final", f"seed{seed}", (*words, f"seed={seed}", *chosen, *extra))
+
+
+def _common(scale: Scale, setting: Setting, out: Path) -> tuple[str, ...]:
+    train = f"dataset.train_path={out / 'data' / 'train.jsonl'}"
+    return (f"experiment={scale.experiment}", *setting.words, train)
+
+
+def chosen_settings(scale: Scale, parts: Sequence[str]) -> Iterator[Setting]:
+    """The settings that some parts compare, each once, a setting after the one whose choice it takes."""
+    there = settings(scale)
+    names = dict.fromkeys(name for part in parts for name in PARTS[part] if name in there)
+    return (there[name] for name in names)

@@ -1,0 +1,198 @@
+"""Run a plan, one main.py after another: what is done stays, what was stopped goes on, what fails is noted."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from config.check import RunError
+from data.source import PROJECT
+from editor.jobs import read_status
+from report.recorder import write_json
+
+from .choose import Choice, choose
+from .inputs import write_data
+from .plan import LEARNED, Job, Scale, Setting, chosen_settings, final, settings, tuning
+
+DIVERGED = "NumericsError"
+Say = Callable[[str], None]
+
+
+def state(job: Job, out: Path) -> str:
+    """done, diverged (numbers that are not finite: a result too), stopped (can go on), or new."""
+    status = read_status(out / job.path)
+    overrides = [word for word in status.get("overrides", []) if not word.startswith("resume=")]
+    if overrides != list(job.words):
+        return "new"
+    if status["state"] == "done":
+        return "done"
+    if status["state"] == "failed":
+        return "diverged" if str(status.get("error")).startswith(DIVERGED) else "new"
+    return "stopped" if (out / job.path / ".hydra" / "overrides.yaml").is_file() else "new"
+
+
+def execute(job: Job, out: Path) -> str:
+    """Run one job where it is not done; returns its state then: done, diverged or failed."""
+    folder, found = out / job.path, state(job, out)
+    if found in ("done", "diverged"):
+        return found
+    if found == "new":
+        shutil.rmtree(folder, ignore_errors=True)
+        words = [*job.words, f"hydra.run.dir={folder}"]
+    else:
+        words = [f"resume={folder}"]
+    folder.mkdir(parents=True, exist_ok=True)
+    call([sys.executable, str(PROJECT / "main.py"), *words], folder / "terminal.txt")
+    ended = state(job, out)
+    if ended in ("done", "diverged"):
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return ended
+    return "failed"
+
+
+def call(command: Sequence[str], terminal: Path) -> None:
+    """Run a command, what it prints going to a file; when this process is stopped it may save its state first."""
+    with (
+        open(terminal, "a", encoding="utf-8") as file,
+        subprocess.Popen(command, cwd=PROJECT, stdout=file, stderr=file, start_new_session=True) as child,
+    ):
+        try:
+            child.wait()
+        except BaseException:
+            child.terminate()
+            child.wait()
+            raise
+
+
+class Runner:
+    """Runs the jobs of some parts in `out`; `say` is told a line before and after each."""
+
+    def __init__(self, scale: Scale, out: Path, extra: Sequence[str] = (), say: Say = print) -> None:
+        self.scale, self.out, self.extra, self.say = scale, out.resolve(), tuple(extra), say
+        self.failed: list[str] = []
+        self.left: list[str] = []
+
+    def prepare(self) -> None:
+        """Write the record files, the known facts and what the page says about this machine."""
+        write_data(self.out, self.scale)
+        knowns = self.out / "knowns.json"
+        if not knowns.is_file():
+            words = [f"experiment={self.scale.experiment}", *self.extra]
+            command = [sys.executable, "-m", "claims.knowns", str(knowns), *words]
+            if subprocess.call(command, cwd=PROJECT):
+                raise RunError(f"{knowns} could not be made; the message above says why")
+        write_json(self.out / "claims.json", {"scale": self.scale.name, "extra": self.extra} | machine())
+
+    @property
+    def knowns(self) -> bool:
+        """Whether the unedited model knows anything."""
+        path = self.out / "knowns.json"
+        return path.is_file() and path.stat().st_size > 10
+
+    def sweep(self, setting: Setting) -> list[Job]:
+        """The jobs of a setting's sweep, or of the one whose choice it takes."""
+        tuned = settings(self.scale)[setting.tuned_as] if setting.tuned_as else setting
+        return tuning(self.scale, tuned, self.out, self.extra)
+
+    def choice(self, setting: Setting) -> Choice | None:
+        """What the setting's sweep chose; None while it is not done."""
+        tuned = settings(self.scale)[setting.tuned_as] if setting.tuned_as else setting
+        return choose(tuned, self.sweep(setting), self.out)
+
+    def final(self, setting: Setting, seed: int) -> Job | None:
+        """The setting's long run on a seed; None while its sweep has not chosen."""
+        found = self.choice(setting)
+        if found is None:
+            return None
+        return final(self.scale, setting, found.words, self.out, seed, self.knowns, self.extra)
+
+    def seeds(self, setting: Setting) -> range:
+        """The seeds that a setting's long run is made on."""
+        return range(self.scale.seeds if setting.headline else 1)
+
+    def run(self, parts: Sequence[str]) -> list[str]:
+        """Sweeps and first seeds, setting by setting, then the other seeds; returns the jobs that failed."""
+        chosen = list(chosen_settings(self.scale, parts))
+        sweeps = dict.fromkeys(job for setting in chosen for job in self.sweep(setting))
+        self.left = [job.path for job in sweeps] + [
+            f"final/{setting.name}/seed{seed}" for setting in chosen for seed in self.seeds(setting)
+        ]
+        for setting in chosen:
+            for job in self.sweep(setting):
+                self._one(job)
+            self._final(setting, 0)
+        for seed in range(1, self.scale.seeds):
+            for setting in chosen:
+                if seed in self.seeds(setting):
+                    self._final(setting, seed)
+        return self.failed
+
+    def _final(self, setting: Setting, seed: int) -> None:
+        job = self.final(setting, seed)
+        if job is None:
+            self.say(f"final/{setting.name}/seed{seed}: not run: its sweep has no point that ended well")
+            self.left.remove(f"final/{setting.name}/seed{seed}")
+        else:
+            self._one(job)
+
+    def _one(self, job: Job) -> None:
+        if job.path not in self.left:  # a sweep that another setting has run
+            return
+        known = state(job, self.out)
+        if known in ("new", "stopped"):
+            self.say(f"{len(self.left)} runs left{estimate(self.left, self.out)}: {job.path}")
+        ended = execute(job, self.out)
+        self.left.remove(job.path)
+        if ended == "failed":
+            self.failed.append(job.path)
+            error = read_status(self.out / job.path).get("error") or "see terminal.txt there"
+            self.say(f"{job.path}: failed: {error}")
+        elif ended == "diverged":
+            self.say(f"{job.path}: its numbers stopped being finite")
+
+
+def kind(path: str) -> tuple[str, bool]:
+    """What a run's time depends on most: its stage, and whether networks are trained."""
+    stage, setting, _ = path.split("/")
+    return stage, setting in LEARNED
+
+
+def seconds(folder: Path) -> float | None:
+    """How long a finished run took, from its status; None where it did not finish."""
+    status = read_status(folder)
+    if status.get("state") != "done" or not status.get("ended"):
+        return None
+    return (datetime.fromisoformat(status["ended"]) - datetime.fromisoformat(status["started"])).total_seconds()
+
+
+def estimate(left: Sequence[str], out: Path) -> str:
+    """How long the runs that are left may take, going by those that are done; empty before the first."""
+    times: dict[tuple[str, bool], list[float]] = {}
+    for path in out.glob("*/*/*/status.json"):
+        taken = seconds(path.parent)
+        if taken is not None:
+            times.setdefault(kind(str(path.parent.relative_to(out))), []).append(taken)
+    if not times:
+        return ""
+    typical = {key: statistics.median(values) for key, values in times.items()}
+    anything = statistics.mean(typical.values())
+    minutes = sum(typical.get(kind(path), anything) for path in left) / 60
+    return f", about {minutes:.0f} min" if minutes >= 1 else ", less than a minute"
+
+
+def machine() -> dict[str, str | int]:
+    """The processor's name, and how many cores this process may use."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    except OSError:
+        names = []
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": cores}

@@ -1,0 +1,462 @@
+"""The claims' driver: plan, choice, verdicts on made-up runs both ways, the page, and going on after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from claims import runner as running
+from claims.__main__ import main, page_path
+from claims.choose import choose, merit
+from claims.evidence import Evidence
+from claims.inputs import write_data
+from claims.page import write
+from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, final, settings, tuning
+from claims.runner import Runner, estimate, execute, state
+from claims.stats import Estimate, mean, paired, slope
+from claims.verdicts import HELD, NOT_HELD, NOT_RUN, OPEN, dominance, judge
+from config.check import ConfigError, check_override_names, check_values, without_effect
+from editor.jobs import new_status, now, write_status
+from report.load import load_run
+from report.recorder import write_json
+from tests.reference_cases import compose_config
+from tests.test_run_sh import installed_and_run, tree  # noqa: F401  a fixture
+from tests.tiny import MODELS, PROJECT, SITES
+
+SCALES = pytest.mark.parametrize("scale", [FULL, SHORT], ids=lambda scale: scale.name)
+
+
+# the plan
+
+
+@SCALES
+def test_every_run_of_the_plan_composes(scale, tmp_path):
+    for setting in settings(scale).values():
+        jobs = tuning(scale, setting, tmp_path)
+        point = setting.points()[0] if setting.grid else ()
+        long = final(scale, setting, point, tmp_path, 0, knowns=True)
+        for job in [*jobs, long]:
+            check_override_names(job.words)
+        for job in [*jobs[:1], long]:  # the other points differ in a number
+            cfg = compose_config(list(job.words))
+            check_values(cfg)
+            assert not list(without_effect(cfg.editor)), job.path
+            assert cfg.dataset.n_edits == scale.n_edits
+            held_out = cfg.num_seq * cfg.dataset.n_edits == (scale.tune_edits if job.stage == "tune" else 0)
+            assert held_out or cfg.num_seq == scale.num_seq, "YAML and Scale say the same"
+            assert cfg.num_seq_zsre * cfg.dataset.n_edits == scale.warm_up
+
+
+@SCALES
+def test_each_setting_has_the_same_budget(scale, tmp_path):
+    there = settings(scale)
+    tuned = [setting for setting in there.values() if setting.tuned_as is None]
+    assert {len(tuning(scale, setting, tmp_path)) for setting in tuned} == {scale.points}
+    for setting in there.values():
+        if setting.tuned_as:
+            assert there[setting.tuned_as].grid and not setting.grid
+
+
+def test_every_part_is_made_of_settings():
+    names = {name for part in PARTS.values() for name in part}
+    assert names == set(settings(FULL)), "none is missing, none is run for nothing"
+    assert set(settings(SHORT)) < names
+    for part in PARTS.keys() - {"sites"}:
+        assert len(list(chosen_settings(SHORT, [part]))) >= 2, "the short run has something of each part"
+
+
+def test_runs_differ_in_what_they_compare(tmp_path):
+    jobs = [job for setting in settings(FULL).values() for job in tuning(FULL, setting, tmp_path)]
+    assert len({job.path for job in jobs}) == len({job.words for job in jobs}) == len(jobs)
+
+
+def test_records_are_held_out_and_seeds_differ(tmp_path):
+    write_data(tmp_path, FULL)
+    files = {path.stem: path.read_text().splitlines() for path in (tmp_path / "data").iterdir()}
+    assert len(files["train"]) == FULL.warm_up and len(files["tune"]) == FULL.tune_edits
+    assert not set(files["train"]) & set(files["tune"])
+    assert len(files["eval_0"]) == len(set(files["eval_0"])) == 10_000
+    assert files["eval_0"] != files["eval_1"] and not set(files["eval_0"]) & set(files["train"] + files["tune"])
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
+    write_data(tmp_path, FULL)
+    assert again == {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
+
+
+def test_too_few_records_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="fewer than"):
+        write_data(tmp_path, Scale("x", "claims_base", 100, 1000, 1000, 1500, 300, points=4, seeds=1))
+
+
+# made-up runs
+
+
+def made_up(
+    out: Path, job: Job, scores: dict[str, float] | None = None, *, immediate: Callable[[float], float] = lambda x: 0.5,
+    norm: Callable[[float], float] = lambda x: 1.0, cosine: Callable[[float], float] = lambda x: 0.1,
+    failed: str | None = None, words: tuple[str, ...] | None = None,
+) -> Path:  # fmt: skip
+    """A run's records: `scores` are means over 200 edits, the curves functions of the share of the run that is done."""
+    folder, draw = out / job.path, random.Random(0)
+    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    status = new_status(job.words if words is None else words, None)
+    write_status(folder, status | {"state": "failed" if failed else "done", "error": failed, "ended": now()})
+    (folder / ".hydra" / "overrides.yaml").write_text("[]")
+    if failed:
+        return folder
+    scores, before = {"ES": 0.5, "GS": 0.3, "LS": 0.3} | (scores or {}), {"ES": 0.05, "GS": 0.05, "LS": 0.4}
+    lines = []
+    for index in range(200):
+        noise = draw.uniform(-0.2, 0.2)
+        after = {m: {"tokens": min(1, max(0, scores[m] + noise + draw.uniform(-0.02, 0.02)))} for m in before}
+        after["ES"]["exact"] = after["GS"]["exact"] = draw.random() < scores["ES"]
+        lines.append(json.dumps({"index": index * 5, "after": after}))
+    (folder / "edits.jsonl").write_text("\n".join(lines))
+    events: list[dict[str, Any]] = []
+    for step in range(1, 31):
+        share = step / 30
+        site = {"shift_norm": norm(share) + draw.gauss(0, 0.01), "cosine": cosine(share) + draw.gauss(0, 0.01)}
+        events.append({"event": "step", "phase": "edit", "edits": step * 10, "sites": {"a": site}})
+        now_es = immediate(share) + draw.gauss(0, 0.02)
+        sample = {"ES": scores["ES"], "LS": scores["LS"]}
+        line = {"event": "over_time", "step": step, "edits": step * 10, "sample": sample}
+        events.append(line | {"immediate": {"ES": now_es, "GS": now_es / 2}})
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
+    rows = [{"metric": m, "value": scores[m], "before": before[m], "n": 200, "edits": 1000} for m in before]
+    rows.append({"metric": "KS", "value": scores.get("KS", 0.6), "before": 0.9, "n": 100, "edits": 1000})
+    abilities = [{"edits": 0, "average/accuracy_new": 0.5}, {"edits": 1000, "average/accuracy_new": 0.45}]
+    config = {"model": {"name": "tiny", "edit_modules": ["a"]}}
+    results = {"pre": before, "metrics": rows, "counts": {"edits": 1000}, "versions": {"python": "3"}}
+    write_json(folder / "results.json", results | {"downstream": abilities, "config": config})
+    return folder
+
+
+def long_run(out: Path, name: str, scores: dict[str, float] | None = None, seed: int = 0, **more: Any) -> Path:
+    return made_up(out, final(SHORT, settings(FULL)[name], (), out, seed, knowns=False), scores, **more)
+
+
+def verdict(part: str, out: Path) -> str:
+    return judge(part, Evidence(out)).outcome
+
+
+# statistics
+
+
+def test_mean_and_slope_and_pairs():
+    assert mean([1.0]) is None
+    found = mean([1.0, 2.0, 3.0])
+    assert found.value == 2 and found.low == pytest.approx(2 - 4.3026527 / 3**0.5)
+    line = slope([([0, 1, 2, 3], [0.1, 1.0, 2.1, 3.0]), ([0, 1, 2, 3], [5, 6.1, 7, 8.1])])
+    assert line.low < 1.0 < line.high and line.value == pytest.approx(1.0, abs=0.05)
+    assert slope([]) is None and slope([([1, 1, 1], [1, 2, 3])]) is None
+    one = {(0, i): {"ES": i / 10} for i in range(10)}
+    other = {(0, i): {"ES": i / 10 - 0.1} for i in range(5, 15)}
+    assert paired(one, other, ("ES",)).value == pytest.approx(0.1) and paired(one, other, ("ES",)).n == 5
+    assert paired(one, other, ("GS",)) is None
+
+
+# the choice
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting("a", "A", (), {"editor.lr": (1.0, 2.0, 3.0)})
+
+
+def test_the_best_mean_gain_is_chosen(setting, tmp_path):
+    jobs = tuning(SHORT, setting, tmp_path)
+    assert choose(setting, jobs, tmp_path) is None
+    made_up(tmp_path, jobs[0], {"ES": 0.6})
+    made_up(tmp_path, jobs[1], {"ES": 0.5, "GS": 0.5})
+    assert choose(setting, jobs, tmp_path) is None, "a point is missing"
+    made_up(tmp_path, jobs[2], {"ES": 0.9, "LS": 0.0})
+    found = choose(setting, jobs, tmp_path)
+    assert found.words == ("editor.lr=2",) and not found.edge
+    assert found.scores["lr_2"] == pytest.approx((0.45 + 0.45 - 0.1) / 3)
+    made_up(tmp_path, jobs[2], {"ES": 0.9, "LS": 0.3})
+    assert choose(setting, jobs, tmp_path).words == ("editor.lr=3",) and choose(setting, jobs, tmp_path).edge
+
+
+def test_points_that_failed_are_never_chosen(setting, tmp_path):
+    jobs = tuning(SHORT, setting, tmp_path)
+    for job in jobs:
+        made_up(tmp_path, job, failed="NumericsError: step 3: the loss is nan")
+    assert merit(load_run(tmp_path / jobs[0].path)) == -float("inf")
+    assert choose(setting, jobs, tmp_path) is None
+    made_up(tmp_path, jobs[1], {"ES": 0.0, "GS": 0.0, "LS": 0.0})
+    assert choose(setting, jobs, tmp_path).words == ("editor.lr=2",)
+
+
+# the verdicts
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_without_runs_nothing_is_judged(part, tmp_path):
+    assert verdict(part, tmp_path) == NOT_RUN
+
+
+@pytest.mark.parametrize(("raw", "outcome"), [(0.1, HELD), (0.48, NOT_HELD), (0.25, OPEN)])
+def test_normalization(raw, outcome, tmp_path):
+    long_run(tmp_path, "stableedit")
+    long_run(tmp_path, "raw", {"ES": raw})
+    assert verdict("normalization", tmp_path) == outcome
+
+
+def test_a_run_that_ended_in_nonsense_has_collapsed(tmp_path):
+    long_run(tmp_path, "stableedit")
+    long_run(tmp_path, "raw", failed="NumericsError: step 3: the loss is nan")
+    assert verdict("normalization", tmp_path) == HELD
+    long_run(tmp_path, "raw", failed="OSError: no space left")
+    assert verdict("normalization", tmp_path) == NOT_RUN, "a full disk is no collapse"
+
+
+@pytest.mark.parametrize(("rise", "outcome"), [(0.3, HELD), (-0.3, NOT_HELD), (0.0, OPEN)])
+def test_cumulative(rise, outcome, tmp_path):
+    for seed in range(2):
+        long_run(tmp_path, "stableedit", seed=seed, immediate=lambda x: 0.5 + rise * x)
+    assert verdict("cumulative", tmp_path) == outcome
+
+
+@pytest.mark.parametrize(
+    ("none", "middle", "outcome"), [(0.3, 0.4, HELD), (0.7, 0.4, NOT_HELD), (0.3, 0.7, NOT_HELD), (0.5, 0.5, OPEN)]
+)
+def test_warmup(none, middle, outcome, tmp_path):
+    long_run(tmp_path, "stableedit")
+    long_run(tmp_path, "warmup_none", {"ES": none})
+    long_run(tmp_path, "warmup_middle", {"ES": middle})
+    assert verdict("warmup", tmp_path) == outcome
+
+
+@pytest.mark.parametrize(("diagonal", "outcome"), [(0.3, HELD), (0.7, NOT_HELD), (0.5, OPEN)])
+def test_whitening(diagonal, outcome, tmp_path):
+    long_run(tmp_path, "stableedit")
+    long_run(tmp_path, "diagonal", {"ES": diagonal})
+    assert verdict("whitening", tmp_path) == outcome
+
+
+@pytest.mark.parametrize(
+    ("growth", "turn", "outcome"), [(0, -0.2, HELD), (5, -0.2, NOT_HELD), (0, 0.2, NOT_HELD), (0, 0.0, OPEN)]
+)
+def test_shifts(growth, turn, outcome, tmp_path):
+    long_run(tmp_path, "stableedit", norm=lambda x: 1 + growth * x, cosine=lambda x: 0.4 + turn * x)
+    assert verdict("shifts", tmp_path) == outcome
+
+
+def test_editors(tmp_path):
+    long_run(tmp_path, "stableedit")
+    for name in PARTS["editors"][1:]:
+        assert verdict("editors", tmp_path) == (NOT_RUN if name == "ultraedit" else OPEN), "some are missing"
+        long_run(tmp_path, name, {"ES": 0.3})
+    assert verdict("editors", tmp_path) == HELD
+    long_run(tmp_path, "malmen", {"ES": 0.7})
+    assert verdict("editors", tmp_path) == NOT_HELD
+
+
+def test_dominance():
+    up, down = Estimate(0.1, 0.05, 0.15, 9), Estimate(-0.1, -0.15, -0.05, 9)
+    same, little = Estimate(0.0, -0.1, 0.1, 9), Estimate(-0.01, -0.1, 0.1, 9)
+    assert dominance({"ES": up, "GS": up, "LS": same}) == HELD
+    assert dominance({"ES": up, "GS": up, "LS": little}) == OPEN
+    assert dominance({"ES": up, "GS": same, "LS": same}) == NOT_HELD
+    assert dominance({"ES": up, "GS": up, "LS": down}) == NOT_HELD
+    assert dominance({}) == NOT_HELD
+
+
+@pytest.mark.parametrize(("part", "worse", "better"), [
+    ("beyond", "oas", "floor_1e-3"), ("sites", "late_floor_1e-2", "late_floor_1e-3"),
+])  # fmt: skip
+def test_beyond(part, worse, better, tmp_path):
+    long_run(tmp_path, PARTS[part][0])
+    long_run(tmp_path, worse, {"ES": 0.3})
+    assert verdict(part, tmp_path) == NOT_HELD
+    long_run(tmp_path, better, {"ES": 0.8, "GS": 0.5, "LS": 0.35, "KS": 0.7})
+    found = judge(part, Evidence(tmp_path))
+    assert found.outcome == HELD and f"{better} dominates" in found.sentence and f"{worse} does not" in found.sentence
+
+
+# the page
+
+
+def noted(out: Path, scale: Scale = SHORT) -> Runner:
+    write_json(out / "claims.json", {"scale": scale.name, "extra": [], "cpu": "a <processor>", "cores": 2})
+    return Runner(scale, out)
+
+
+def test_page_without_runs_names_every_part(tmp_path):
+    text = write(noted(tmp_path), tmp_path / "RESULTS.md").read_text()
+    assert text.count("**Not run.**") == len(PARTS) and "![" not in text
+    assert not (tmp_path / "figures").exists()
+
+
+def test_page_with_runs(tmp_path):
+    runner = noted(tmp_path)
+    for name in settings(SHORT):
+        if name != "mend":
+            long_run(tmp_path, name, {"ES": 0.123456})
+    for job in tuning(SHORT, settings(SHORT)["stableedit"], tmp_path):
+        made_up(tmp_path, job)
+    text = write(runner, tmp_path / "page" / "RESULTS.md").read_text()
+    assert "**short run**" in text and "a <processor>" in text and "python 3" in text
+    assert "| warm-up: start |" in text and "0.123 (0.085 to 0.176)" in text and "Not run: mend" in text
+    assert str(tmp_path) not in text, "commands name no folder of this machine"
+    assert "| StableEdit | editor.lr=0.001 | grid of two | lr_0.001 +0.2000; lr_0.002 +0.2000 |" in text
+    for part in PARTS.keys() - {"sites"}:
+        figure = tmp_path / "page" / "figures" / f"{part}.svg"
+        assert figure.read_text().startswith("<svg") and figure.stat().st_size < 60_000, part
+        assert f"(figures/{part}.svg)" in text and f'<a id="{part}">' in text
+    first = text, (tmp_path / "page" / "figures" / "editors.svg").read_bytes()
+    again = write(runner, tmp_path / "page" / "RESULTS.md").read_text()
+    assert first == (again, (tmp_path / "page" / "figures" / "editors.svg").read_bytes()), "the same from the same runs"
+
+
+def test_page_of_another_scale_or_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="nothing was run there"):
+        write(Runner(SHORT, tmp_path), tmp_path / "RESULTS.md")
+    noted(tmp_path, FULL)
+    with pytest.raises(ConfigError, match="holds a full run"):
+        write(Runner(SHORT, tmp_path), tmp_path / "RESULTS.md")
+
+
+def test_only_the_full_run_in_its_place_writes_the_committed_page(tmp_path):
+    assert page_path(FULL, PROJECT / "outputs" / "claims") == PROJECT / "docs" / "RESULTS.md"
+    assert page_path(SHORT, PROJECT / "outputs" / "claims") == PROJECT / "outputs" / "claims" / "RESULTS.md"
+    assert page_path(FULL, tmp_path) == tmp_path / "RESULTS.md"
+
+
+# running
+
+
+@pytest.fixture
+def commands(monkeypatch) -> Iterator[list[list[str]]]:
+    """The command lines that would have run; each run is made up and ends well."""
+    ran: list[list[str]] = []
+
+    def call(command: list[str], _: Path) -> None:
+        ran.append(command[2:])
+        words = {key: value for key, _, value in (word.partition("=") for word in command[2:])}
+        folder = Path(words.get("hydra.run.dir") or words["resume"])
+        job = Job(*folder.parts[-2:-1], folder.parts[-3], folder.name, tuple(command[2:-1]))
+        if "resume" in words:
+            status = json.loads((folder / "status.json").read_text())
+            write_status(folder, status | {"state": "done", "overrides": [*status["overrides"], *command[2:]]})
+        else:
+            made_up(folder.parents[2], job)
+
+    monkeypatch.setattr(running, "call", call)
+    yield ran
+
+
+def test_done_runs_stay_and_changed_ones_do_not(commands, tmp_path):
+    job = Job("a", "tune", "lr_1", ("editor.lr=1",))
+    assert state(job, tmp_path) == "new"
+    assert execute(job, tmp_path) == "done" and len(commands) == 1
+    assert execute(job, tmp_path) == "done" and len(commands) == 1
+    (tmp_path / job.path / "left").touch()
+    other = Job("a", "tune", "lr_1", ("editor.lr=1", "num_seq=2"))
+    assert state(other, tmp_path) == "new"
+    assert execute(other, tmp_path) == "done" and len(commands) == 2
+    assert not (tmp_path / job.path / "left").exists(), "nothing of the old run stays"
+
+
+@pytest.mark.parametrize("said", ["interrupted", "running"])
+def test_a_stopped_run_goes_on(commands, said, tmp_path):
+    job = Job("a", "final", "seed0", ("editor.lr=1",))
+    folder = made_up(tmp_path, job)
+    write_status(folder, json.loads((folder / "status.json").read_text()) | {"state": said})
+    assert state(job, tmp_path) == "stopped"
+    assert execute(job, tmp_path) == "done"
+    assert commands == [[f"resume={folder}"]]
+    assert state(job, tmp_path) == "done", "resume= is no other setting"
+
+
+def test_failures_are_tried_again_and_divergence_is_a_result(commands, tmp_path):
+    job = Job("a", "final", "seed0", ("editor.lr=1",))
+    made_up(tmp_path, job, failed="OSError: no space left")
+    assert execute(job, tmp_path) == "done" and len(commands) == 1
+    made_up(tmp_path, job, failed="NumericsError: step 3")
+    assert execute(job, tmp_path) == "diverged" and len(commands) == 1
+
+
+def test_a_failing_run_is_noted_and_the_rest_go_on(monkeypatch, tmp_path):
+    monkeypatch.setattr(running, "call", lambda *_: None)
+    said: list[str] = []
+    runner = Runner(SHORT, tmp_path, say=said.append)
+    failed = runner.run(["shifts"])
+    assert failed == [job.path for name in PARTS["shifts"] for job in runner.sweep(settings(SHORT)[name])]
+    assert any("final/ultraedit/seed0: not run" in line for line in said) and not runner.left
+
+
+def test_a_command_that_is_stopped_may_end_in_order(tmp_path):
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved')));"
+    code += "print('up', flush=True); time.sleep(60)"
+    seen = tmp_path / "terminal.txt"
+
+    def stop() -> None:
+        while not (seen.is_file() and "up" in seen.read_text()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop).start()
+    with pytest.raises(KeyboardInterrupt):
+        running.call([sys.executable, "-c", code], seen)
+    assert seen.read_text().split() == ["up", "saved"]
+
+
+def test_two_at_once_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["claims", "--short", "--out", str(tmp_path)])
+    with FileLock(tmp_path / ".lock"):
+        assert main() == 1
+    assert "another python -m claims runs there" in capsys.readouterr().err
+
+
+def test_a_part_runs_once_and_estimates(commands, tmp_path):
+    runner = Runner(SHORT, tmp_path, say=lambda _: None)
+    assert runner.run(["cumulative", "shifts"]) == [] and len(commands) == 6
+    assert runner.run(list(PARTS)) == []
+    paths = [next(w for w in words if w.startswith("hydra.run.dir=")) for words in commands]
+    assert len(set(paths)) == len(paths) == 2 * 10 + 12, "each run once, whatever parts want it"
+    chosen = [words for words in commands if any("final/warmup_none" in word for word in words)]
+    assert "editor.lr=0.001" in chosen[0], "as StableEdit's sweep chose"
+    assert estimate(["final/raw/seed1"], tmp_path) == ", less than a minute"
+    assert estimate([], tmp_path / "nothing") == ""
+
+
+@pytest.mark.parametrize(("name", "words"), [("claims", "-m claims"), ("claims_short", "-m claims --short")])
+def test_run_sh(tree, name, words):  # noqa: F811
+    for path in PROJECT.glob("requirements*.txt"):
+        shutil.copy(path, tree)
+    installed, last = installed_and_run(tree, name, "--only", "shifts")
+    assert installed == [".txt", "-embedded.txt"] and last.endswith(f"{words} --only shifts")
+
+
+# end to end
+
+
+def test_end_to_end_on_a_tiny_model(tmp_path):
+    """A sweep of two, the long run and the page, with real runs of main.py."""
+    scale = Scale(
+        "short", "claims_base_short", 10, 6, 30, 20, 10, points=2, seeds=1, settings=("stableedit",)
+    )  # fmt: skip
+    sites = f"model.edit_modules=[{','.join(SITES['tiny-llama'])}]"
+    extra = ("model.name=tiny-llama", f"model.name_or_path={MODELS / 'tiny-llama'}", sites, "dataset.n_edits=10")
+    extra += (f"eval.cache_dir={tmp_path / 'eval'}", "eval.edits=20", "downstream.tasks=[sst]")
+    runner = Runner(scale, tmp_path / "out", (*extra, "downstream.number_of_tests=2"))
+    runner.prepare()
+    assert runner.run(["cumulative"]) == []
+    text = write(runner, tmp_path / "RESULTS.md").read_text()
+    run = load_run(runner.out / "final" / "stableedit" / "seed0")
+    assert run.finished and run.results["counts"]["edits"] == 60 and run.results["counts"]["warm_up_steps"] == 3
+    assert len(run.events["over_time"]) == 4 and not (run.path / "checkpoints").exists()
+    assert "Immediate ES changes by" in text and "tiny-llama edited at" in text
+    assert runner.choice(settings(scale)["stableedit"]).scores.keys() == {"lr_0.001", "lr_0.002"}
