@@ -18,19 +18,25 @@ EPSILON = torch.finfo(torch.float32).eps
 
 
 class RunningStatistics:
-    """Mean, squared deviations and value scatter of rows [k, g], pooled over the sites of one shape.
+    """Mean, squared deviations and scatter of rows [k, g], pooled over the sites of one shape (or of one site).
 
     Sums are kept in float64: after a million rows float32 would lose each new block's digits.
-    `scatter_VV` (the value covariance times n) is only kept where whitening will ask for it.
+    `scatter_VV` and `scatter_KK` (covariances of values and keys times n) are only kept where whitening
+    will ask for them (`covariance`, `key_covariance`). The latter costs 8 K^2 bytes (19 MB for d_k 1536,
+    2.9 GB for d_k 18944), during a step as much again for the copy to go back to and half for the step's
+    own float32 sum, and per root one K x K eigendecomposition in float32, which takes O(K^3).
     Follows DESIGN section 2.3 (Chan's pairwise merge of moments).
     """
 
-    def __init__(self, d_k: int, d_v: int, *, covariance: bool, device: torch.device) -> None:
+    def __init__(
+        self, d_k: int, d_v: int, *, covariance: bool, device: torch.device, key_covariance: bool = False
+    ) -> None:
         self.d_k, self.d_v = d_k, d_v
         self.n = 0
         self.mean_D = torch.zeros(d_k + d_v, dtype=torch.float64, device=device)
         self.m2_D = torch.zeros_like(self.mean_D)
         self.scatter_VV = torch.zeros(d_v, d_v, dtype=torch.float64, device=device) if covariance else None
+        self.scatter_KK = torch.zeros(d_k, d_k, dtype=torch.float64, device=device) if key_covariance else None
 
     def add(self, keys_NK: Tensor, gradients_NV: Tensor) -> None:
         """Merge a block of rows: exact in any order up to rounding."""
@@ -39,7 +45,7 @@ class RunningStatistics:
     def merge(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Merge blocks of rows [N, K], [N, V] as if they were one; `blocks` is gone through twice.
 
-        Once for the mean and once for the deviations from it; the [V, V] sums are read and written once.
+        Once for the mean and once for the deviations from it; the [V, V] and [K, K] sums are read and written once.
         """
         rows, sum_D = 0, torch.zeros_like(self.mean_D)
         for keys_NK, gradients_NV in blocks:
@@ -48,28 +54,34 @@ class RunningStatistics:
         if rows == 0:
             return
         mean_D = sum_D / rows
-        m2_D, scatter_VV = self._deviations(blocks, mean_D)
+        m2_D, scatter_VV, scatter_KK = self._deviations(blocks, mean_D)
         delta_D, between = mean_D - self.mean_D, self.n * rows / (self.n + rows)
         self.n += rows
         self.mean_D += delta_D * (rows / self.n)
         self.m2_D += m2_D + between * delta_D.square()
-        if self.scatter_VV is not None and scatter_VV is not None:
-            delta_V = delta_D[self.d_k :]
-            self.scatter_VV += scatter_VV
-            self.scatter_VV.addr_(delta_V, delta_V, alpha=between)
+        delta_K, delta_V = delta_D.split((self.d_k, self.d_v))
+        for kept, found, delta in ((self.scatter_VV, scatter_VV, delta_V), (self.scatter_KK, scatter_KK, delta_K)):
+            if kept is not None and found is not None:
+                kept += found
+                kept.addr_(delta, delta, alpha=between)
 
-    def _deviations(self, blocks: Iterable[tuple[Tensor, Tensor]], mean_D: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Squared deviations [D] and value scatter [V, V] (float32, where it is kept) around a common mean."""
-        m2_D, scatter_VV = torch.zeros_like(self.m2_D), None
+    def _deviations(
+        self, blocks: Iterable[tuple[Tensor, Tensor]], mean_D: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Squared deviations [D], value scatter [V, V] and key scatter [K, K] around a common mean.
+
+        The scatters are in the rows' dtype (float32), None where they are not kept.
+        """
+        m2_D, scatter_VV, scatter_KK = torch.zeros_like(self.m2_D), None, None
         for keys_NK, gradients_NV in blocks:
             centered_NK = keys_NK - mean_D[: self.d_k].to(keys_NK.dtype)
             centered_NV = gradients_NV - mean_D[self.d_k :].to(gradients_NV.dtype)
             if self.scatter_VV is not None:
-                if scatter_VV is None:
-                    scatter_VV = torch.zeros(self.d_v, self.d_v, dtype=centered_NV.dtype, device=centered_NV.device)
-                scatter_VV.addmm_(centered_NV.T, centered_NV)
+                scatter_VV = _with_scatter(scatter_VV, centered_NV)
+            if self.scatter_KK is not None:
+                scatter_KK = _with_scatter(scatter_KK, centered_NK)
             m2_D += torch.cat([x.square_().sum(0, dtype=torch.float64) for x in (centered_NK, centered_NV)])
-        return m2_D, scatter_VV
+        return m2_D, scatter_VV, scatter_KK
 
     @property
     def std_D(self) -> Tensor:
@@ -81,30 +93,51 @@ class RunningStatistics:
         """Whether there are rows enough to invert the value covariance."""
         return self.scatter_VV is not None and self.n > self.d_v + 1
 
+    @property
+    def whitens_keys(self) -> bool:
+        """Whether there are rows enough to invert the key covariance."""
+        return self.scatter_KK is not None and self.n > self.d_k + 1
+
     def inverse_root(
-        self, floor: float, *, relative: bool, shrink: bool = False, retries: Counter[str] | None = None
+        self,
+        floor: float,
+        *,
+        relative: bool,
+        shrink: bool = False,
+        retries: Counter[str] | None = None,
+        keys: bool = False,
     ) -> InverseRoot:
         """C~^(-1/2) of the value covariance C~ = C / (n - d_v - 1), shrunk first where asked for.
 
+        With `keys` that of the key covariance, likewise with d_k in the place of d_v.
         Decomposed in float32 as the published program does: its rounding is part of its numbers
         (float64 moves a shift's norm by up to 1.4e-4 where n is little above d_v).
         """
-        assert self.scatter_VV is not None and self.whitens
-        covariance_VV = self.scatter_VV.float().div_(self.n - self.d_v - 1)
+        scatter = self.scatter_KK if keys else self.scatter_VV
+        assert scatter is not None and self.n > len(scatter) + 1
+        covariance = scatter.float().div_(self.n - len(scatter) - 1)
         if shrink:
-            covariance_VV = shrunk(covariance_VV, self.n)
-        return inverse_root(covariance_VV, floor, relative=relative, retries=retries)
+            covariance = shrunk(covariance, self.n)
+        return inverse_root(covariance, floor, relative=relative, retries=retries)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All tensors; `var` and `cov_value` are sums, not yet divided, as the published program has them."""
+        """All tensors; `var`, `cov_value`, `cov_key` are sums, not yet divided (the first two as published)."""
         state = {"n": torch.tensor([self.n]), "mean": self.mean_D, "var": self.m2_D}
         if self.scatter_VV is not None:
             state["cov_value"] = self.scatter_VV
+        if self.scatter_KK is not None:
+            state["cov_key"] = self.scatter_KK
         return state
 
     def copy(self) -> RunningStatistics:
         """An independent copy, to go back to."""
-        twin = RunningStatistics(self.d_k, self.d_v, covariance=self.scatter_VV is not None, device=self.mean_D.device)
+        twin = RunningStatistics(
+            self.d_k,
+            self.d_v,
+            covariance=self.scatter_VV is not None,
+            device=self.mean_D.device,
+            key_covariance=self.scatter_KK is not None,
+        )
         twin.load_state_dict(self.state_dict())
         return twin
 
@@ -121,6 +154,16 @@ class RunningStatistics:
         self.m2_D.copy_(state["var"])
         if self.scatter_VV is not None:
             self.scatter_VV.copy_(state["cov_value"])
+        if self.scatter_KK is not None:
+            self.scatter_KK.copy_(state["cov_key"])
+
+
+def _with_scatter(sum_XX: Tensor | None, centered_NX: Tensor) -> Tensor:
+    """The sum with this block's scatter, in the rows' dtype; None starts it."""
+    if sum_XX is None:
+        size = centered_NX.shape[1]
+        sum_XX = torch.zeros(size, size, dtype=centered_NX.dtype, device=centered_NX.device)
+    return sum_XX.addmm_(centered_NX.T, centered_NX)
 
 
 class NumericsError(RunError):
@@ -202,25 +245,28 @@ def _eigh(matrix_VV: Tensor, retries: Counter[str]) -> tuple[Tensor, Tensor]:
             return torch.linalg.eigh(double_VV + jitter * scale)
         except torch.linalg.LinAlgError:
             continue
-    raise NumericsError("the eigendecomposition of the value covariance failed, in float64 and with jitter too")
+    raise NumericsError("the eigendecomposition of a covariance failed, in float64 and with jitter too")
 
 
 class Normalizer:
     """Statistics frozen at one moment, ready to normalize rows (DESIGN section 2.4).
 
-    `root` whitens the value gradients; None normalizes them per coordinate.
+    `root` whitens the value gradients, `key_root` the keys; None normalizes per coordinate.
     """
 
-    def __init__(self, statistics: RunningStatistics, root: InverseRoot | None = None) -> None:
+    def __init__(
+        self, statistics: RunningStatistics, root: InverseRoot | None = None, key_root: InverseRoot | None = None
+    ) -> None:
         d_k = statistics.d_k
         mean_D, scale_D = statistics.mean_D.float(), statistics.std_D.float() + EPSILON
         self.mean_K, self.mean_V = mean_D[:d_k], mean_D[d_k:]
         self.scale_K, self.scale_V = scale_D[:d_k], scale_D[d_k:]
-        self.root = root
+        self.root, self.key_root = root, key_root
 
     def keys(self, keys_NK: Tensor) -> Tensor:
-        """(k - mean) / (std + eps)."""
-        return (keys_NK - self.mean_K) / self.scale_K
+        """(k - mean) C_k^(-1/2) where whitening keys, else (k - mean) / (std + eps)."""
+        centered_NK = keys_NK - self.mean_K
+        return centered_NK / self.scale_K if self.key_root is None else self.key_root.apply(centered_NK)
 
     def gradients(self, gradients_NV: Tensor) -> Tensor:
         """(g - mean) C^(-1/2) where whitening, else (g - mean) / (std + eps)."""

@@ -8,11 +8,19 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import get_type_hints
 
-from config.schema import Config, DatasetConfig, EditorConfig, FieldsConfig, PreheatMode, StatisticsMode
+from config.schema import (
+    Config,
+    DatasetConfig,
+    EditorConfig,
+    FieldsConfig,
+    PreheatMode,
+    StatisticsMode,
+    StatisticsPer,
+)
 
 GROUPS = ("dataset", "model", "editor", "experiment")
 LEARNED = ("malmen", "mend", "rledit")
-RIDGE = ("stableedit", "ultraedit")
+RIDGE = ("stableedit", "stableedit_plus", "ultraedit")
 
 
 class ConfigError(ValueError):
@@ -127,9 +135,25 @@ def _check_consistent(cfg: Config) -> None:
                     f"editor.{key}={getattr(editor, key).value}: editor=ultraedit means {value.value}; "
                     "use editor=stableedit for anything else"
                 )
+    _check_statistics(editor)
     if editor.whitening_floor_mode.value == "relative" and editor.whitening_floor >= 1:
         raise ConfigError(
             f"editor.whitening_floor={editor.whitening_floor}: a share of the largest eigenvalue, below 1"
+        )
+
+
+def _check_statistics(editor: EditorConfig) -> None:
+    whitens = editor.name in RIDGE and editor.RunningMeanStd_mode is StatisticsMode.stable
+    if editor.whiten_keys and not whitens:
+        raise ConfigError(
+            f"editor.whiten_keys=true: editor={editor.name} with "
+            f"editor.RunningMeanStd_mode={editor.RunningMeanStd_mode.value} whitens nothing; "
+            "use editor=stableedit with mode stable"
+        )
+    if editor.statistics_per is StatisticsPer.site and editor.name not in RIDGE:
+        raise ConfigError(
+            f"editor.statistics_per=site: editor={editor.name} has a network per weight shape and reads shape "
+            "statistics; only stableedit, stableedit_plus and ultraedit keep them per site"
         )
 
 
@@ -152,8 +176,7 @@ def without_effect(editor: EditorConfig) -> Iterator[str]:
     """Warnings about keys that are set but that the chosen editor does not use."""
     learned_only = ["rank", "n_blocks", "meta_lr", "loc_coef", "max_grad_norm", "n_epochs", "reg_coef"]
     unused = {
-        "stableedit": [*learned_only, "time_decay", "back_depth", "load_checkpoint"],
-        "ultraedit": [*learned_only, "time_decay", "back_depth", "load_checkpoint"],
+        **{name: [*learned_only, "time_decay", "back_depth", "load_checkpoint"] for name in RIDGE},
         "malmen": ["alpha", "time_decay", "back_depth"],
         "mend": ["alpha", "time_decay", "back_depth"],
         "rledit": ["alpha"],

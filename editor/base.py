@@ -18,13 +18,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from config.schema import EditorConfig, FloorMode
+from config.schema import EditorConfig, FloorMode, StatisticsPer
 from data.batches import Batch, StepBatches, passes
 from editor.cache import RowCache
 from editor.capture import Rows, capture_together
 from editor.ridge import Shift
 from editor.sites import EditSite
 from nets import NumericsError, RunningStatistics
+
+Pool = tuple[int, int] | str
+"""Whose rows share running statistics: all sites of a weight shape (d_k, d_v), or the one site of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class SiteRecord:
 
 @dataclass(frozen=True, slots=True)
 class StatisticsRecord:
-    """Running statistics of one weight shape: rows seen, root mean square deviation of keys and value gradients."""
+    """Running statistics of one shape or site: rows seen, root mean square deviation of keys and value gradients."""
 
     rows: int
     key_std: float
@@ -47,7 +50,7 @@ class StatisticsRecord:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One written step; `sites` by name, `statistics` by weight shape, `seconds` by phase."""
+    """One written step; `sites` by name, `statistics` by weight shape (or site name), `seconds` by phase."""
 
     loss: float
     tokens: int
@@ -97,17 +100,26 @@ class CachedRows:
 
 
 class Editor(ABC):
-    """The state of a lifelong run: running statistics per weight shape, and the last step's shifts."""
+    """The state of a lifelong run: running statistics per weight shape (or site), and the last step's shifts."""
 
-    def __init__(self, cfg: EditorConfig, bench: Workbench, *, covariance: bool = False) -> None:
+    def __init__(
+        self, cfg: EditorConfig, bench: Workbench, *, covariance: bool = False, key_covariance: bool = False
+    ) -> None:
         self.cfg, self.model, self.sites, self.cache = cfg, bench.model, bench.sites, bench.cache
         self.solve_device = bench.solve_device
+        shapes = {self.pool(site): site.shape for site in self.sites}
         self.statistics = {
-            site.shape: RunningStatistics(*site.shape, covariance=covariance, device=self.solve_device)
-            for site in self.sites
+            pool: RunningStatistics(
+                *shape, covariance=covariance, device=self.solve_device, key_covariance=key_covariance
+            )
+            for pool, shape in shapes.items()
         }
         self.last_shifts: dict[str, Shift] = {}
         self.retries: Counter[str] = Counter()
+
+    def pool(self, site: EditSite) -> Pool:
+        """The key of the site's running statistics in `statistics`."""
+        return site.name if self.cfg.statistics_per is StatisticsPer.site else site.shape
 
     @abstractmethod
     def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
@@ -134,7 +146,7 @@ class Editor(ABC):
 
         On failure inside, the statistics are put back; the cache is emptied in any case.
         """
-        saved = {shape: statistics.copy() for shape, statistics in self.statistics.items()}
+        saved = {pool: statistics.copy() for pool, statistics in self.statistics.items()}
         try:
             loss, tokens = self._capture_rows(batches.edit, watch)
             with watch("statistics"):
@@ -167,12 +179,12 @@ class Editor(ABC):
         return loss, tokens
 
     def _update_statistics(self, micro_batches: int) -> None:
-        for shape, statistics in self.statistics.items():
-            sites = [index for index, site in enumerate(self.sites) if site.shape == shape]
+        for pool, statistics in self.statistics.items():
+            sites = [index for index, site in enumerate(self.sites) if self.pool(site) == pool]
             statistics.merge(
                 CachedRows(self.cache, [(batch, site) for batch in range(micro_batches) for site in sites])
             )
-        finite = [self.statistics[site.shape].m2_D.isfinite().all() for site in self.sites]
+        finite = [self.statistics[self.pool(site)].m2_D.isfinite().all() for site in self.sites]
         self._check(torch.stack(finite), "the running statistics are not finite")
 
     def check_shifts(self, shifts: Sequence[Shift]) -> None:
@@ -213,8 +225,8 @@ class Editor(ABC):
             found[f"weight/{site.name}"] = site.weight
             if site.master is not None:
                 found[f"master/{site.name}"] = site.master
-        for shape, statistics in self.statistics.items():
-            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
+        for pool, statistics in self.statistics.items():
+            found |= {f"statistics/{pool}/{name}": value for name, value in statistics.state_dict().items()}
         for name, shift in self.last_shifts.items():
             found[f"shift_right/{name}"] = shift.right_NV
             if shift.left_NK is not None:
@@ -228,23 +240,23 @@ class Editor(ABC):
             if f"shift_right/{site.name}" in tensors:
                 left_NK = tensors.get(f"shift_left/{site.name}")
                 self.last_shifts[site.name] = Shift(left_NK, tensors[f"shift_right/{site.name}"])
-        for shape, statistics in self.statistics.items():
-            statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
+        for pool, statistics in self.statistics.items():
+            statistics.load_state_dict(below(tensors, f"statistics/{pool}/"))
 
     def spectrum(self) -> dict[str, dict[str, Any]]:
-        """Eigenvalues of the value covariance by weight shape, largest first, where this editor whitens."""
+        """Eigenvalues of the value covariance by weight shape (or site), largest first, where this editor whitens."""
         return {
-            str(shape): describe_spectrum(statistics, self.cfg)
-            for shape, statistics in self.statistics.items()
+            str(pool): describe_spectrum(statistics, self.cfg)
+            for pool, statistics in self.statistics.items()
             if statistics.whitens
         }
 
     def describe_statistics(self) -> dict[str, StatisticsRecord]:
-        """The running statistics in three numbers per shape."""
+        """The running statistics in three numbers per shape (or site)."""
         deviations = torch.stack([_deviations(statistics) for statistics in self.statistics.values()]).tolist()
         return {
-            str(shape): StatisticsRecord(statistics.n, *pair)
-            for (shape, statistics), pair in zip(self.statistics.items(), deviations, strict=True)
+            str(pool): StatisticsRecord(statistics.n, *pair)
+            for (pool, statistics), pair in zip(self.statistics.items(), deviations, strict=True)
         }
 
 

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from config.schema import EditorConfig
 from data.batches import Batch, StepBatches
-from editor.base import Editor, SiteRecord, Stopwatch, Workbench, below
+from editor.base import Editor, Pool, SiteRecord, Stopwatch, Workbench, below
 from editor.capture import Rows, answer_logits, weight_gradients
 from editor.ridge import Shift
 from nets import EditNetwork, Normalizer, NumericsError
@@ -113,20 +113,18 @@ class HyperEditor(Editor):
                 for index in range(len(self.sites))
             ]
 
-    def _propose(
-        self, index: int, micro_batches: int, normalizers: dict[tuple[int, int], Normalizer]
-    ) -> list[Proposal]:
-        shape = self.sites[index].shape
+    def _propose(self, index: int, micro_batches: int, normalizers: dict[Pool, Normalizer]) -> list[Proposal]:
+        site = self.sites[index]
         rows = self.gather(index, micro_batches)
-        return self.propose(self.networks[shape], self.places[index], rows, normalizers[shape])
+        return self.propose(self.networks[site.shape], self.places[index], rows, normalizers[self.pool(site)])
 
     @torch.no_grad()
     def _join(self, index: int, micro_batches: int, proposals: list[Proposal]) -> Shift:
         rows = self.gather(index, micro_batches)
         return self.join(self.networks[self.sites[index].shape], self.places[index], rows, proposals)
 
-    def _normalizers(self) -> dict[tuple[int, int], Normalizer]:
-        return {shape: Normalizer(statistics) for shape, statistics in self.statistics.items()}
+    def _normalizers(self) -> dict[Pool, Normalizer]:
+        return {pool: Normalizer(statistics) for pool, statistics in self.statistics.items()}
 
     lookback = 1  # steps whose losses a training step needs, itself included
 

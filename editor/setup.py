@@ -24,13 +24,14 @@ from editor.malmen import Malmen
 from editor.mend import Mend
 from editor.rledit import RLEdit
 from editor.sites import check_sites, find_sites
-from editor.stableedit import StableEdit
+from editor.stableedit import StableEdit, StableEditPlus
 from model import load_tokenizer, model_skeleton
 
 log = logging.getLogger(__name__)
 
 EDITORS: dict[str, Callable[[EditorConfig, Workbench], Editor]] = {
     "stableedit": StableEdit,
+    "stableedit_plus": StableEditPlus,
     "ultraedit": StableEdit,
     "malmen": Malmen,
     "mend": Mend,

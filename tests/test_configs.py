@@ -112,7 +112,7 @@ def test_overrides_win_over_an_experiment():
 def test_groups_are_those_of_the_design():
     assert set(GROUPS["dataset"]) == {"zsre", "fever", "wikibigedit", "ultraeditbench", "facts", "custom"}
     assert set(GROUPS["model"]) == {"mistral-7b", "llama-3-instruct", "gpt-j", "qwen2.5-7b", "smollm2-135m"}
-    assert set(GROUPS["editor"]) == {"stableedit", "ultraedit", "rledit", "malmen", "mend"}
+    assert set(GROUPS["editor"]) == {"stableedit", "stableedit_plus", "ultraedit", "rledit", "malmen", "mend"}
 
 
 @pytest.mark.parametrize(("editor", "model"), list(product(GROUPS["editor"], GROUPS["model"])))
@@ -134,7 +134,9 @@ DEFAULTS = {
     "stableedit": {
         "lr": 1e-6, "alpha": 1.0, "batch_size": 128, "RunningMeanStd_mode": "stable", "preheat_mode": "start",
         "whitening_floor": 1e-6, "whitening_floor_mode": "absolute", "float32_masters": False, "token": "ans",
+        "whiten_keys": False, "statistics_per": "shape", "shrinkage": "none", "whitening_every": 1,
     },
+    "stableedit_plus": {"lr": 1e-6, "RunningMeanStd_mode": "stable", "preheat_mode": "start", "token": "ans"},
     "ultraedit": {"lr": 1e-6, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none", "token": "ans"},
     "malmen": MALMEN,
     "rledit": MALMEN | {"time_decay": 0.95, "back_depth": 10},
