@@ -1,6 +1,6 @@
-"""The claims of the paper as one command: python -m claims [--short] [--only PART ...] [--list] [--report-only].
+"""The claims of the paper as one command: python -m claims [--short] [--only PART ...] [--jobs N] [--list] ...
 
-Runs what is not done yet, one after another, and writes the results page: docs/RESULTS.md for the full
+Runs what is not done yet, one run per core at a time, and writes the results page: docs/RESULTS.md for the full
 run, OUT/RESULTS.md for the short one. It may be stopped at any moment and started again.
 """
 
@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--out", type=Path, help="where the runs lie (default: outputs/claims, outputs/claims_short)")
     parser.add_argument("--with", dest="extra", nargs="+", default=[], metavar="KEY=VALUE", help="for every run")
+    parser.add_argument("--jobs", type=int, help="runs at a time (default: one per core, at most 4)")
     parser.add_argument("--list", action="store_true", help="show the parts and their runs, run nothing")
     parser.add_argument("--report-only", action="store_true", help="write the page from what is there")
     return parser.parse_args()
@@ -69,7 +70,7 @@ def main() -> int:
     args = arguments()
     scale = SHORT if args.short else FULL
     out = args.out or PROJECT / "outputs" / ("claims_short" if args.short else "claims")
-    runner, parts = Runner(scale, out, args.extra), args.only or list(PARTS)
+    runner, parts = Runner(scale, out, args.extra, at_once=args.jobs), args.only or list(PARTS)
     if args.list:
         show(runner, parts)
         return 0

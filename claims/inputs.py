@@ -16,10 +16,13 @@ from data.registry import FACTS_FILES
 from data.source import locate
 
 from .plan import Scale
+from .questions import write_changed, write_questions
 
 
 def write_data(out: Path, scale: Scale) -> None:
-    """data/train.jsonl, data/tune.jsonl and data/eval_SEED.jsonl below `out`; those that are there stay.
+    """data/train.jsonl, data/tune.jsonl and data/eval_SEED.jsonl below `out`, of questions data/zsre_*.json.
+
+    Those that are there stay.
 
     Raises:
         ConfigError: the embedded records are too few.
@@ -29,10 +32,11 @@ def write_data(out: Path, scale: Scale) -> None:
     if len(train) < needed or len(evaluate) < edits:
         raise ConfigError(f"claims: facts hold {len(train)} and {len(evaluate)} records, fewer than {needed}, {edits}")
     (out / "data").mkdir(parents=True, exist_ok=True)
-    _write(out / "data" / "train.jsonl", train[: scale.warm_up])
-    _write(out / "data" / "tune.jsonl", train[scale.warm_up : needed])
+    write_changed(out / "data" / "train.jsonl", _joined(train[: scale.warm_up]))
+    write_changed(out / "data" / "tune.jsonl", _joined(train[scale.warm_up : needed]))
     for seed in range(scale.seeds):
-        _write(out / "data" / f"eval_{seed}.jsonl", random.Random(seed).sample(evaluate, edits))
+        write_changed(out / "data" / f"eval_{seed}.jsonl", _joined(random.Random(seed).sample(evaluate, edits)))
+    write_questions(out / "data", train=scale.warm_up, tune=scale.tune_edits, evaluate=edits, seeds=scale.seeds)
 
 
 def _lines(path: str) -> list[str]:
@@ -40,10 +44,5 @@ def _lines(path: str) -> list[str]:
         return file.read().splitlines()
 
 
-def _write(path: Path, lines: Sequence[str]) -> None:
-    content = "\n".join(lines) + "\n"
-    if path.is_file() and path.read_text(encoding="utf-8") == content:
-        return
-    scratch = path.with_name(f".{path.name}")
-    scratch.write_text(content, encoding="utf-8")
-    scratch.replace(path)
+def _joined(lines: Sequence[str]) -> str:
+    return "\n".join(lines) + "\n"

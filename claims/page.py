@@ -27,8 +27,10 @@ TITLES = {
     "whitening": "Full whitening against the diagonal, and alpha",
     "shifts": "Shift norms stay bounded, successive shifts become more orthogonal",
     "editors": "The five editors",
-    "beyond": "Beyond the paper: other floors, shrinkage",
-    "sites": "Beyond the paper, at other sites",
+    "beyond": "Beyond the paper: relative floors, shrinkage, whitened keys, statistics per site",
+    "precision": "Beyond the paper: float32 masters on bfloat16 weights",
+    "sites": "Beyond the paper, at other sites: layers 26-28",
+    "questions": "Beyond the paper, on other data: questions in zsRE's schema",
 }
 CAPTIONS = {
     "normalization": "ES (of the sampled edits written so far) and LS against edits; means over the seeds.",
@@ -38,7 +40,9 @@ CAPTIONS = {
     "shifts": "Means over the sites, step by step, first seed.",
     "editors": "After the last edit, with 95 % intervals.",
     "beyond": "After the last edit, with 95 % intervals.",
+    "precision": "After the last edit, with 95 % intervals; the step size is StableEdit's choice in float32.",
     "sites": "After the last edit, with 95 % intervals.",
+    "questions": "After the last edit, with 95 % intervals.",
 }
 COLUMNS = (*MAIN, "person_score", "ES_exact", "GS_exact", "KS")
 

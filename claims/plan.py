@@ -16,7 +16,7 @@ LEARNED = ("malmen", "rledit", "mend")
 class Setting:
     """One way to edit. `grid` are the keys that its sweep tries; `tuned_as` takes another's choice instead.
 
-    `headline` settings run on every seed.
+    `headline` settings run on every seed; `data` is what they edit. `long_words` hold for the long run alone.
     """
 
     name: str
@@ -25,6 +25,8 @@ class Setting:
     grid: dict[str, tuple[float, ...]] = field(default_factory=dict)
     tuned_as: str | None = None
     headline: bool = False
+    data: str = "facts"
+    long_words: tuple[str, ...] = ()
 
     def points(self) -> list[tuple[str, ...]]:
         """The sweep's points as overrides."""
@@ -49,6 +51,7 @@ class Scale:
 
 
 FULL = Scale("full", "claims_base", 100, 100, 1000, 1500, 300, points=4, seeds=3)
+ALL = ("eval.edits=null",)  # long runs that score every edit
 SHORT = Scale(  # three warm-up steps give the rows that whitening needs from the first edit on
     "short", "claims_base_short", 50, 6, 150, 100, 50, points=2, seeds=1,
     settings=(
@@ -65,14 +68,17 @@ PARTS: dict[str, tuple[str, ...]] = {
     "whitening": ("stableedit", "diagonal", *(f"alpha_{alpha:g}" for alpha in ALPHAS if alpha != 10)),
     "shifts": ("stableedit", "ultraedit"),
     "editors": ("stableedit", "ultraedit", "rledit", "malmen", "mend"),
-    "beyond": ("stableedit", "floor_1e-3", "floor_1e-2", "oas"),
+    "beyond": ("stableedit", "floor_1e-3", "floor_1e-2", "oas", "keys", "per_site"),
+    "precision": ("bf16", "bf16_masters", "stableedit"),
     "sites": ("late", "late_floor_1e-3", "late_floor_1e-2"),
+    "questions": ("q", "q_floor_1e-3", "q_floor_1e-2"),
 }
 # what the setting that others are held against stands for in a part
 ROLES = {
     "normalization": "full whitening", "warmup": "warm-up: start", "whitening": "full whitening, alpha 10",
-    "beyond": "published", "sites": "published",
+    "beyond": "published", "sites": "published", "questions": "published", "precision": "bfloat16",
 }  # fmt: skip
+BF16 = ("model.precision=bfloat16",)
 LATE = "model.edit_modules=[" + ",".join(f"model.layers.{layer}.mlp.down_proj" for layer in (26, 27, 28)) + "]"
 
 
@@ -81,38 +87,54 @@ def settings(scale: Scale) -> dict[str, Setting]:
     stable = {"editor.lr": spread(scale, 5e-4, 1e-3, 2e-3, 4e-3)}
     diagonal = {"editor.lr": spread(scale, 2.5e-4, 5e-4, 1e-3, 2e-3)}
     base = ("editor=stableedit", "editor.alpha=10")
-    relative = "editor.whitening_floor_mode=relative"
+    long = ALL if scale.points > 2 else ()
     found = [
-        Setting("stableedit", "StableEdit", base, stable, headline=True),
+        Setting("stableedit", "StableEdit", base, stable, headline=True, long_words=long),
+        Setting("ultraedit", "ULTRAEDIT", ("editor=ultraedit",), diagonal, headline=True, long_words=long),
+        Setting("floor_1e-3", "floor 1e-3 of the largest", (*base, *floor("1e-3")), stable, headline=True,
+                long_words=long),
         Setting(
             "raw", "no normalization", (*base, "editor.RunningMeanStd_mode=none"),
             {"editor.lr": spread(scale, 1.0, 3.0, 10.0, 30.0)}, headline=True,
         ),
         Setting("diagonal", "diagonal", (*base, "editor.RunningMeanStd_mode=original"), diagonal, headline=True),
+        *(learned(scale, name, label, lr) for name, label, lr in (
+            ("rledit", "RLEdit", 1e-3), ("malmen", "MALMEN", 1e-3), ("mend", "MEND", 1e-4)
+        )),
         *(
             Setting(f"warmup_{p}", f"warm-up: {p}", (*base, f"editor.preheat_mode={p}"), tuned_as="stableedit")
             for p in POSITIONS if p != "start"
         ),
+        Setting("floor_1e-2", "floor 1e-2 of the largest", (*base, *floor("1e-2")), stable),
         *(
             Setting(f"alpha_{a:g}", f"alpha {a:g}", ("editor=stableedit", f"editor.alpha={a:g}"), stable)
             for a in ALPHAS if a != 10
         ),
-        Setting("ultraedit", "ULTRAEDIT", ("editor=ultraedit",), diagonal, headline=True),
-        *(learned(scale, name, label, lr) for name, label, lr in (
-            ("rledit", "RLEdit", 1e-3), ("malmen", "MALMEN", 1e-3), ("mend", "MEND", 1e-4)
-        )),
-        Setting("floor_1e-3", "floor 1e-3 of the largest", (*base, "editor.whitening_floor=1e-3", relative), stable,
-                headline=True),
-        Setting("floor_1e-2", "floor 1e-2 of the largest", (*base, "editor.whitening_floor=1e-2", relative), stable),
-        Setting("late", "StableEdit, layers 26-28", (*base, LATE), stable),
-        *(
-            Setting(f"late_floor_{floor}", f"layers 26-28, floor {floor} of the largest",
-                    (*base, LATE, f"editor.whitening_floor={floor}", relative), stable)
-            for floor in ("1e-3", "1e-2")
-        ),
+        *_elsewhere("q", "questions", base, stable, data="questions"),
+        *_elsewhere("late", "layers 26-28", (*base, LATE), stable),
         Setting("oas", "OAS shrinkage", (*base, "editor.shrinkage=oas"), stable),
+        Setting("keys", "keys whitened too", (*base, "editor.whiten_keys=true"), stable),
+        Setting("per_site", "statistics per site", (*base, "editor.statistics_per=site"), stable),
+        Setting("bf16", "bfloat16", (*base, *BF16), tuned_as="stableedit"),
+        Setting("bf16_masters", "bfloat16, float32 masters", (*base, *BF16, "editor.float32_masters=true"),
+                tuned_as="stableedit"),
     ]  # fmt: skip
     return {setting.name: setting for setting in found if scale.settings is None or setting.name in scale.settings}
+
+
+def floor(share: str) -> tuple[str, str]:
+    """A whitening floor relative to the largest eigenvalue."""
+    return f"editor.whitening_floor={share}", "editor.whitening_floor_mode=relative"
+
+
+def _elsewhere(
+    name: str, label: str, words: tuple[str, ...], grid: dict[str, tuple[float, ...]], data: str = "facts"
+) -> Iterator[Setting]:
+    """The published setting and the relative floors on other sites or data."""
+    yield Setting(name, f"StableEdit, {label}", words, grid, data=data)
+    for share in ("1e-3", "1e-2"):
+        shown = f"{label}, floor {share} of the largest"
+        yield Setting(f"{name}_floor_{share}", shown, (*words, *floor(share)), grid, data=data)
 
 
 def label(part: str, setting: Setting) -> str:
@@ -125,7 +147,8 @@ def learned(scale: Scale, name: str, label: str, lr: float) -> Setting:
     words = (f"editor={name}", "editor.rank=256", "editor.n_epochs=2")
     if scale.points == 2:
         return Setting(name, label, (*words, f"editor.lr={lr:g}"), {"editor.meta_lr": (1e-5, 1e-4)}, headline=True)
-    return Setting(name, label, words, {"editor.lr": (lr, 3 * lr), "editor.meta_lr": (1e-5, 1e-4)}, headline=True)
+    grid = {"editor.lr": (lr, 3 * lr), "editor.meta_lr": (1e-5, 1e-4)}
+    return Setting(name, label, words, grid, headline=True, long_words=ALL)
 
 
 def spread(scale: Scale, *values: float) -> tuple[float, ...]:
@@ -153,7 +176,7 @@ def tuning(scale: Scale, setting: Setting, out: Path, extra: Sequence[str] = ())
     """A setting's sweep: few steps on training records that neither warm-up nor training reads."""
     words = (
         *_common(scale, setting, out),
-        f"dataset.valid_path={out / 'data' / 'tune.jsonl'}",
+        f"dataset.valid_path={_records(setting, out, 'tune')}",
         f"num_seq={scale.tune_edits // scale.n_edits}",
         f"eval.edits={scale.tune_scored}",
         *("eval.every=0", "eval.generate=false", "eval.knowns=0", "eval.per_edit=false"),
@@ -175,13 +198,23 @@ def final(
 ) -> Job:
     """The long run of a setting with the chosen point, on the seed's edits in the seed's order."""
     known = (f"eval.knowns_path={out / 'knowns.json'}",) if knowns else ("eval.knowns=0",)
-    words = (*_common(scale, setting, out), f"dataset.valid_path={out / 'data' / f'eval_{seed}.jsonl'}", *known)
+    words = (
+        *_common(scale, setting, out),
+        f"dataset.valid_path={_records(setting, out, f'eval_{seed}')}",
+        *known,
+        *(setting.long_words if seed == 0 else ()),
+    )
     return Job(setting.name, "final", f"seed{seed}", (*words, f"seed={seed}", *chosen, *extra))
 
 
 def _common(scale: Scale, setting: Setting, out: Path) -> tuple[str, ...]:
-    train = f"dataset.train_path={out / 'data' / 'train.jsonl'}"
-    return (f"experiment={scale.experiment}", *setting.words, train)
+    dataset = () if setting.data == "facts" else ("dataset=zsre",)
+    files = (f"dataset.train_path={_records(setting, out, 'train')}", f"model.frozen_cache_dir={out / 'frozen'}")
+    return (f"experiment={scale.experiment}", *dataset, *setting.words, *files)
+
+
+def _records(setting: Setting, out: Path, name: str) -> Path:
+    return out / "data" / (f"{name}.jsonl" if setting.data == "facts" else f"zsre_{name}.json")
 
 
 def chosen_settings(scale: Scale, parts: Sequence[str]) -> Iterator[Setting]:

@@ -1,4 +1,4 @@
-"""Run a plan, one main.py after another: what is done stays, what was stopped goes on, what fails is noted."""
+"""Run a plan, some main.py at a time: what is done stays, what was stopped goes on, what fails is noted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import datetime
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def state(job: Job, out: Path) -> str:
     return "stopped" if (out / job.path / ".hydra" / "overrides.yaml").is_file() else "new"
 
 
-def execute(job: Job, out: Path) -> str:
+def execute(job: Job, out: Path, processes: Processes | None = None) -> str:
     """Run one job where it is not done; returns its state then: done, diverged or failed."""
     folder, found = out / job.path, state(job, out)
     if found in ("done", "diverged"):
@@ -49,7 +50,7 @@ def execute(job: Job, out: Path) -> str:
     else:
         words = [f"resume={folder}"]
     folder.mkdir(parents=True, exist_ok=True)
-    call([sys.executable, str(PROJECT / "main.py"), *words], folder / "terminal.txt")
+    (processes or Processes(1)).call([sys.executable, str(PROJECT / "main.py"), *words], folder / "terminal.txt")
     ended = state(job, out)
     if ended in ("done", "diverged"):
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -57,25 +58,43 @@ def execute(job: Job, out: Path) -> str:
     return "failed"
 
 
-def call(command: Sequence[str], terminal: Path) -> None:
-    """Run a command, what it prints going to a file; when this process is stopped it may save its state first."""
-    with (
-        open(terminal, "a", encoding="utf-8") as file,
-        subprocess.Popen(command, cwd=PROJECT, stdout=file, stderr=file, start_new_session=True) as child,
-    ):
-        try:
+class Processes:
+    """The commands that run now, `at_once` of them, each with its share of the cores."""
+
+    def __init__(self, at_once: int) -> None:
+        self.threads = max(1, cores() // at_once)
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.stopped = False
+
+    def call(self, command: Sequence[str], terminal: Path) -> None:
+        """Run a command, what it prints going to a file. Raises RunError where no more may start."""
+        env = {"OMP_NUM_THREADS": str(self.threads)} | os.environ
+        with open(terminal, "a", encoding="utf-8") as file:
+            if self.stopped:
+                raise RunError("stopped")
+            child = subprocess.Popen(command, cwd=PROJECT, stdout=file, stderr=file, start_new_session=True, env=env)
+            self.running.add(child)
+            if self.stopped:  # stop() may have looked before this one was there
+                child.terminate()
             child.wait()
-        except BaseException:
+            self.running.discard(child)
+
+    def stop(self) -> None:
+        """Start no more; let those that run save their state and end."""
+        self.stopped = True
+        for child in list(self.running):
             child.terminate()
-            child.wait()
-            raise
 
 
 class Runner:
     """Runs the jobs of some parts in `out`; `say` is told a line before and after each."""
 
-    def __init__(self, scale: Scale, out: Path, extra: Sequence[str] = (), say: Say = print) -> None:
+    def __init__(
+        self, scale: Scale, out: Path, extra: Sequence[str] = (), say: Say = print, at_once: int | None = None
+    ) -> None:
         self.scale, self.out, self.extra, self.say = scale, out.resolve(), tuple(extra), say
+        self.at_once = at_once or min(cores(), 4)
+        self.processes = Processes(self.at_once)
         self.failed: list[str] = []
         self.left: list[str] = []
 
@@ -88,7 +107,10 @@ class Runner:
             command = [sys.executable, "-m", "claims.knowns", str(knowns), *words]
             if subprocess.call(command, cwd=PROJECT):
                 raise RunError(f"{knowns} could not be made; the message above says why")
-        write_json(self.out / "claims.json", {"scale": self.scale.name, "extra": self.extra} | machine())
+        write_json(
+            self.out / "claims.json",
+            {"scale": self.scale.name, "extra": self.extra, "at_once": self.at_once} | machine(),
+        )
 
     @property
     def knowns(self) -> bool:
@@ -118,37 +140,41 @@ class Runner:
         return range(self.scale.seeds if setting.headline else 1)
 
     def run(self, parts: Sequence[str]) -> list[str]:
-        """Sweeps and first seeds, setting by setting, then the other seeds; returns the jobs that failed."""
+        """The sweeps, then every setting on the first seed, then the other seeds; returns the jobs that failed."""
         chosen = list(chosen_settings(self.scale, parts))
-        sweeps = dict.fromkeys(job for setting in chosen for job in self.sweep(setting))
-        self.left = [job.path for job in sweeps] + [
-            f"final/{setting.name}/seed{seed}" for setting in chosen for seed in self.seeds(setting)
+        sweeps = list(dict.fromkeys(job for setting in chosen for job in self.sweep(setting)))
+        finals = [
+            (setting, seed) for seed in range(self.scale.seeds) for setting in chosen if seed in self.seeds(setting)
         ]
-        for setting in chosen:
-            for job in self.sweep(setting):
-                self._one(job)
-            self._final(setting, 0)
-        for seed in range(1, self.scale.seeds):
-            for setting in chosen:
-                if seed in self.seeds(setting):
-                    self._final(setting, seed)
+        self.left = [job.path for job in sweeps] + [f"final/{setting.name}/seed{seed}" for setting, seed in finals]
+        self._all(sweeps)
+        self._all(filter(None, [self._final(*pair) for pair in finals]))
         return self.failed
 
-    def _final(self, setting: Setting, seed: int) -> None:
+    def _all(self, jobs: Iterable[Job]) -> None:
+        """Run jobs, some at a time, in their order; when this process is stopped they may save their state first."""
+        with ThreadPoolExecutor(self.at_once) as pool:
+            try:
+                tasks = [pool.submit(self._one, job) for job in jobs]
+                for task in wait(tasks, return_when=FIRST_EXCEPTION).done:
+                    task.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.processes.stop()
+                raise
+
+    def _final(self, setting: Setting, seed: int) -> Job | None:
         job = self.final(setting, seed)
         if job is None:
             self.say(f"final/{setting.name}/seed{seed}: not run: its sweep has no point that ended well")
             self.left.remove(f"final/{setting.name}/seed{seed}")
-        else:
-            self._one(job)
+        return job
 
     def _one(self, job: Job) -> None:
-        if job.path not in self.left:  # a sweep that another setting has run
-            return
         known = state(job, self.out)
         if known in ("new", "stopped"):
-            self.say(f"{len(self.left)} runs left{estimate(self.left, self.out)}: {job.path}")
-        ended = execute(job, self.out)
+            self.say(f"{len(self.left)} runs left{estimate(self.left, self.out, self.at_once)}: {job.path}")
+        ended = execute(job, self.out, self.processes)
         self.left.remove(job.path)
         if ended == "failed":
             self.failed.append(job.path)
@@ -172,7 +198,7 @@ def seconds(folder: Path) -> float | None:
     return (datetime.fromisoformat(status["ended"]) - datetime.fromisoformat(status["started"])).total_seconds()
 
 
-def estimate(left: Sequence[str], out: Path) -> str:
+def estimate(left: Sequence[str], out: Path, at_once: int = 1) -> str:
     """How long the runs that are left may take, going by those that are done; empty before the first."""
     times: dict[tuple[str, bool], list[float]] = {}
     for path in out.glob("*/*/*/status.json"):
@@ -183,16 +209,20 @@ def estimate(left: Sequence[str], out: Path) -> str:
         return ""
     typical = {key: statistics.median(values) for key, values in times.items()}
     anything = statistics.mean(typical.values())
-    minutes = sum(typical.get(kind(path), anything) for path in left) / 60
+    minutes = sum(typical.get(kind(path), anything) for path in left) / 60 / at_once
     return f", about {minutes:.0f} min" if minutes >= 1 else ", less than a minute"
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> dict[str, str | int]:
-    """The processor's name, and how many cores this process may use."""
+    """The processor's name, and the cores."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     except OSError:
         names = []
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": cores}
+    return {"cpu": names[0] if names else platform.processor() or platform.machine(), "cores": cores()}

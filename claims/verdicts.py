@@ -193,7 +193,7 @@ def dominance(found: dict[str, Estimate]) -> str:
 def beyond(evidence: Evidence, part: str = "beyond") -> Verdict:
     """Whether a setting of the part beats the published one."""
     rule = (
-        f"Over {', '.join(JUDGED)}, against the published setting on the same edits, a setting dominates where no "
+        f"Over {', '.join(JUDGED)}, against the part's first setting on the same edits, a setting dominates where no "
         "metric is lower and at least two are higher by more than their interval; it is not decided where two are "
         "higher and what is lower is lower by less than its interval."
     )
@@ -209,10 +209,11 @@ def beyond(evidence: Evidence, part: str = "beyond") -> Verdict:
         f"{name} {words[outcomes[name]]} ({', '.join(f'{m} {gap.text(sign=True)}' for m, gap in gaps.items())})"
         for name, gaps in found.items()
     )
-    return Verdict(overall, f"Against the published setting: {listed}.", rule)
+    return Verdict(overall, f"Against {base}: {listed}.", rule)
 
 
 RULES = {
     "normalization": normalization, "cumulative": cumulative, "warmup": warmup, "whitening": whitening,
-    "shifts": shifts, "editors": editors, "beyond": beyond, "sites": partial(beyond, part="sites"),
+    "shifts": shifts, "editors": editors, "beyond": beyond, 
+    **{part: partial(beyond, part=part) for part in ("precision", "sites", "questions")},
 }  # fmt: skip

@@ -24,7 +24,7 @@ from claims.evidence import Evidence
 from claims.inputs import write_data
 from claims.page import write
 from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, final, settings, tuning
-from claims.runner import Runner, estimate, execute, state
+from claims.runner import Processes, Runner, estimate, execute, state
 from claims.stats import Estimate, mean, paired, slope
 from claims.verdicts import HELD, NOT_HELD, NOT_RUN, OPEN, dominance, judge
 from config.check import ConfigError, check_override_names, check_values, without_effect
@@ -73,7 +73,7 @@ def test_every_part_is_made_of_settings():
     names = {name for part in PARTS.values() for name in part}
     assert names == set(settings(FULL)), "none is missing, none is run for nothing"
     assert set(settings(SHORT)) < names
-    for part in PARTS.keys() - {"sites"}:
+    for part in PARTS.keys() - {"precision", "sites", "questions"}:
         assert len(list(chosen_settings(SHORT, [part]))) >= 2, "the short run has something of each part"
 
 
@@ -311,7 +311,7 @@ def test_page_with_runs(tmp_path):
     assert "| warm-up: start |" in text and "0.123 (0.085 to 0.176)" in text and "Not run: mend" in text
     assert str(tmp_path) not in text, "commands name no folder of this machine"
     assert "| StableEdit | editor.lr=0.001 | grid of two | lr_0.001 +0.2000; lr_0.002 +0.2000 |" in text
-    for part in PARTS.keys() - {"sites"}:
+    for part in PARTS.keys() - {"precision", "sites", "questions"}:
         figure = tmp_path / "page" / "figures" / f"{part}.svg"
         assert figure.read_text().startswith("<svg") and figure.stat().st_size < 60_000, part
         assert f"(figures/{part}.svg)" in text and f'<a id="{part}">' in text
@@ -342,7 +342,7 @@ def commands(monkeypatch) -> Iterator[list[list[str]]]:
     """The command lines that would have run; each run is made up and ends well."""
     ran: list[list[str]] = []
 
-    def call(command: list[str], _: Path) -> None:
+    def call(_self: Processes, command: list[str], _: Path) -> None:
         ran.append(command[2:])
         words = {key: value for key, _, value in (word.partition("=") for word in command[2:])}
         folder = Path(words.get("hydra.run.dir") or words["resume"])
@@ -353,7 +353,7 @@ def commands(monkeypatch) -> Iterator[list[list[str]]]:
         else:
             made_up(folder.parents[2], job)
 
-    monkeypatch.setattr(running, "call", call)
+    monkeypatch.setattr(running.Processes, "call", call)
     yield ran
 
 
@@ -389,7 +389,7 @@ def test_failures_are_tried_again_and_divergence_is_a_result(commands, tmp_path)
 
 
 def test_a_failing_run_is_noted_and_the_rest_go_on(monkeypatch, tmp_path):
-    monkeypatch.setattr(running, "call", lambda *_: None)
+    monkeypatch.setattr(running.Processes, "call", lambda *_: None)
     said: list[str] = []
     runner = Runner(SHORT, tmp_path, say=said.append)
     failed = runner.run(["shifts"])
@@ -397,20 +397,32 @@ def test_a_failing_run_is_noted_and_the_rest_go_on(monkeypatch, tmp_path):
     assert any("final/ultraedit/seed0: not run" in line for line in said) and not runner.left
 
 
-def test_a_command_that_is_stopped_may_end_in_order(tmp_path):
+def test_commands_that_are_stopped_may_end_in_order(monkeypatch, tmp_path):
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved')));"
     code += "print('up', flush=True); time.sleep(60)"
-    seen = tmp_path / "terminal.txt"
+    runner, seen = Runner(SHORT, tmp_path, say=lambda _: None, at_once=2), [tmp_path / name for name in "abc"]
+    monkeypatch.setattr(runner, "_one", lambda path: runner.processes.call([sys.executable, "-c", code], path))
 
     def stop() -> None:
-        while not (seen.is_file() and "up" in seen.read_text()):
+        while not all(path.is_file() and "up" in path.read_text() for path in seen[:2]):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=stop).start()
     with pytest.raises(KeyboardInterrupt):
-        running.call([sys.executable, "-c", code], seen)
-    assert seen.read_text().split() == ["up", "saved"]
+        runner._all(seen)
+    assert [path.read_text().split() for path in seen[:2]] == [["up", "saved"]] * 2
+    assert not seen[2].exists(), "nothing is started any more"
+
+
+def test_runs_share_the_machine(monkeypatch, tmp_path):
+    runner, met = Runner(SHORT, tmp_path, at_once=2), threading.Barrier(2)
+    monkeypatch.setattr(runner, "_one", lambda _: met.wait(timeout=20))
+    runner._all(["a", "b"])
+    seen = tmp_path / "threads"
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    runner.processes.call([sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"], seen)
+    assert int(seen.read_text()) == max(1, running.cores() // 2)
 
 
 def test_two_at_once_are_refused(tmp_path, monkeypatch, capsys):
