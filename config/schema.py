@@ -42,8 +42,15 @@ class FloorMode(Enum):
     relative = "relative"
 
 
+class StatisticsPer(Enum):
+    """Whose rows share running statistics: all sites of one weight shape, or each site's alone."""
+
+    shape = "shape"
+    site = "site"
+
+
 class Shrinkage(Enum):
-    """Whether the value covariance is drawn towards a multiple of the identity before whitening."""
+    """Whether a covariance is drawn towards a multiple of the identity before whitening."""
 
     none = "none"
     oas = "oas"
@@ -128,6 +135,8 @@ class ModelConfig:
     embedded_cache_dir: str = "~/.cache/stableedit"
     download: bool = False
     device_map: str | None = None
+    frozen_cache_dir: str | None = None
+    frozen_cache_gib: float = 20.0
 
 
 @dataclass
@@ -141,6 +150,7 @@ class EditorConfig:
     token: TokenRows = TokenRows.ans
     cache_dir: str | None = None
     RunningMeanStd_mode: StatisticsMode = StatisticsMode.original
+    statistics_per: StatisticsPer = StatisticsPer.shape
     preheat_mode: PreheatMode = PreheatMode.none
     save_checkpoint: bool = False
     load_checkpoint: str | None = None
@@ -148,6 +158,7 @@ class EditorConfig:
     whitening_floor: float = 1e-6
     whitening_floor_mode: FloorMode = FloorMode.absolute
     whitening_every: int = 1
+    whiten_keys: bool = False
     shrinkage: Shrinkage = Shrinkage.none
     alpha: float | None = None
     rank: int | None = None

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from config.schema import TokenRows
 from data.batches import IGNORED, Batch, join, to_device
+from editor.frozen import shortened
 from editor.sites import EditSite
 
 
@@ -86,8 +87,8 @@ def answer_logits(model: PreTrainedModel, batch: Batch, *, whole: bool = False) 
     """
     mask_BT = batch.labels_BT != IGNORED
     positions_M = positions(mask_BT)
-    with nullcontext() if whole else _head_sees_only(model, positions_M):
-        logits = model(input_ids=to_device(batch.input_ids_BT, model.device), use_cache=False).logits
+    with nullcontext() if whole else _head_sees_only(model, positions_M), shortened(model, batch) as inputs:
+        logits = model(**inputs, use_cache=False).logits
     logits_MW = at(logits, positions_M) if whole else logits.squeeze(0)
     return logits_MW.float(), to_device(batch.labels_BT[mask_BT], logits.device)
 

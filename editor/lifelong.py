@@ -18,7 +18,8 @@ from config.schema import Config
 from data.base import DataError, Edit
 from data.batches import StepBatches, step_batches, steps
 from data.source import file_hashes
-from editor import checkpoint, resume
+from editor import checkpoint, frozen, resume
+from editor.abilities import abilities_before
 from editor.base import Editor, StepReport, Stopwatch
 from editor.cache import row_cache
 from editor.evaluation import Evaluation, headline
@@ -166,7 +167,10 @@ class Run:
         if self.downstream is None or done % every or done == self.progress.downstream_done:
             return
         with self.watch("downstream"):
-            found = self.downstream.evaluate(self.loaded.model, self.loaded.tokenizer, self.progress.edits)
+            if self.progress.position == 0:
+                found = abilities_before(self.cfg, self.downstream, self.loaded)
+            else:
+                found = self.downstream.evaluate(self.loaded.model, self.loaded.tokenizer, self.progress.edits)
         self.progress.downstream_done = done
         self.recorder.log({"event": "downstream", "edits": self.progress.edits, **found})
 
@@ -324,6 +328,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     check_writable(run_dir)
     with watch("load"):
         loaded = Loaded(load_model(cfg.model, device), prepared.tokenizer)
+        frozen.install(loaded.model, cfg.model)
     identity = base_identity(loaded.model, cfg.model.edit_modules) if cfg.model_cache else None
     with (
         Recorder(run_dir, cfg.wandb, belongs.name, belongs.config) as recorder,

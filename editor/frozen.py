@@ -1,0 +1,170 @@
+"""Layers below the lowest edited one never change: what they make of a prompt is computed once, for all runs.
+
+The numbers are those of a run without it up to the rounding of a batch: states keep that of the batch in
+which their sequence first came.
+
+Shape suffixes: B sequences, T positions, D hidden size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from config.check import ConfigError
+from config.schema import ModelConfig
+from data.batches import Batch, to_device
+from editor.sample import fingerprint
+from editor.states import StateFile
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of the states' folder; raise it when what is kept changes
+LAYER = re.compile(r"layers\.(\d+)\.")
+PROBE = 12  # tokens of the sequence on which the short way is compared with the whole model
+INSTALLED: WeakKeyDictionary[PreTrainedModel, FrozenLayers] = WeakKeyDictionary()
+
+
+class FrozenLayers:
+    """The hidden states that enter layer `first` of a decoder, kept in a file by token sequence."""
+
+    def __init__(self, model: PreTrainedModel, first: int, parent: Path, most: int) -> None:
+        self.decoder, self.first = model.base_model, first  # not the model: INSTALLED would keep it alive
+        layers = self.decoder.layers
+        self.below, self.above = layers[:first], layers[first:]
+        embeddings = model.get_input_embeddings().weight
+        self.file = StateFile(parent / self._key(), embeddings.shape[1], embeddings.dtype, most)
+
+    def _key(self) -> str:
+        """What the states depend on: the weights below, the way they are computed."""
+        decoder = self.decoder
+        found = ((LAYER.match(name), name, tensor) for name, tensor in decoder.state_dict().items())
+        lower = ((name, tensor) for layer, name, tensor in found if layer is None or int(layer[1]) < self.first)
+        key = hashlib.sha256(fingerprint(lower))
+        about = [FORMAT, self.first, type(decoder).__name__, decoder.config.to_json_string()]
+        about += [decoder.config._attn_implementation, decoder.device.type, decoder.dtype]
+        about += [version("torch"), version("transformers")]
+        key.update("\n".join(map(str, about)).encode())
+        return f"frozen-{key.hexdigest()[:32]}"
+
+    @contextmanager
+    def upper(self) -> Iterator[None]:
+        """The model with its layers from `first` on alone."""
+        with self._only(self.above, self.decoder.norm):
+            yield
+
+    @contextmanager
+    def _only(self, layers: nn.ModuleList, norm: nn.Module) -> Iterator[None]:
+        whole = self.decoder.layers, self.decoder.norm
+        self.decoder.layers, self.decoder.norm = layers, norm
+        try:
+            yield
+        finally:
+            self.decoder.layers, self.decoder.norm = whole
+
+    def states(self, batch: Batch) -> Tensor:
+        """Hidden states [B, T, D] that enter layer `first`, zeros at padding; computes and keeps what is missing."""
+        lengths = batch.attention_BT.sum(1).tolist()
+        rows = [ids[:n] for ids, n in zip(batch.input_ids_BT.tolist(), lengths, strict=True)]
+        missing = [i for i, ids in enumerate(rows) if ids not in self.file]
+        if missing:
+            self.file.refresh()
+            missing = [i for i in missing if rows[i] not in self.file]
+        found = self._computed(batch, missing, [rows[i] for i in missing]) if missing else {}
+        shape = (*batch.input_ids_BT.shape, self.file.width)
+        states_BTD = torch.zeros(shape, dtype=self.file.dtype)
+        for i, ids in enumerate(rows):
+            states_BTD[i, : lengths[i]] = self.file.get(ids) if ids in self.file else found[i]
+        return to_device(states_BTD, self.decoder.device)
+
+    def _computed(self, batch: Batch, indices: list[int], rows: Sequence[Sequence[int]]) -> dict[int, Tensor]:
+        longest = max(map(len, rows))
+        ids_BT = to_device(batch.input_ids_BT[indices, :longest], self.decoder.device)
+        with torch.no_grad(), self._only(self.below, nn.Identity()):
+            states_BTD = self.decoder(input_ids=ids_BT, use_cache=False).last_hidden_state.cpu()
+        cut = [states_TD[: len(ids)] for states_TD, ids in zip(states_BTD, rows, strict=True)]
+        self.file.add(rows, cut)
+        return dict(zip(indices, cut, strict=True))
+
+    def check(self) -> None:
+        """Refuse an architecture where the layers cannot be run apart, by running a few tokens both ways."""
+        ids_BT = torch.arange(3, 3 + PROBE).unsqueeze(0) % self.decoder.config.vocab_size
+        batch = Batch(ids_BT, torch.ones_like(ids_BT), ids_BT)
+        device_ids_BT = to_device(ids_BT, self.decoder.device)
+        try:
+            with torch.no_grad():
+                whole = self.decoder(input_ids=device_ids_BT, use_cache=False).last_hidden_state.float()
+                states_BTD = self.states(batch)
+                with self.upper():
+                    hidden = self.decoder(inputs_embeds=states_BTD, use_cache=False).last_hidden_state.float()
+            # a norm: states of another device's rounding must pass, single values of which may be far off
+            same = (whole - hidden).norm() <= torch.finfo(self.file.dtype).eps ** 0.5 * whole.norm()
+        except (AttributeError, LookupError, TypeError, ValueError):
+            same = False
+        if not same:
+            raise unsupported(self.decoder)
+
+
+def unsupported(model: PreTrainedModel, why: str = "cannot be run apart") -> ConfigError:
+    """What a model whose layers cannot be run apart is told."""
+    return ConfigError(f"model.frozen_cache_dir: the layers of {type(model).__name__} {why}; set it to null")
+
+
+def lowest_layer(model: PreTrainedModel, sites: Sequence[str]) -> int:
+    """The index of the lowest decoder layer that holds a site; 0 where one lies in no layer (nothing is frozen)."""
+    names = {id(module): name for name, module in model.named_modules()}
+    prefix = names[id(model.base_model)]
+    found = [re.match(rf"{re.escape(prefix)}\.{LAYER.pattern}", name) for name in sites]
+    head = model.get_output_embeddings()
+    inside = [match for match, name in zip(found, sites, strict=True) if model.get_submodule(name) is not head]
+    return min((int(match[1]) if match else 0 for match in inside), default=0)
+
+
+def install(model: PreTrainedModel, cfg: ModelConfig) -> None:
+    """Let capture and scoring skip the layers below the lowest site, where model.frozen_cache_dir asks for it.
+
+    Raises:
+        ConfigError: an architecture whose layers cannot be run apart, layers on several devices, a folder
+            that cannot be written.
+    """
+    INSTALLED.pop(model, None)
+    if not cfg.frozen_cache_dir:
+        return
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    if len(kinds) > 1 or not isinstance(getattr(model.base_model, "layers", None), nn.ModuleList):
+        raise unsupported(model)
+    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
+        raise unsupported(model, "lie on several devices")
+    first = lowest_layer(model, cfg.edit_modules)
+    if first == 0:
+        log.warning("model.frozen_cache_dir has no effect: no layer lies below the lowest site")
+        return
+    try:
+        parent, most = Path(cfg.frozen_cache_dir).expanduser(), int(cfg.frozen_cache_gib * 2**30)
+        frozen = FrozenLayers(model, first, parent, most)
+        frozen.check()
+    except OSError as error:
+        raise ConfigError(f"model.frozen_cache_dir={cfg.frozen_cache_dir}: {error}; name another folder") from error
+    INSTALLED[model] = frozen
+
+
+@contextmanager
+def shortened(model: PreTrainedModel, batch: Batch) -> Iterator[dict[str, Tensor]]:
+    """What to call the model with inside the block: hidden states where its lower layers are skipped, else tokens."""
+    frozen = INSTALLED.get(model)
+    if frozen is None:
+        yield {"input_ids": to_device(batch.input_ids_BT, model.device)}
+        return
+    states_BTD = frozen.states(batch)
+    with frozen.upper():
+        yield {"inputs_embeds": states_BTD}
