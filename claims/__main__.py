@@ -17,9 +17,12 @@ from config.check import ConfigError, RunError
 from data.base import DataError
 from data.source import PROJECT
 
+from . import readme
 from .page import TITLES, write
 from .plan import FULL, PARTS, SHORT, Scale, chosen_settings
 from .runner import Runner, state
+
+COMMITTED = PROJECT / "docs" / "RESULTS.md"
 
 
 def arguments() -> argparse.Namespace:
@@ -51,7 +54,7 @@ def show(runner: Runner, parts: list[str]) -> None:
 def page_path(scale: Scale, out: Path) -> Path:
     """Where the page goes: only a full run in its own place writes the committed one."""
     committed = scale is FULL and out.resolve() == (PROJECT / "outputs" / "claims").resolve()
-    return PROJECT / "docs" / "RESULTS.md" if committed else out / "RESULTS.md"
+    return COMMITTED if committed else out / "RESULTS.md"
 
 
 def run(runner: Runner, parts: list[str]) -> None:
@@ -77,7 +80,10 @@ def main() -> int:
     try:
         if not args.report_only:
             run(runner, parts)
-        print(write(runner, page_path(scale, out)))
+        page = page_path(scale, out)
+        print(write(runner, page))
+        if page == COMMITTED:
+            readme.update(runner, PROJECT / "README.md", page)
     except (ConfigError, DataError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""Which point of a sweep the long run takes: the best mean of ES, GS and LS on held-out training edits."""
+"""Which point of a sweep the long run takes: the best mean of ES, GS and LS on held-out edits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record files of the runs: training and held-out records, and each seed's edits in an order of its own.
+"""The record files of the runs: for training, for sweeps, and each seed's edits in an order of its own; all disjoint.
 
 A seed of these runs is another draw and another order of the evaluation records: the editors without a
 network have no other randomness.
@@ -28,14 +28,18 @@ def write_data(out: Path, scale: Scale) -> None:
         ConfigError: the embedded records are too few.
     """
     train, evaluate = (_lines(path) for path in FACTS_FILES)
-    needed, edits = scale.warm_up + scale.tune_edits, scale.num_seq * scale.n_edits
-    if len(train) < needed or len(evaluate) < edits:
-        raise ConfigError(f"claims: facts hold {len(train)} and {len(evaluate)} records, fewer than {needed}, {edits}")
+    edits = scale.num_seq * scale.n_edits
+    needed = edits + scale.tune_edits
+    if len(train) < scale.warm_up or len(evaluate) < needed:
+        held = f"{len(train)} and {len(evaluate)} records, fewer than {scale.warm_up}, {needed}"
+        raise ConfigError(f"claims: facts hold {held}")
+    tune = random.Random("tune").sample(evaluate, scale.tune_edits)
+    rest = sorted(set(evaluate) - set(tune))
     (out / "data").mkdir(parents=True, exist_ok=True)
     write_changed(out / "data" / "train.jsonl", _joined(train[: scale.warm_up]))
-    write_changed(out / "data" / "tune.jsonl", _joined(train[scale.warm_up : needed]))
+    write_changed(out / "data" / "tune.jsonl", _joined(tune))
     for seed in range(scale.seeds):
-        write_changed(out / "data" / f"eval_{seed}.jsonl", _joined(random.Random(seed).sample(evaluate, edits)))
+        write_changed(out / "data" / f"eval_{seed}.jsonl", _joined(random.Random(seed).sample(rest, edits)))
     write_questions(out / "data", train=scale.warm_up, tune=scale.tune_edits, evaluate=edits, seeds=scale.seeds)
 
 

@@ -173,7 +173,7 @@ def _sweeps(runner: Runner, there: dict[str, Setting]) -> Iterator[str]:
     scale = runner.scale
     yield (
         f"\n## Step sizes\n\nEach setting gets the same budget: {scale.points} points, each {scale.tune_edits:,} "
-        f"held-out training edits (those that neither warm-up nor training reads), {scale.tune_scored} of them "
+        f"held-out edits (those that neither warm-up, training nor a long run reads), {scale.tune_scored} of them "
         f"scored. Chosen is the point with the largest\n\n    {FORMULA}\n\n"
         "Where the choice is at an edge of its grid, a better one may lie outside; and what is best after "
         f"{scale.tune_edits:,} edits need not be after {scale.num_seq * scale.n_edits:,}.\n"

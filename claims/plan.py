@@ -36,7 +36,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is run. `experiment` holds a run's size; `warm_up` and `tune_edits` are records of the training file."""
+    """How much is run. `experiment` holds a run's size; `warm_up` and `tune_edits` count records held out from it."""
 
     name: str
     experiment: str
@@ -50,8 +50,9 @@ class Scale:
     settings: tuple[str, ...] | None = None
 
 
-FULL = Scale("full", "claims_base", 100, 100, 1000, 1500, 300, points=4, seeds=3)
-ALL = ("eval.edits=null",)  # long runs that score every edit
+FULL = Scale("full", "claims_base", 100, 100, 1000, 2500, 300, points=3, seeds=3)
+ALL = ("eval.edits=null", "downstream.number_of_tests=40")  # long runs that score every edit
+CURVES = ("eval.every=5",)  # long runs whose curves a verdict reads
 SHORT = Scale(  # three warm-up steps give the rows that whitening needs from the first edit on
     "short", "claims_base_short", 50, 6, 150, 100, 50, points=2, seeds=1,
     settings=(
@@ -84,10 +85,9 @@ LATE = "model.edit_modules=[" + ",".join(f"model.layers.{layer}.mlp.down_proj" f
 
 def settings(scale: Scale) -> dict[str, Setting]:
     """Every setting by name; each sweep has `scale.points` points."""
-    stable = {"editor.lr": spread(scale, 5e-4, 1e-3, 2e-3, 4e-3)}
-    diagonal = {"editor.lr": spread(scale, 2.5e-4, 5e-4, 1e-3, 2e-3)}
+    stable = diagonal = {"editor.lr": spread(scale, 1e-4, 3e-4, 1e-3)}
     base = ("editor=stableedit", "editor.alpha=10")
-    long = ALL if scale.points > 2 else ()
+    long = (*ALL, *CURVES) if scale.name == "full" else ()
     found = [
         Setting("stableedit", "StableEdit", base, stable, headline=True, long_words=long),
         Setting("ultraedit", "ULTRAEDIT", ("editor=ultraedit",), diagonal, headline=True, long_words=long),
@@ -95,7 +95,7 @@ def settings(scale: Scale) -> dict[str, Setting]:
                 long_words=long),
         Setting(
             "raw", "no normalization", (*base, "editor.RunningMeanStd_mode=none"),
-            {"editor.lr": spread(scale, 1.0, 3.0, 10.0, 30.0)}, headline=True,
+            {"editor.lr": spread(scale, 0.3, 1.0, 3.0)}, headline=True,
         ),
         Setting("diagonal", "diagonal", (*base, "editor.RunningMeanStd_mode=original"), diagonal, headline=True),
         *(learned(scale, name, label, lr) for name, label, lr in (
@@ -143,18 +143,15 @@ def label(part: str, setting: Setting) -> str:
 
 
 def learned(scale: Scale, name: str, label: str, lr: float) -> Setting:
-    """A learned editor: the same number of points, over the first step size and the networks' learning rate."""
+    """A learned editor: the same number of points, over where its step sizes start."""
     words = (f"editor={name}", "editor.rank=256", "editor.n_epochs=2")
-    if scale.points == 2:
-        return Setting(name, label, (*words, f"editor.lr={lr:g}"), {"editor.meta_lr": (1e-5, 1e-4)}, headline=True)
-    grid = {"editor.lr": (lr, 3 * lr), "editor.meta_lr": (1e-5, 1e-4)}
-    return Setting(name, label, words, grid, headline=True, long_words=ALL)
+    grid = {"editor.lr": spread(scale, lr / 3, lr, 3 * lr)}
+    return Setting(name, label, words, grid, headline=True, long_words=ALL if scale.name == "full" else ())
 
 
 def spread(scale: Scale, *values: float) -> tuple[float, ...]:
-    """The middle `scale.points` of a grid."""
-    start = (len(values) - scale.points) // 2
-    return values[start : start + scale.points]
+    """The last `scale.points` of a grid: the fewer edits, the larger the best step size."""
+    return values[-scale.points :]
 
 
 @dataclass(frozen=True)

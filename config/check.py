@@ -90,6 +90,7 @@ def _check_positive(cfg: Config) -> None:
         "editor.whitening_every": editor.whitening_every,
     }
     real: dict[str, float | int | None] = {"editor.lr": editor.lr, "editor.whitening_floor": editor.whitening_floor}
+    real["model.frozen_cache_gib"] = cfg.model.frozen_cache_gib
     if editor.name in RIDGE:
         real["editor.alpha"] = editor.alpha
     if editor.name in LEARNED:

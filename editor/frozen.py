@@ -51,7 +51,7 @@ class FrozenLayers:
         found = ((LAYER.match(name), name, tensor) for name, tensor in decoder.state_dict().items())
         lower = ((name, tensor) for layer, name, tensor in found if layer is None or int(layer[1]) < self.first)
         key = hashlib.sha256(fingerprint(lower))
-        about = [FORMAT, self.first, type(decoder).__name__, decoder.config.to_json_string()]
+        about = [FORMAT, type(decoder).__name__, decoder.config.to_json_string()]
         about += [decoder.config._attn_implementation, decoder.device.type, decoder.dtype]
         about += [version("torch"), version("transformers")]
         key.update("\n".join(map(str, about)).encode())

@@ -41,15 +41,20 @@ class StateFile:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in what other processes have added."""
+        """Take in what other processes have added.
+
+        Raises:
+            OSError: an entry names states that are not there, as in a copy made while a run added to it.
+        """
         whole = self.index.stat().st_size // ENTRY.size * ENTRY.size
         if whole <= self._read:
             return
         with open(self.index, "rb") as file:
             file.seek(self._read)
             for key, offset, tokens in ENTRY.iter_unpack(file.read(whole - self._read)):
-                if offset + tokens * self._size <= os.fstat(self._states_fd).st_size:
-                    self._known.setdefault(key, (offset, tokens))
+                if offset + tokens * self._size > os.fstat(self._states_fd).st_size:
+                    raise self._cut_short()
+                self._known.setdefault(key, (offset, tokens))
         self._read = whole
 
     def __contains__(self, ids: Sequence[int]) -> bool:
@@ -70,14 +75,18 @@ class StateFile:
         # read, not mapped: a map that torch may share has to be writable, and memory is set aside for all of it
         read = os.preadv(self._states_fd, [states_TD.view(torch.uint8).numpy()], offset)
         if read != tokens * self._size:
-            raise OSError(f"{self.states}: cut short; remove the folder {self.folder} when no run uses it")
+            raise self._cut_short()
         return states_TD
+
+    def _cut_short(self) -> OSError:
+        return OSError(f"{self.states} is cut short: remove its folder when no run uses it")
 
     def add(self, sequences: Sequence[Sequence[int]], states: Sequence[Tensor]) -> None:
         """Append the states [T, D] of sequences that are not there yet."""
         with FileLock(self.folder / ".lock"):
             self.refresh()
-            end = self._repaired()
+            os.truncate(self.index, self._read)  # an entry that a killed process left unfinished
+            end = self.states.stat().st_size
             entries: dict[bytes, bytes] = {}
             parts: list[bytes] = []
             for ids, state_TD in zip(sequences, states, strict=True):
@@ -98,15 +107,3 @@ class StateFile:
             os.fsync(file.fileno())  # before the entries exist: not even a power cut leaves one without its states
         with open(self.index, "ab") as file:
             file.write(entries)
-
-    def _repaired(self) -> int:
-        """Cut what a killed process left unfinished off the index; returns where new states begin."""
-        size = self.index.stat().st_size
-        if size % ENTRY.size:
-            os.truncate(self.index, size // ENTRY.size * ENTRY.size)
-        end = self.states.stat().st_size
-        gap = -end % self.dtype.itemsize
-        if gap:
-            with open(self.states, "ab") as file:
-                file.write(bytes(gap))
-        return end + gap

@@ -157,7 +157,7 @@ def test_value_outside_its_kind(tmp_path, key, value, allowed):
 
 
 POSITIVE = ["num_seq", "dataset.n_edits", "dataset.batch_size", "editor.batch_size", "eval.tokens_per_batch"]
-REAL = ["editor.lr", "editor.alpha", "editor.whitening_floor"]
+REAL = ["editor.lr", "editor.alpha", "editor.whitening_floor", "model.frozen_cache_gib"]
 
 
 @pytest.mark.parametrize("key", POSITIVE)

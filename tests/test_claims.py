@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from claims import readme
 from claims import runner as running
 from claims.__main__ import main, page_path
 from claims.choose import choose, merit
@@ -88,7 +89,9 @@ def test_records_are_held_out_and_seeds_differ(tmp_path):
     assert len(files["train"]) == FULL.warm_up and len(files["tune"]) == FULL.tune_edits
     assert not set(files["train"]) & set(files["tune"])
     assert len(files["eval_0"]) == len(set(files["eval_0"])) == 10_000
-    assert files["eval_0"] != files["eval_1"] and not set(files["eval_0"]) & set(files["train"] + files["tune"])
+    assert files["eval_0"] != files["eval_1"]
+    for seed in range(FULL.seeds):
+        assert not set(files[f"eval_{seed}"]) & set(files["train"] + files["tune"])
     again = {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
     write_data(tmp_path, FULL)
     assert again == {path: path.stat().st_mtime_ns for path in (tmp_path / "data").iterdir()}
@@ -289,6 +292,7 @@ def test_beyond(part, worse, better, tmp_path):
 
 
 def noted(out: Path, scale: Scale = SHORT) -> Runner:
+    out.mkdir(exist_ok=True)
     write_json(out / "claims.json", {"scale": scale.name, "extra": [], "cpu": "a <processor>", "cores": 2})
     return Runner(scale, out)
 
@@ -310,7 +314,7 @@ def test_page_with_runs(tmp_path):
     assert "**short run**" in text and "a <processor>" in text and "python 3" in text
     assert "| warm-up: start |" in text and "0.123 (0.085 to 0.176)" in text and "Not run: mend" in text
     assert str(tmp_path) not in text, "commands name no folder of this machine"
-    assert "| StableEdit | editor.lr=0.001 | grid of two | lr_0.001 +0.2000; lr_0.002 +0.2000 |" in text
+    assert "| StableEdit | editor.lr=0.0003 | grid of two | lr_0.0003 +0.2000; lr_0.001 +0.2000 |" in text
     for part in PARTS.keys() - {"precision", "sites", "questions"}:
         figure = tmp_path / "page" / "figures" / f"{part}.svg"
         assert figure.read_text().startswith("<svg") and figure.stat().st_size < 60_000, part
@@ -326,6 +330,29 @@ def test_page_of_another_scale_or_of_nothing_is_refused(tmp_path):
     noted(tmp_path, FULL)
     with pytest.raises(ConfigError, match="holds a full run"):
         write(Runner(SHORT, tmp_path), tmp_path / "RESULTS.md")
+
+
+def test_readme_takes_its_headline_from_the_runs(tmp_path):
+    runner, page, file = noted(tmp_path / "out"), tmp_path / "docs" / "RESULTS.md", tmp_path / "README.md"
+    for name in ("stableedit", "ultraedit"):
+        long_run(runner.out, name, {"ES": 0.123456})
+    write(runner, page)
+    file.write_text("no markers")
+    with pytest.raises(ConfigError, match="lacks the lines"):
+        readme.update(runner, file, page)
+    file.write_text(f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n")
+    readme.update(runner, file, page)
+    text = file.read_text()
+    assert text.startswith("above\n") and text.endswith(f"{readme.END}\nbelow\n") and "old" not in text
+    assert "| StableEdit | 0.123 (" in text and "(docs/figures/editors.svg)" in text and "RLEdit" not in text
+    assert "[6. The five editors](docs/RESULTS.md#editors) | not decided |" in text
+    readme.update(runner, file, page)
+    assert file.read_text() == text, "the same from the same runs"
+
+
+def test_readme_has_its_markers():
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert text.count(readme.BEGIN) == text.count(readme.END) == 1
 
 
 def test_only_the_full_run_in_its_place_writes_the_committed_page(tmp_path):
@@ -393,7 +420,7 @@ def test_a_failing_run_is_noted_and_the_rest_go_on(monkeypatch, tmp_path):
     said: list[str] = []
     runner = Runner(SHORT, tmp_path, say=said.append)
     failed = runner.run(["shifts"])
-    assert failed == [job.path for name in PARTS["shifts"] for job in runner.sweep(settings(SHORT)[name])]
+    assert sorted(failed) == sorted(job.path for name in PARTS["shifts"] for job in runner.sweep(settings(SHORT)[name]))
     assert any("final/ultraedit/seed0: not run" in line for line in said) and not runner.left
 
 
@@ -439,7 +466,7 @@ def test_a_part_runs_once_and_estimates(commands, tmp_path):
     paths = [next(w for w in words if w.startswith("hydra.run.dir=")) for words in commands]
     assert len(set(paths)) == len(paths) == 2 * 10 + 12, "each run once, whatever parts want it"
     chosen = [words for words in commands if any("final/warmup_none" in word for word in words)]
-    assert "editor.lr=0.001" in chosen[0], "as StableEdit's sweep chose"
+    assert "editor.lr=0.0003" in chosen[0], "as StableEdit's sweep chose"
     assert estimate(["final/raw/seed1"], tmp_path) == ", less than a minute"
     assert estimate([], tmp_path / "nothing") == ""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 from editor import lifelong
+from glue_eval.evaluate import DownstreamEvaluator
 from report.tables import downstream_table
 from report.terminal import metric_rows
 from tests.reference_cases import compose_config
-from tests.tiny import tiny_words
+from tests.tiny import MODELS, SITES, tiny_words
 
 WORDS = ["downstream.tasks=[sst,cola]", "downstream.number_of_tests=4", "editor.preheat_mode=middle"]
 
@@ -28,6 +29,34 @@ def test_evaluates_before_the_first_step_and_after_every_n(tmp_path, capsys):
     ]
     printed = capsys.readouterr().out
     assert downstream_table(found) in printed and "average" in printed
+
+
+def test_the_unedited_model_is_evaluated_once(tmp_path, monkeypatch):
+    asked: list[int | None] = []
+    real = DownstreamEvaluator.evaluate
+
+    def evaluate(self, model, tokenizer, edits=None):
+        asked.append(edits)
+        return real(self, model, tokenizer, edits)
+
+    monkeypatch.setattr(DownstreamEvaluator, "evaluate", evaluate)
+
+    def first(name: str, *words: str) -> dict[str, float]:
+        words = (f"eval.cache_dir={tmp_path / 'kept'}", "downstream_eval_steps=3", *words)
+        run_dir = tmp_path / name
+        figures = lifelong.run(compose_config(tiny_words(*WORDS, *words)), run_dir)["downstream"][0]
+        assert (run_dir / "glue_eval" / "base_glue.json").is_file()
+        assert len((run_dir / "glue_eval" / "base_sst.jsonl").read_text().splitlines()) == 4
+        return {key: value for key, value in figures.items() if not key.endswith("/time")}
+
+    measured = first("a")
+    assert first("b", "editor.lr=1e-3") == measured and asked == [0, 24, 24]
+    first("c", "downstream.few_shots=1")
+    first("d", "eval.cache_dir=null")
+    assert asked == [0, 24, 24, 0, 24, 0, 24], "other questions, or nothing kept"
+    words = [f"model.name_or_path={MODELS / 'tiny-gpt2'}", f"model.edit_modules=[{','.join(SITES['tiny-gpt2'])}]"]
+    first("e", *words)
+    assert asked[-2:] == [0, 24] and len(asked) == 9, "another model"
 
 
 def test_a_run_without_downstream_evaluation_has_none(tmp_path):
