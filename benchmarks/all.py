@@ -17,7 +17,7 @@ from typing import Any
 from report.recorder import write_json
 from report.terminal import aligned
 
-NAMES = ("ridge", "whitening", "step", "evaluate", "memory")
+NAMES = ("ridge", "whitening", "step", "evaluate", "frozen", "memory")
 PROJECT = Path(__file__).resolve().parent.parent
 
 

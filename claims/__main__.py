@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -33,6 +34,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="where the runs lie (default: outputs/claims, outputs/claims_short)")
     parser.add_argument("--with", dest="extra", nargs="+", default=[], metavar="KEY=VALUE", help="for every run")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one per core, at most 4)")
+    parser.add_argument("--seeds", type=int, help="long runs of a headline setting, at most (default: all, 3)")
     parser.add_argument("--list", action="store_true", help="show the parts and their runs, run nothing")
     parser.add_argument("--report-only", action="store_true", help="write the page from what is there")
     return parser.parse_args()
@@ -53,7 +55,7 @@ def show(runner: Runner, parts: list[str]) -> None:
 
 def page_path(scale: Scale, out: Path) -> Path:
     """Where the page goes: only a full run in its own place writes the committed one."""
-    committed = scale is FULL and out.resolve() == (PROJECT / "outputs" / "claims").resolve()
+    committed = scale.name == FULL.name and out.resolve() == (PROJECT / "outputs" / "claims").resolve()
     return COMMITTED if committed else out / "RESULTS.md"
 
 
@@ -72,6 +74,7 @@ def main() -> int:
     """Run, write, print the page's path; the exit status is 1 where a run failed."""
     args = arguments()
     scale = SHORT if args.short else FULL
+    scale = replace(scale, seeds=max(1, min(args.seeds or scale.seeds, scale.seeds)))
     out = args.out or PROJECT / "outputs" / ("claims_short" if args.short else "claims")
     runner, parts = Runner(scale, out, args.extra, at_once=args.jobs), args.only or list(PARTS)
     if args.list:

@@ -29,8 +29,8 @@ TITLES = {
     "editors": "The five editors",
     "beyond": "Beyond the paper: relative floors, shrinkage, whitened keys, statistics per site",
     "precision": "Beyond the paper: float32 masters on bfloat16 weights",
-    "sites": "Beyond the paper, at other sites: layers 26-28",
-    "questions": "Beyond the paper, on other data: questions in zsRE's schema",
+    "sites": "Beyond the paper: stableedit_plus at other sites",
+    "questions": "Beyond the paper: stableedit_plus on other data",
 }
 CAPTIONS = {
     "normalization": "ES (of the sampled edits written so far) and LS against edits; means over the seeds.",
@@ -41,8 +41,8 @@ CAPTIONS = {
     "editors": "After the last edit, with 95 % intervals.",
     "beyond": "After the last edit, with 95 % intervals.",
     "precision": "After the last edit, with 95 % intervals; the step size is StableEdit's choice in float32.",
-    "sites": "After the last edit, with 95 % intervals.",
-    "questions": "After the last edit, with 95 % intervals.",
+    "sites": "Layers 26 to 28. After the last edit, with 95 % intervals.",
+    "questions": "Questions in the schema of zsRE. After the last edit, with 95 % intervals.",
 }
 COLUMNS = (*MAIN, "person_score", "ES_exact", "GS_exact", "KS")
 

@@ -71,14 +71,15 @@ PARTS: dict[str, tuple[str, ...]] = {
     "editors": ("stableedit", "ultraedit", "rledit", "malmen", "mend"),
     "beyond": ("stableedit", "floor_1e-3", "floor_1e-2", "oas", "keys", "per_site"),
     "precision": ("bf16", "bf16_masters", "stableedit"),
-    "sites": ("late", "late_floor_1e-3", "late_floor_1e-2"),
-    "questions": ("q", "q_floor_1e-3", "q_floor_1e-2"),
+    "sites": ("late", "late_plus"),
+    "questions": ("q", "q_plus"),
 }
 # what the setting that others are held against stands for in a part
 ROLES = {
     "normalization": "full whitening", "warmup": "warm-up: start", "whitening": "full whitening, alpha 10",
     "beyond": "published", "sites": "published", "questions": "published", "precision": "bfloat16",
 }  # fmt: skip
+PLUS = ("editor=stableedit_plus",)
 BF16 = ("model.precision=bfloat16",)
 LATE = "model.edit_modules=[" + ",".join(f"model.layers.{layer}.mlp.down_proj" for layer in (26, 27, 28)) + "]"
 
@@ -91,8 +92,7 @@ def settings(scale: Scale) -> dict[str, Setting]:
     found = [
         Setting("stableedit", "StableEdit", base, stable, headline=True, long_words=long),
         Setting("ultraedit", "ULTRAEDIT", ("editor=ultraedit",), diagonal, headline=True, long_words=long),
-        Setting("floor_1e-3", "floor 1e-3 of the largest", (*base, *floor("1e-3")), stable, headline=True,
-                long_words=long),
+        Setting("floor_1e-3", "floor 1e-3 of the largest", (*base, *floor("1e-3")), stable, headline=True),
         Setting(
             "raw", "no normalization", (*base, "editor.RunningMeanStd_mode=none"),
             {"editor.lr": spread(scale, 0.3, 1.0, 3.0)}, headline=True,
@@ -110,8 +110,10 @@ def settings(scale: Scale) -> dict[str, Setting]:
             Setting(f"alpha_{a:g}", f"alpha {a:g}", ("editor=stableedit", f"editor.alpha={a:g}"), stable)
             for a in ALPHAS if a != 10
         ),
-        *_elsewhere("q", "questions", base, stable, data="questions"),
-        *_elsewhere("late", "layers 26-28", (*base, LATE), stable),
+        Setting("q", "StableEdit, questions", base, stable, data="questions"),
+        Setting("q_plus", "stableedit_plus, questions", PLUS, stable, data="questions"),
+        Setting("late", "StableEdit, layers 26-28", (*base, LATE), stable),
+        Setting("late_plus", "stableedit_plus, layers 26-28", (*PLUS, LATE), stable),
         Setting("oas", "OAS shrinkage", (*base, "editor.shrinkage=oas"), stable),
         Setting("keys", "keys whitened too", (*base, "editor.whiten_keys=true"), stable),
         Setting("per_site", "statistics per site", (*base, "editor.statistics_per=site"), stable),
@@ -125,16 +127,6 @@ def settings(scale: Scale) -> dict[str, Setting]:
 def floor(share: str) -> tuple[str, str]:
     """A whitening floor relative to the largest eigenvalue."""
     return f"editor.whitening_floor={share}", "editor.whitening_floor_mode=relative"
-
-
-def _elsewhere(
-    name: str, label: str, words: tuple[str, ...], grid: dict[str, tuple[float, ...]], data: str = "facts"
-) -> Iterator[Setting]:
-    """The published setting and the relative floors on other sites or data."""
-    yield Setting(name, f"StableEdit, {label}", words, grid, data=data)
-    for share in ("1e-3", "1e-2"):
-        shown = f"{label}, floor {share} of the largest"
-        yield Setting(f"{name}_floor_{share}", shown, (*words, *floor(share)), grid, data=data)
 
 
 def label(part: str, setting: Setting) -> str:

@@ -175,6 +175,8 @@ class Runner:
         if known in ("new", "stopped"):
             self.say(f"{len(self.left)} runs left{estimate(self.left, self.out, self.at_once)}: {job.path}")
         ended = execute(job, self.out, self.processes)
+        if self.processes.stopped and ended == "failed":  # stopped with this process: it goes on another time
+            return
         self.left.remove(job.path)
         if ended == "failed":
             self.failed.append(job.path)

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from benchmarks import all as everything
-from benchmarks import evaluate, memory, ridge, step, synthetic, timing, whitening
+from benchmarks import evaluate, frozen, memory, ridge, step, synthetic, timing, whitening
 from benchmarks.timing import ExtraMemory, Timed, at_least, at_most, race, ratio
+from editor.frozen import INSTALLED
+from editor.states import ENTRY
 
 CPU = torch.device("cpu")
 
@@ -125,6 +127,18 @@ def test_evaluate(capsys):
     assert line["rows"] == 30 and line["edits"] == 10
     assert all(way["different_scores"] == 0 for way in line["ways"].values())
     assert line["ways"]["64"]["positions"] >= line["tokens"], "padding is counted"
+
+
+def test_frozen(capsys):
+    line = line_of(capsys, frozen, "--rounds", "1")
+    assert (line["edits"], line["rows"], line["frozen_layers"]) == (8, 24, 1)
+    assert line["targets"] == {} and not INSTALLED, "says nothing of speed, leaves no cache behind"
+    entry = ENTRY.size * line["prompts"] / line["tokens"]
+    assert line["bytes_per_token"] == pytest.approx(4 * line["hidden_size"] + entry)
+    for name, way in line["ways"].items():
+        base = line["ways"][f"{name.split(',')[0]}, without"]
+        assert way["ratio"] == pytest.approx(base["s"] / way["s"])
+        assert way.get("gradient_difference", 0) < 1e-4 and way.get("different_scores", 0) == 0
 
 
 @pytest.mark.slow

@@ -277,7 +277,7 @@ def test_dominance():
 
 
 @pytest.mark.parametrize(("part", "worse", "better"), [
-    ("beyond", "oas", "floor_1e-3"), ("sites", "late_floor_1e-2", "late_floor_1e-3"),
+    ("beyond", "oas", "floor_1e-3"), ("precision", "stableedit", "bf16_masters"),
 ])  # fmt: skip
 def test_beyond(part, worse, better, tmp_path):
     long_run(tmp_path, PARTS[part][0])
