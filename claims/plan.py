@@ -136,7 +136,7 @@ def label(part: str, setting: Setting) -> str:
 
 def learned(scale: Scale, name: str, label: str, lr: float) -> Setting:
     """A learned editor: the same number of points, over where its step sizes start."""
-    words = (f"editor={name}", "editor.rank=256", "editor.n_epochs=2")
+    words = (f"editor={name}", "editor.rank=256")
     grid = {"editor.lr": spread(scale, lr / 3, lr, 3 * lr)}
     return Setting(name, label, words, grid, headline=True, long_words=ALL if scale.name == "full" else ())
 

@@ -26,6 +26,12 @@ DIVERGED = "NumericsError"
 Say = Callable[[str], None]
 
 
+def tell(line: str) -> None:
+    """Print a line in one piece, whatever other threads print."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def state(job: Job, out: Path) -> str:
     """done, diverged (numbers that are not finite: a result too), stopped (can go on), or new."""
     status = read_status(out / job.path)
@@ -90,7 +96,7 @@ class Runner:
     """Runs the jobs of some parts in `out`; `say` is told a line before and after each."""
 
     def __init__(
-        self, scale: Scale, out: Path, extra: Sequence[str] = (), say: Say = print, at_once: int | None = None
+        self, scale: Scale, out: Path, extra: Sequence[str] = (), say: Say = tell, at_once: int | None = None
     ) -> None:
         self.scale, self.out, self.extra, self.say = scale, out.resolve(), tuple(extra), say
         self.at_once = at_once or min(cores(), 4)
