@@ -44,6 +44,7 @@ CAPTIONS = {
     "sites": "Layers 26 to 28. After the last edit, with 95 % intervals.",
     "questions": "Questions in the schema of zsRE. After the last edit, with 95 % intervals.",
 }
+ABILITIES = "downstream, before and after (questions)"
 COLUMNS = (*MAIN, "person_score", "ES_exact", "GS_exact", "KS")
 
 
@@ -91,7 +92,10 @@ def _head(runner: Runner, evidence: Evidence, there: dict[str, Setting], made: d
     )
     if scale.name == SHORT.name:
         yield "So few edits show that the commands work; they decide no claim about long runs."
-    yield f"\n{len(runs)} long runs and their sweeps took {took} on {made['cores']} cores ({made['cpu']})."
+    yield (
+        f"\n{len(runs)} long runs and their sweeps took {took}, added up; {made.get('at_once', 1)} "
+        f"ran at a time on {made['cores']} cores ({made['cpu']})."
+    )
     if runs:
         yield f"Versions: {_versions(runs[0])}."
     yield (
@@ -137,17 +141,25 @@ def _part(
 
 
 def _table(part: str, names: Sequence[str], evidence: Evidence, there: dict[str, Setting]) -> Iterator[str]:
-    head = ["setting", "seeds", *COLUMNS, "ES of the first tenth", "downstream, before and after", "minutes"]
+    head = ["setting", "seeds", *COLUMNS, "ES of the first tenth", ABILITIES, "minutes"]
     yield f"| {' | '.join(head)} |"
     yield "| --- " * len(head) + "|"
     for name in names:
         runs = evidence.runs(name)
         cells = [label(part, there[name]) if name in there else name, ", ".join(map(str, runs))]
         cells += [_cell(evidence.pooled(name, metric)) for metric in COLUMNS]
-        abilities = evidence.downstream(name)
-        cells += [_cell(evidence.retained(name)), f"{abilities[0]:.3f}, {abilities[1]:.3f}" if abilities else "-"]
+        cells += [_cell(evidence.retained(name)), abilities_cell(evidence, name)]
         taken = [t / 60 for t in (seconds(run.path) for run in runs.values()) if t is not None]
         yield f"| {' | '.join([*cells, f'{sum(taken) / len(taken):.1f}' if taken else '-'])} |"
+
+
+def abilities_cell(evidence: Evidence, name: str) -> str:
+    """The downstream mean before and after, and of how many questions each is."""
+    found = evidence.downstream(name)
+    if found is None:
+        return "-"
+    asked = next(iter(evidence.runs(name).values())).config["downstream"]
+    return f"{found[0]:.3f}, {found[1]:.3f} ({asked['number_of_tests'] * len(asked['tasks'])})"
 
 
 def _cell(found: Estimate | None) -> str:

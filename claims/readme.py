@@ -10,7 +10,7 @@ from config.check import ConfigError
 
 from .evidence import MAIN, Evidence
 from .figures import draw
-from .page import TITLES
+from .page import ABILITIES, TITLES, abilities_cell
 from .plan import PARTS, Setting, label, settings
 from .runner import Runner
 from .verdicts import judge
@@ -50,11 +50,11 @@ def _block(evidence: Evidence, there: dict[str, Setting], page: str) -> Iterator
     edits = max(run.results["counts"]["edits"] for name in names for run in evidence.runs(name).values())
     yield f"\n![ES, GS and LS of the five editors after {edits:,} edits]({folder}/figures/{FIGURE}.svg)\n"
     yield f"After {edits:,} sequential edits, with 95 % intervals:\n"
-    head = ["editor", *SHOWN, "ES of the first tenth", "downstream, before and after"]
+    head = ["editor", *SHOWN, "ES of the first tenth", ABILITIES]
     yield f"| {' | '.join(head)} |\n" + "| --- " * len(head) + "|"
     for name in names:
         cells = [label("editors", there[name])]
         cells += [found.text() if found else "-" for found in (evidence.pooled(name, metric) for metric in SHOWN)]
-        kept, abilities = evidence.retained(name), evidence.downstream(name)
-        cells += [kept.text() if kept else "-", "{:.3f}, {:.3f}".format(*abilities) if abilities else "-"]
+        kept = evidence.retained(name)
+        cells += [kept.text() if kept else "-", abilities_cell(evidence, name)]
         yield f"| {' | '.join(cells)} |"

@@ -139,7 +139,8 @@ def made_up(
     rows = [{"metric": m, "value": scores[m], "before": before[m], "n": 200, "edits": 1000} for m in before]
     rows.append({"metric": "KS", "value": scores.get("KS", 0.6), "before": 0.9, "n": 100, "edits": 1000})
     abilities = [{"edits": 0, "average/accuracy_new": 0.5}, {"edits": 1000, "average/accuracy_new": 0.45}]
-    config = {"model": {"name": "tiny", "edit_modules": ["a"]}}
+    config: dict[str, Any] = {"model": {"name": "tiny", "edit_modules": ["a"]}}
+    config["downstream"] = {"number_of_tests": 7, "tasks": ["sst", "rte"]}
     results = {"pre": before, "metrics": rows, "counts": {"edits": 1000}, "versions": {"python": "3"}}
     write_json(folder / "results.json", results | {"downstream": abilities, "config": config})
     return folder
@@ -313,6 +314,7 @@ def test_page_with_runs(tmp_path):
     text = write(runner, tmp_path / "page" / "RESULTS.md").read_text()
     assert "**short run**" in text and "a <processor>" in text and "python 3" in text
     assert "| warm-up: start |" in text and "0.123 (0.085 to 0.176)" in text and "Not run: mend" in text
+    assert "| 0.500, 0.450 (14) |" in text
     assert str(tmp_path) not in text, "commands name no folder of this machine"
     assert "| StableEdit | editor.lr=0.0003 | grid of two | lr_0.0003 +0.2000; lr_0.001 +0.2000 |" in text
     for part in PARTS.keys() - {"precision", "sites", "questions"}:
