@@ -59,7 +59,8 @@ def write(runner: Runner, page: Path) -> Path:
     page.parent.mkdir(parents=True, exist_ok=True)
     text = [*_head(runner, evidence, there, made)]
     for number, part in enumerate(PARTS, 1):
-        drawn = draw(part, evidence, there, page.parent / "figures")
+        ran = judge(part, evidence).outcome != NOT_RUN
+        drawn = draw(part, evidence, there, page.parent / "figures") if ran else None
         text += _part(number, part, evidence, there, runner.scale, drawn is not None)
     text += [*_sweeps(runner, there), *_commands(evidence, there)]
     scratch = page.with_name(f".{page.name}")
