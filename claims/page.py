@@ -142,12 +142,14 @@ def _part(
 
 
 def _table(part: str, names: Sequence[str], evidence: Evidence, there: dict[str, Setting]) -> Iterator[str]:
-    head = ["setting", "seeds", *COLUMNS, "ES of the first tenth", ABILITIES, "minutes"]
+    head = ["setting", "seeds", "edits scored", *COLUMNS, "ES of the first tenth", ABILITIES, "minutes"]
     yield f"| {' | '.join(head)} |"
     yield "| --- " * len(head) + "|"
     for name in names:
         runs = evidence.runs(name)
         cells = [label(part, there[name]) if name in there else name, ", ".join(map(str, runs))]
+        scored = evidence.pooled(name, "ES")
+        cells.append(f"{scored.n:,}" if scored else "-")
         cells += [_cell(evidence.pooled(name, metric)) for metric in COLUMNS]
         cells += [_cell(evidence.retained(name)), abilities_cell(evidence, name)]
         taken = [t / 60 for t in (seconds(run.path) for run in runs.values()) if t is not None]

@@ -314,7 +314,7 @@ def test_page_with_runs(tmp_path):
     text = write(runner, tmp_path / "page" / "RESULTS.md").read_text()
     assert "**short run**" in text and "a <processor>" in text and "python 3" in text
     assert "| warm-up: start |" in text and "0.123 (0.085 to 0.176)" in text and "Not run: mend" in text
-    assert "| 0.500, 0.450 (14) |" in text
+    assert "| 0.500, 0.450 (14) |" in text and "| warm-up: start | 0 | 200 | 0.123 (" in text
     assert str(tmp_path) not in text, "commands name no folder of this machine"
     assert "| StableEdit | editor.lr=0.0003 | grid of two | lr_0.0003 +0.2000; lr_0.001 +0.2000 |" in text
     for part in PARTS.keys() - {"precision", "sites", "questions"}:
