@@ -120,6 +120,20 @@ class RunningStatistics:
             covariance = shrunk(covariance, self.n)
         return inverse_root(covariance, floor, relative=relative, retries=retries)
 
+    def ridge_factor(self, share: float) -> Tensor:
+        """Lower Cholesky factor of M = (1 - share) I + share E d_k / tr(E), [K, K] float64, with E = mean of k k^T.
+
+        M has a mean eigenvalue of 1, and with share < 1 none below 1 - share, so that it can be factored from
+        the first row on. O(K^3) per call.
+        """
+        assert self.scatter_KK is not None and self.n > 0
+        mean_K = self.mean_D[: self.d_k]
+        moment_KK = (self.scatter_KK / self.n).addr_(mean_K, mean_K)
+        trace = moment_KK.diagonal().sum().clamp(min=torch.finfo(moment_KK.dtype).tiny)
+        moment_KK.div_(trace).mul_(share * self.d_k)
+        moment_KK.diagonal().add_(1 - share)
+        return torch.linalg.cholesky_ex(moment_KK).L  # cannot fail on finite sums, and does not make a host wait
+
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors; `var`, `cov_value`, `cov_key` are sums, not yet divided (the first two as published)."""
         state = {"n": torch.tensor([self.n]), "mean": self.mean_D, "var": self.m2_D}

@@ -151,6 +151,13 @@ def _check_statistics(editor: EditorConfig) -> None:
             f"editor.RunningMeanStd_mode={editor.RunningMeanStd_mode.value} whitens nothing; "
             "use editor=stableedit with mode stable"
         )
+    if not 0 <= editor.key_ridge < 1:
+        raise ConfigError(f"editor.key_ridge={editor.key_ridge}: the share of the ridge, 0 or more and below 1")
+    if editor.key_ridge and editor.name not in RIDGE:
+        raise ConfigError(
+            f"editor.key_ridge={editor.key_ridge}: editor={editor.name} learns its ridge; "
+            "only stableedit, stableedit_plus and ultraedit have it"
+        )
     if editor.statistics_per is StatisticsPer.site and editor.name not in RIDGE:
         raise ConfigError(
             f"editor.statistics_per=site: editor={editor.name} has a network per weight shape and reads shape "

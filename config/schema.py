@@ -159,6 +159,7 @@ class EditorConfig:
     whitening_floor_mode: FloorMode = FloorMode.absolute
     whitening_every: int = 1
     whiten_keys: bool = False
+    key_ridge: float = 0.0
     shrinkage: Shrinkage = Shrinkage.none
     alpha: float | None = None
     rank: int | None = None

@@ -10,7 +10,9 @@ Warm-up steps and mode `original` replace C^(-1/2) by 1 / std_g. ULTRAEDIT is mo
 with alpha 1 and no warm-up. Mode `none` takes k and g raw: editing without lifelong normalization.
 
 Not in the paper, off by default: `whiten_keys` makes k^ = (k - mean_k) C_k^(-1/2), of which V sees only |k^|^2
-(cost: nets.RunningStatistics); `statistics_per: site` pools over the rows of one site only.
+(cost: nets.RunningStatistics); `key_ridge: s` puts (1 - s) I + s E, with E the second moment of all raw keys so far
+(scaled to a mean eigenvalue of 1), in the place of I, so that S stays away from directions that keys share;
+`statistics_per: site` pools over the rows of one site only.
 
 Shape suffixes: N rows, K = d_k, V = d_v.
 """
@@ -25,10 +27,10 @@ from torch import Tensor
 from config.schema import EditorConfig, FloorMode, Shrinkage, StatisticsMode
 from data.batches import StepBatches
 from editor.base import Editor, Pool, StepReport, Stopwatch, Workbench, below
-from editor.ridge import Shift, solve_ridge, target_rows
+from editor.ridge import Shift, solve_ridge, solve_weighted, target_rows
 from nets import InverseRoot, Normalizer, RawRows, RunningStatistics
 
-Normalizers = dict[Pool, Normalizer | RawRows]
+Tools = dict[Pool, tuple[Normalizer | RawRows, Tensor | None]]
 
 
 class StableEdit(Editor):
@@ -36,7 +38,8 @@ class StableEdit(Editor):
 
     def __init__(self, cfg: EditorConfig, bench: Workbench) -> None:
         stable = cfg.RunningMeanStd_mode is StatisticsMode.stable
-        super().__init__(cfg, bench, covariance=stable, key_covariance=stable and cfg.whiten_keys)
+        key_covariance = cfg.key_ridge > 0 or (stable and cfg.whiten_keys)
+        super().__init__(cfg, bench, covariance=stable, key_covariance=key_covariance)
         # by name: root/POOL of value gradients, key_root/POOL of keys
         self.roots: dict[str, InverseRoot] = {}
         self.root_age: dict[str, int] = {}
@@ -55,10 +58,11 @@ class StableEdit(Editor):
         with watch("whitening"):
             normalizers = {pool: self._normalizer(pool, warm_up) for pool in self.statistics}
         with watch("ridge"):
+            tools = {pool: (normalizers[pool], self._factor(pool)) for pool in self.statistics}
             whole, unseen = range(len(self.sites)), []
-            shifts = [self._shift(site, micro_batches, normalizers, unseen) for site in whole]
+            shifts = [self._shift(site, micro_batches, tools, unseen) for site in whole]
             if torch.stack(unseen).any():  # the one look of the step at whether a factorization failed
-                shifts = [self._shift(site, micro_batches, normalizers, None) for site in whole]
+                shifts = [self._shift(site, micro_batches, tools, None) for site in whole]
             return shifts
 
     def _normalizer(self, pool: Pool, warm_up: bool) -> Normalizer | RawRows:
@@ -70,8 +74,14 @@ class StableEdit(Editor):
         return Normalizer(
             statistics,
             self._root(f"root/{pool}", statistics) if statistics.whitens else None,
-            self._root(f"key_root/{pool}", statistics, keys=True) if statistics.whitens_keys else None,
+            self._root(f"key_root/{pool}", statistics, keys=True)
+            if self.cfg.whiten_keys and statistics.whitens_keys
+            else None,
         )
+
+    def _factor(self, pool: Pool) -> Tensor | None:
+        """The Cholesky factor of the ridge's weights; None for the paper's identity."""
+        return self.statistics[pool].ridge_factor(self.cfg.key_ridge) if self.cfg.key_ridge else None
 
     def _root(self, name: str, statistics: RunningStatistics, *, keys: bool = False) -> InverseRoot:
         """The decomposition of that name: made anew every `whitening_every` steps, else as it was."""
@@ -104,15 +114,18 @@ class StableEdit(Editor):
                 self.root_age[name] = int(state.pop("age").item())
                 self.roots[name] = InverseRoot(**state)
 
-    def _shift(self, site: int, micro_batches: int, normalizers: Normalizers, unseen: list[Tensor] | None) -> Shift:
+    def _shift(self, site: int, micro_batches: int, tools: Tools, unseen: list[Tensor] | None) -> Shift:
         assert self.cfg.alpha is not None
-        normalizer = normalizers[self.pool(self.sites[site])]
+        normalizer, factor_KK = tools[self.pool(self.sites[site])]
         rows = self.gather(site, micro_batches)
         chunks = rows.split(self.cfg.batch_size)
         targets = [
             target_rows(normalizer.keys(c.keys_NK), normalizer.gradients(c.gradients_NV), self.cfg.lr) for c in chunks
         ]
-        return solve_ridge(rows.keys_NK, torch.cat(targets), self.cfg.alpha, self.retries, unseen)
+        targets_NV = torch.cat(targets)
+        if factor_KK is not None:
+            return solve_weighted(rows.keys_NK, targets_NV, self.cfg.alpha, factor_KK, self.retries, unseen)
+        return solve_ridge(rows.keys_NK, targets_NV, self.cfg.alpha, self.retries, unseen)
 
 
 class StableEditPlus(StableEdit):

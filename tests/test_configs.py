@@ -134,7 +134,7 @@ DEFAULTS = {
     "stableedit": {
         "lr": 1e-6, "alpha": 1.0, "batch_size": 128, "RunningMeanStd_mode": "stable", "preheat_mode": "start",
         "whitening_floor": 1e-6, "whitening_floor_mode": "absolute", "float32_masters": False, "token": "ans",
-        "whiten_keys": False, "statistics_per": "shape", "shrinkage": "none", "whitening_every": 1,
+        "whiten_keys": False, "key_ridge": 0.0, "statistics_per": "shape", "shrinkage": "none", "whitening_every": 1,
     },
     "stableedit_plus": {"lr": 1e-6, "alpha": 10.0, "RunningMeanStd_mode": "stable", "preheat_mode": "none"},
     "ultraedit": {"lr": 1e-6, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none", "token": "ans"},
