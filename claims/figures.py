@@ -102,7 +102,7 @@ def whitening(evidence: Evidence, labels: Labels) -> Figure:
 
 def compared(evidence: Evidence, labels: Labels) -> Figure:
     """ES, GS and LS of each setting with their intervals."""
-    figure, axes = canvas(7.2, 3.4)
+    figure, axes = canvas(max(7.2, 1.05 * len(labels)), 3.4)
     for index, metric in enumerate(MAIN):
         found = [(i + (index - 1) * 0.2, evidence.pooled(name, metric)) for i, name in enumerate(labels)]
         _errors(axes, [(x, e) for x, e in found if e], index, metric)

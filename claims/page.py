@@ -27,7 +27,7 @@ TITLES = {
     "whitening": "Full whitening against the diagonal, and alpha",
     "shifts": "Shift norms stay bounded, successive shifts become more orthogonal",
     "editors": "The five editors",
-    "beyond": "Beyond the paper: relative floors, shrinkage, whitened keys, statistics per site",
+    "beyond": "Beyond the paper: weighted ridge, relative floors, shrinkage, whitened keys, statistics per site",
     "precision": "Beyond the paper: float32 masters on bfloat16 weights",
     "sites": "Beyond the paper: stableedit_plus at other sites",
     "questions": "Beyond the paper: stableedit_plus on other data",

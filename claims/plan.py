@@ -58,10 +58,13 @@ SHORT = Scale(  # three warm-up steps give the rows that whitening needs from th
     "short", "claims_base_short", 50, 6, 150, 100, 50, points=2, seeds=1,
     settings=(
         "stableedit", "raw", "diagonal", "warmup_middle", "warmup_none", "alpha_1000", "ultraedit", "rledit",
-        "malmen", "mend", "floor_1e-3", "oas",
+        "malmen", "mend", "plus", "floor_1e-3", "oas",
     ),
 )  # fmt: skip
 
+TRIED = (
+    "plus", "key_ridge", "key_ridge_0.9", "ultraedit_key_ridge", "floor_1e-3", "floor_1e-2", "oas", "keys", "per_site",
+)  # fmt: skip
 # parts in the order of the page, with the settings that each compares; the first is what the others are held against
 PARTS: dict[str, tuple[str, ...]] = {
     "normalization": ("stableedit", "diagonal", "raw"),
@@ -70,7 +73,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "whitening": ("stableedit", "diagonal", *(f"alpha_{alpha:g}" for alpha in ALPHAS if alpha != 10)),
     "shifts": ("stableedit", "ultraedit"),
     "editors": ("stableedit", "ultraedit", "rledit", "malmen", "mend"),
-    "beyond": ("stableedit", "floor_1e-3", "floor_1e-2", "oas", "keys", "per_site"),
+    "beyond": ("stableedit", *TRIED),
     "precision": ("bf16", "bf16_masters", "stableedit"),
     "sites": ("late", "late_plus"),
     "questions": ("q", "q_plus"),
@@ -118,6 +121,13 @@ def settings(scale: Scale) -> dict[str, Setting]:
         Setting("q_plus", "stableedit_plus, questions", PLUS, stable, data="questions"),
         Setting("late", "StableEdit, layers 26-28", (*base, LATE), stable),
         Setting("late_plus", "stableedit_plus, layers 26-28", (*PLUS, LATE), stable),
+        Setting("plus", "stableedit_plus", PLUS, stable, headline=True, long_words=(*more, *curves)),
+        Setting("key_ridge", "key ridge 0.99", (*base, "editor.key_ridge=0.99"), tuned_as="stableedit"),
+        Setting("key_ridge_0.9", "key ridge 0.9", (*base, "editor.key_ridge=0.9"), tuned_as="stableedit"),
+        Setting(
+            "ultraedit_key_ridge", "ULTRAEDIT, key ridge 0.99", ("editor=ultraedit", "editor.key_ridge=0.99"),
+            tuned_as="ultraedit",
+        ),
         Setting("oas", "OAS shrinkage", (*base, "editor.shrinkage=oas"), tuned_as="stableedit"),
         Setting("keys", "keys whitened too", (*base, "editor.whiten_keys=true"), tuned_as="stableedit"),
         Setting("per_site", "statistics per site", (*base, "editor.statistics_per=site"), tuned_as="stableedit"),

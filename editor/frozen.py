@@ -8,8 +8,10 @@ Shape suffixes: B sequences, T positions, D hidden size.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -130,31 +132,52 @@ def lowest_layer(model: PreTrainedModel, sites: Sequence[str]) -> int:
     return min((int(match[1]) if match else 0 for match in inside), default=0)
 
 
+def check_layers(skeleton: PreTrainedModel, cfg: ModelConfig) -> None:
+    """What can be known before weights are loaded: that there are layers to run apart, and a folder to write to.
+
+    Raises:
+        ConfigError: an architecture without such layers, a folder that cannot be made or written.
+    """
+    if not cfg.frozen_cache_dir:
+        return
+    kinds = set(getattr(skeleton.config, "layer_types", None) or ())
+    if len(kinds) > 1 or not isinstance(getattr(skeleton.base_model, "layers", None), nn.ModuleList):
+        raise unsupported(skeleton)
+    folder = Path(cfg.frozen_cache_dir).expanduser()
+    with _named(cfg):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+@contextmanager
+def _named(cfg: ModelConfig) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(f"model.frozen_cache_dir={cfg.frozen_cache_dir}: {error}; name another folder") from error
+
+
 def install(model: PreTrainedModel, cfg: ModelConfig) -> None:
     """Let capture and scoring skip the layers below the lowest site, where model.frozen_cache_dir asks for it.
 
     Raises:
-        ConfigError: an architecture whose layers cannot be run apart, layers on several devices, a folder
-            that cannot be written.
+        ConfigError: as check_layers; layers that give other numbers apart, or that lie on several devices.
     """
     INSTALLED.pop(model, None)
+    check_layers(model, cfg)
     if not cfg.frozen_cache_dir:
         return
-    kinds = set(getattr(model.config, "layer_types", None) or ())
-    if len(kinds) > 1 or not isinstance(getattr(model.base_model, "layers", None), nn.ModuleList):
-        raise unsupported(model)
     if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
         raise unsupported(model, "lie on several devices")
     first = lowest_layer(model, cfg.edit_modules)
     if first == 0:
         log.warning("model.frozen_cache_dir has no effect: no layer lies below the lowest site")
         return
-    try:
+    with _named(cfg):
         parent, most = Path(cfg.frozen_cache_dir).expanduser(), int(cfg.frozen_cache_gib * 2**30)
         frozen = FrozenLayers(model, first, parent, most)
         frozen.check()
-    except OSError as error:
-        raise ConfigError(f"model.frozen_cache_dir={cfg.frozen_cache_dir}: {error}; name another folder") from error
     INSTALLED[model] = frozen
 
 

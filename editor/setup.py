@@ -20,6 +20,7 @@ from data.registry import FACTS_FILES
 from data.source import Source
 from editor.base import Editor, Workbench
 from editor.cache import RowCache
+from editor.frozen import check_layers
 from editor.malmen import Malmen
 from editor.mend import Mend
 from editor.rledit import RLEdit
@@ -159,6 +160,7 @@ def prepare(cfg: Config) -> Prepared:
     """
     skeleton = model_skeleton(cfg.model)
     check_sites(skeleton, cfg.model.edit_modules)
+    check_layers(skeleton, cfg.model)
     tokenizer = load_tokenizer(cfg.model)
     check_prompt_format(tokenizer, cfg.dataset.prompt_format, cfg.model.name_or_path)
     return Prepared(open_data(cfg, skeleton, tokenizer), tokenizer)

@@ -136,7 +136,9 @@ DEFAULTS = {
         "whitening_floor": 1e-6, "whitening_floor_mode": "absolute", "float32_masters": False, "token": "ans",
         "whiten_keys": False, "key_ridge": 0.0, "statistics_per": "shape", "shrinkage": "none", "whitening_every": 1,
     },
-    "stableedit_plus": {"lr": 1e-6, "alpha": 10.0, "RunningMeanStd_mode": "stable", "preheat_mode": "none"},
+    "stableedit_plus": {
+        "lr": 1e-6, "alpha": 10.0, "RunningMeanStd_mode": "stable", "preheat_mode": "none", "key_ridge": 0.99,
+    },
     "ultraedit": {"lr": 1e-6, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none", "token": "ans"},
     "malmen": MALMEN,
     "rledit": MALMEN | {"time_decay": 0.95, "back_depth": 10},

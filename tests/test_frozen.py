@@ -37,7 +37,7 @@ from editor.metrics import answers
 from editor.sites import find_sites
 from editor.states import ENTRY, StateFile
 from tests.reference_cases import compose_config
-from tests.test_resume import LEARNED, Killed, assert_same_run, kill_after
+from tests.test_resume import LEARNED, Killed, assert_same_run, kill_after, run
 from tests.tiny import PROJECT, SITES, load_tiny, run_main, tiny_batch, tiny_edits, tiny_tokenizer, tiny_words
 
 UPPER = ["model.layers.2.mlp.down_proj", "model.layers.3.self_attn.o_proj"]
@@ -274,6 +274,18 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=rf"model\.frozen_cache_dir={tmp_path}/file.*another folder"):
         install(build("llama"), tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("model", "folder", "says"),
+    [("tiny-gpt2", "states", "cannot be run apart; set it to null"), ("tiny-llama", "file", "name another folder")],
+)
+def test_what_cannot_serve_is_refused_before_a_model_loads(model, folder, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(lifelong, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    (tmp_path / "file").write_text("")
+    words = tiny_words(f"model.frozen_cache_dir={tmp_path / folder}", model=model)
+    with pytest.raises(ConfigError, match=rf"model\.frozen_cache_dir.*{says}"):
+        run(tmp_path / "run", words)
 
 
 @pytest.mark.parametrize("room", [0, 3000])
