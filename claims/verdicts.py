@@ -173,14 +173,20 @@ def editors(evidence: Evidence) -> Verdict:
 
 
 JUDGED = ("ES", "GS", "LS", "ES_exact", "GS_exact", "KS")
+PAIRS = 30
 
 
 def gains(evidence: Evidence, name: str, base: str) -> dict[str, Estimate]:
-    """A setting minus another by metric: paired where edits were scored, from both intervals for KS."""
-    found = {m: paired(evidence.scores(name), evidence.scores(base), (m,)) for m in JUDGED if m != "KS"}
-    mine, theirs = evidence.pooled(name, "KS"), evidence.pooled(base, "KS")
-    found |= {"KS": difference(mine, theirs)} if mine and theirs else {}
-    return {metric: gap for metric, gap in found.items() if gap is not None}
+    """A setting minus another by metric: paired where PAIRS edits or more were scored in both, else from both means."""
+    found = {}
+    for metric in JUDGED:
+        gap = paired(evidence.scores(name), evidence.scores(base), (metric,))
+        mine, theirs = evidence.pooled(name, metric), evidence.pooled(base, metric)
+        if gap is not None and gap.n >= PAIRS:
+            found[metric] = gap
+        elif mine and theirs:
+            found[metric] = difference(mine, theirs)
+    return found
 
 
 def dominance(found: dict[str, Estimate]) -> str:
@@ -195,7 +201,8 @@ def beyond(evidence: Evidence, part: str = "beyond") -> Verdict:
     rule = (
         f"Over {', '.join(JUDGED)}, against the part's first setting on the same edits, a setting dominates where no "
         "metric is lower and at least two are higher by more than their interval; it is not decided where two are "
-        "higher and what is lower is lower by less than its interval."
+        "higher and what is lower is lower by less than its interval. Differences are paired edit by edit; where fewer "
+        f"than {PAIRS} edits were measured in both (and for KS) they are those of the two means."
     )
     base, *others = PARTS[part]
     found = {name: gains(evidence, name, base) for name in others}

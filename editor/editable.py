@@ -73,10 +73,10 @@ def grouped(sites: Sequence[EditSite]) -> list[Group]:
     return [Group(*key, names) for key, names in found.items()]
 
 
-def statistics_bytes(shape: tuple[int, int], *, covariance: bool) -> int:
-    """Bytes of the running statistics of one weight shape (nets.RunningStatistics): mean, deviations, covariance."""
+def statistics_bytes(shape: tuple[int, int], *, covariance: bool = False, key_covariance: bool = False) -> int:
+    """Bytes of the running statistics of one weight shape (nets.RunningStatistics): mean, deviations, covariances."""
     d_k, d_v = shape
-    return DOUBLE * (2 * (d_k + d_v) + (d_v * d_v if covariance else 0))
+    return DOUBLE * (2 * (d_k + d_v) + covariance * d_v * d_v + key_covariance * d_k * d_k)
 
 
 def inspect_model(cfg: Config) -> str:
@@ -126,10 +126,11 @@ def _shapes(groups: Sequence[Group], chosen: set[str]) -> str:
     by_shape: dict[tuple[int, int], list[str]] = defaultdict(list)
     for group in groups:
         by_shape[group.shape] += group.names
-    header = ("", "statistics per weight shape", "modules", "MiB with covariance (stable)", "MiB without (original)")
+    header = ("", "statistics per weight shape", "modules", "MiB (original)", "MiB (stable)", "MiB (stable, key_ridge)")
     rows = []
     for shape, names in by_shape.items():
-        sizes = [f"{statistics_bytes(shape, covariance=whole) / MIB:,.2f}" for whole in (True, False)]
+        kept: tuple[dict[str, bool], ...] = ({}, {"covariance": True}, {"covariance": True, "key_covariance": True})
+        sizes = [f"{statistics_bytes(shape, **more) / MIB:,.2f}" for more in kept]
         mark = "*" if chosen.intersection(names) else ""
         rows.append((mark, f"[{shape[0]}, {shape[1]}]", str(len(names)), *sizes))
     return aligned(header, rows, left=(0, 1))

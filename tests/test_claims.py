@@ -27,7 +27,7 @@ from claims.page import write
 from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, final, settings, tuning
 from claims.runner import Processes, Runner, estimate, execute, state
 from claims.stats import Estimate, mean, paired, slope
-from claims.verdicts import HELD, NOT_HELD, NOT_RUN, OPEN, dominance, judge
+from claims.verdicts import HELD, NOT_HELD, NOT_RUN, OPEN, PAIRS, dominance, gains, judge
 from config.check import ConfigError, check_override_names, check_values, without_effect
 from editor.jobs import new_status, now, write_status
 from report.load import load_run
@@ -289,6 +289,20 @@ def test_beyond(part, worse, better, tmp_path):
     assert found.outcome == HELD and f"{better} dominates" in found.sentence and f"{worse} does not" in found.sentence
 
 
+def test_metrics_of_few_common_edits_are_compared_by_their_means(tmp_path, monkeypatch):
+    long_run(tmp_path, "stableedit")
+    long_run(tmp_path, "oas", {"ES": 0.8})
+    evidence = Evidence(tmp_path)
+    whole = gains(evidence, "oas", "stableedit")
+    assert whole["ES_exact"].n == 200 and set(whole) == {"ES", "GS", "LS", "ES_exact", "GS_exact", "KS"}
+    few = {key: scores for key, scores in evidence.scores("oas").items() if key[1] < 5 * (PAIRS - 1)}
+    monkeypatch.setattr(evidence, "_scores", {**evidence._scores, "oas": few})
+    found = gains(evidence, "oas", "stableedit")
+    mine, theirs = evidence.pooled("oas", "ES"), evidence.pooled("stableedit", "ES")
+    assert found["ES"].value == pytest.approx(mine.value - theirs.value)
+    assert found["ES"].high - found["ES"].low > 2 * (whole["ES"].high - whole["ES"].low)
+
+
 # the page
 
 
@@ -467,7 +481,7 @@ def test_a_part_runs_once_and_estimates(commands, tmp_path):
     assert runner.run(["cumulative", "shifts"]) == [] and len(commands) == 6
     assert runner.run(list(PARTS)) == []
     paths = [next(w for w in words if w.startswith("hydra.run.dir=")) for words in commands]
-    assert len(set(paths)) == len(paths) == 2 * 9 + 12, "each run once, whatever parts want it"
+    assert len(set(paths)) == len(paths) == 2 * 10 + 13, "each run once, whatever parts want it"
     chosen = [words for words in commands if any("final/warmup_none" in word for word in words)]
     assert "editor.lr=0.0003" in chosen[0], "as StableEdit's sweep chose"
     assert estimate(["final/raw/seed1"], tmp_path) == ", less than a minute"
