@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from filelock import FileLock
-
 from config.schema import Config, DownstreamBackend
+from editor.keep import kept
 from editor.sample import fingerprint
 from editor.setup import Loaded
 from glue_eval.evaluate import DownstreamEvaluator
@@ -29,20 +27,15 @@ def abilities_before(cfg: Config, downstream: DownstreamEvaluator, loaded: Loade
     """
     if cfg.eval.cache_dir is None or cfg.downstream.backend is DownstreamBackend.lm_eval:
         return downstream.evaluate(loaded.model, loaded.tokenizer, 0)
+
+    def measure(folder: Path) -> None:
+        figures = downstream.evaluate(loaded.model, loaded.tokenizer, 0)
+        for path in downstream.folder.glob("base_*"):
+            shutil.copy2(path, folder)
+        (folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+
     parent = Path(cfg.eval.cache_dir).expanduser()
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = parent / f"abilities-{_key(cfg, downstream, loaded)}"
-    with FileLock(parent / f".{folder.name}.lock"):
-        if not folder.is_dir():
-            figures = downstream.evaluate(loaded.model, loaded.tokenizer, 0)
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=parent) as scratch:
-                fresh = Path(scratch) / "new"
-                fresh.mkdir()
-                for path in downstream.folder.glob("base_*"):
-                    shutil.copy2(path, fresh)
-                (fresh / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
-                fresh.rename(folder)
-            return figures
+    folder = kept(parent, f"abilities-{_key(cfg, downstream, loaded)}", measure)
     downstream.folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("base_*"):
         shutil.copy2(path, downstream.folder)

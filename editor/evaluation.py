@@ -17,10 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from config.schema import Config
 from data.base import Edit
+from editor.keep import kept
 from editor.sample import Reference, fingerprint, known_facts
 from editor.scoring import Scorer, Scores, compare
 from editor.setup import Data, Loaded
@@ -50,11 +49,7 @@ class Evaluation:
         key = hashlib.sha256(json.dumps(self._key(), sort_keys=True).encode())
         key.update(fingerprint(self.model.state_dict().items()))
         parent = Path(self.cfg.eval.cache_dir).expanduser() if self.cfg.eval.cache_dir else self.run_dir
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = parent / f"before-{key.hexdigest()[:32]}"
-        with FileLock(parent / f".{folder.name}.lock"):
-            if not folder.is_dir():
-                self._write_before(folder)
+        folder = kept(parent, f"before-{key.hexdigest()[:32]}", self._write_before)
         totals = json.loads((folder / "totals.json").read_text(encoding="utf-8"))
         self.before = {name: (value, n) for name, (value, n) in totals.items()}
         self.folder = folder
@@ -82,23 +77,17 @@ class Evaluation:
         }
 
     def _write_before(self, folder: Path) -> None:
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-        try:
-            tally = Tally()
-            with open(scratch / "lines.jsonl", "w", encoding="utf-8") as file:
-                for _, _, scores in self.scorer.scored("evaluate before", tally):
-                    file.write(json.dumps(scores, ensure_ascii=False) + "\n")
-            self.scorer.measure_knowns(self.knowns, tally)
-            reference = Reference({})
-            self.scorer.look_at(self.sample, reference.look)
-            if reference.log_probs:
-                reference.save(scratch / "reference.safetensors")
-            totals = {name: [value, tally.counts[name]] for name, value in tally.means().items()}
-            (scratch / "totals.json").write_text(json.dumps(totals), encoding="utf-8")
-            scratch.rename(folder)
-        except BaseException:
-            shutil.rmtree(scratch, ignore_errors=True)
-            raise
+        tally = Tally()
+        with open(folder / "lines.jsonl", "w", encoding="utf-8") as file:
+            for _, _, scores in self.scorer.scored("evaluate before", tally):
+                file.write(json.dumps(scores, ensure_ascii=False) + "\n")
+        self.scorer.measure_knowns(self.knowns, tally)
+        reference = Reference({})
+        self.scorer.look_at(self.sample, reference.look)
+        if reference.log_probs:
+            reference.save(folder / "reference.safetensors")
+        totals = {name: [value, tally.counts[name]] for name, value in tally.means().items()}
+        (folder / "totals.json").write_text(json.dumps(totals), encoding="utf-8")
 
     def measure_after(self) -> tuple[dict[str, tuple[float, int]], list[dict[str, Any]]]:
         """Score the model as it stands; writes edits.jsonl. Returns totals and the examples to show."""
