@@ -16,8 +16,9 @@ from .choose import FORMULA
 from .evidence import MAIN, Evidence
 from .figures import draw
 from .plan import PARTS, SHORT, Scale, Setting, label, settings
-from .runner import Runner, seconds
+from .runner import Runner
 from .stats import Estimate
+from .timing import seconds
 from .verdicts import NOT_RUN, judge
 
 TITLES = {
@@ -41,8 +42,9 @@ CAPTIONS = {
     "editors": "After the last edit, with 95 % intervals.",
     "beyond": "After the last edit, with 95 % intervals.",
     "precision": "After the last edit, with 95 % intervals; the step size is StableEdit's choice in float32.",
-    "sites": "Layers 26 to 28. After the last edit, with 95 % intervals.",
-    "questions": "Questions in the schema of zsRE. After the last edit, with 95 % intervals.",
+    "sites": "Layers 26 to 28. After the last edit, with 95 % intervals; both with StableEdit's step size there.",
+    "questions": "Questions in the schema of zsRE. After the last edit, with 95 % intervals; both with StableEdit's "
+    "step size there.",
 }
 ABILITIES = "downstream, before and after (questions)"
 COLUMNS = (*MAIN, "person_score", "ES_exact", "GS_exact", "KS")

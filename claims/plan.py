@@ -63,7 +63,8 @@ SHORT = Scale(  # three warm-up steps give the rows that whitening needs from th
 )  # fmt: skip
 
 TRIED = (
-    "plus", "key_ridge", "key_ridge_0.9", "ultraedit_key_ridge", "floor_1e-3", "floor_1e-2", "oas", "keys", "per_site",
+    "plus", "plus_tuned", "key_ridge", "key_ridge_0.9", "ultraedit_key_ridge", "floor_1e-3", "floor_1e-2", "oas",
+    "keys", "per_site",
 )  # fmt: skip
 # parts in the order of the page, with the settings that each compares; the first is what the others are held against
 PARTS: dict[str, tuple[str, ...]] = {
@@ -118,10 +119,13 @@ def settings(scale: Scale) -> dict[str, Setting]:
             for a in ALPHAS if a != 10
         ),
         Setting("q", "StableEdit, questions", base, stable, data="questions"),
-        Setting("q_plus", "stableedit_plus, questions", PLUS, stable, data="questions"),
+        Setting("q_plus", "stableedit_plus, questions", PLUS, tuned_as="q", data="questions"),
         Setting("late", "StableEdit, layers 26-28", (*base, LATE), stable),
-        Setting("late_plus", "stableedit_plus, layers 26-28", (*PLUS, LATE), stable),
-        Setting("plus", "stableedit_plus", PLUS, stable, headline=True, long_words=(*more, *curves)),
+        Setting("late_plus", "stableedit_plus, layers 26-28", (*PLUS, LATE), tuned_as="late"),
+        Setting(
+            "plus", "stableedit_plus", PLUS, tuned_as="stableedit", headline=True, long_words=(*more, *curves),
+        ),
+        Setting("plus_tuned", "stableedit_plus, own step size", PLUS, stable, long_words=more),
         Setting("key_ridge", "key ridge 0.99", (*base, "editor.key_ridge=0.99"), tuned_as="stableedit"),
         Setting("key_ridge_0.9", "key ridge 0.9", (*base, "editor.key_ridge=0.9"), tuned_as="stableedit"),
         Setting(

@@ -44,7 +44,7 @@ def _block(evidence: Evidence, there: dict[str, Setting], page: str) -> Iterator
     yield f"| tried here ([all of it]({page})) | outcome |\n| --- | --- |"
     for number, part in enumerate(PARTS, 1):
         yield f"| [{number}. {TITLES[part]}]({page}#{part}) | {judge(part, evidence).outcome} |"
-    names = [name for name in (*PARTS["editors"], "plus") if evidence.runs(name)]
+    names = [name for name in (*PARTS["editors"], "plus", "plus_tuned") if evidence.runs(name)]
     if not names:
         return
     edits = max(run.results["counts"]["edits"] for name in names for run in evidence.runs(name).values())

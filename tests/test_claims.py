@@ -25,8 +25,9 @@ from claims.evidence import Evidence
 from claims.inputs import write_data
 from claims.page import write
 from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, final, settings, tuning
-from claims.runner import Processes, Runner, estimate, execute, state
+from claims.runner import Processes, Runner, execute, state
 from claims.stats import Estimate, mean, paired, slope
+from claims.timing import cores, estimate
 from claims.verdicts import HELD, NOT_HELD, NOT_RUN, OPEN, PAIRS, dominance, gains, judge
 from config.check import ConfigError, check_override_names, check_values, without_effect
 from editor.jobs import new_status, now, write_status
@@ -466,7 +467,7 @@ def test_runs_share_the_machine(monkeypatch, tmp_path):
     seen = tmp_path / "threads"
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     runner.processes.call([sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"], seen)
-    assert int(seen.read_text()) == max(1, running.cores() // 2)
+    assert int(seen.read_text()) == max(1, cores() // 2)
 
 
 def test_two_at_once_are_refused(tmp_path, monkeypatch, capsys):
