@@ -104,6 +104,18 @@ def test_a_whole_step_equals_plain_float64(mode, last_is_warm_up, monkeypatch):
     assert statistics.whitens_keys, "rows enough, and still keys are not whitened"
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("rows", [5, 40])
+def test_gpu_gives_what_the_cpu_gives(rows):
+    found = []
+    for device in (CPU, torch.device("cuda:0")):
+        statistics = RunningStatistics(D_K, D_V, covariance=False, device=device, key_covariance=True)
+        statistics.add(*(x.to(device) for x in blocks_of(60)[0].split((D_K, D_V), dim=1)))
+        keys_NK, targets_NV = (x.to(device) for x in blocks_of(rows)[0].split((D_K, D_V), dim=1))
+        found.append(solve_weighted(keys_NK, targets_NV, 1.0, statistics.ridge_factor(SHARE)).matrix().cpu())
+    assert relative(found[1], found[0]) < 1e-5
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
     argv = tiny_words("checkpoint.every=1", *LONG, RIDGE)
     run(tmp_path / "whole", argv)
