@@ -1,38 +1,33 @@
-"""The claims' driver: plan, choice, verdicts on made-up runs both ways, the page, and going on after a stop."""
+"""The claims' driver: plan, statistics, choice, and going on after a stop."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
 
-from claims import readme
 from claims import runner as running
-from claims.__main__ import main, page_path
+from claims.__main__ import main
 from claims.choose import choose, merit
-from claims.evidence import Evidence
 from claims.inputs import write_data
 from claims.page import write
 from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, final, settings, tuning
 from claims.runner import Processes, Runner, execute, state
-from claims.stats import Estimate, mean, paired, slope
+from claims.stats import mean, paired, slope
 from claims.timing import cores, estimate
-from claims.verdicts import HELD, NOT_HELD, NOT_RUN, OPEN, PAIRS, dominance, gains, judge
 from config.check import ConfigError, check_override_names, check_values, without_effect
-from editor.jobs import new_status, now, write_status
+from editor.jobs import write_status
 from report.load import load_run
-from report.recorder import write_json
+from tests.claims_runs import made_up
 from tests.reference_cases import compose_config
 from tests.test_run_sh import installed_and_run, tree  # noqa: F401  a fixture
 from tests.tiny import MODELS, PROJECT, SITES
@@ -103,58 +98,6 @@ def test_too_few_records_are_refused(tmp_path):
         write_data(tmp_path, Scale("x", "claims_base", 100, 1000, 1000, 1500, 300, points=4, seeds=1))
 
 
-# made-up runs
-
-
-def made_up(
-    out: Path, job: Job, scores: dict[str, float] | None = None, *, immediate: Callable[[float], float] = lambda x: 0.5,
-    norm: Callable[[float], float] = lambda x: 1.0, cosine: Callable[[float], float] = lambda x: 0.1,
-    failed: str | None = None, words: tuple[str, ...] | None = None,
-) -> Path:  # fmt: skip
-    """A run's records: `scores` are means over 200 edits, the curves functions of the share of the run that is done."""
-    folder, draw = out / job.path, random.Random(0)
-    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
-    status = new_status(job.words if words is None else words, None)
-    write_status(folder, status | {"state": "failed" if failed else "done", "error": failed, "ended": now()})
-    (folder / ".hydra" / "overrides.yaml").write_text("[]")
-    if failed:
-        return folder
-    scores, before = {"ES": 0.5, "GS": 0.3, "LS": 0.3} | (scores or {}), {"ES": 0.05, "GS": 0.05, "LS": 0.4}
-    lines = []
-    for index in range(200):
-        noise = draw.uniform(-0.2, 0.2)
-        after = {m: {"tokens": min(1, max(0, scores[m] + noise + draw.uniform(-0.02, 0.02)))} for m in before}
-        after["ES"]["exact"] = after["GS"]["exact"] = draw.random() < scores["ES"]
-        lines.append(json.dumps({"index": index * 5, "after": after}))
-    (folder / "edits.jsonl").write_text("\n".join(lines))
-    events: list[dict[str, Any]] = []
-    for step in range(1, 31):
-        share = step / 30
-        site = {"shift_norm": norm(share) + draw.gauss(0, 0.01), "cosine": cosine(share) + draw.gauss(0, 0.01)}
-        events.append({"event": "step", "phase": "edit", "edits": step * 10, "sites": {"a": site}})
-        now_es = immediate(share) + draw.gauss(0, 0.02)
-        sample = {"ES": scores["ES"], "LS": scores["LS"]}
-        line = {"event": "over_time", "step": step, "edits": step * 10, "sample": sample}
-        events.append(line | {"immediate": {"ES": now_es, "GS": now_es / 2}})
-    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
-    rows = [{"metric": m, "value": scores[m], "before": before[m], "n": 200, "edits": 1000} for m in before]
-    rows.append({"metric": "KS", "value": scores.get("KS", 0.6), "before": 0.9, "n": 100, "edits": 1000})
-    abilities = [{"edits": 0, "average/accuracy_new": 0.5}, {"edits": 1000, "average/accuracy_new": 0.45}]
-    config: dict[str, Any] = {"model": {"name": "tiny", "edit_modules": ["a"]}}
-    config["downstream"] = {"number_of_tests": 7, "tasks": ["sst", "rte"]}
-    results = {"pre": before, "metrics": rows, "counts": {"edits": 1000}, "versions": {"python": "3"}}
-    write_json(folder / "results.json", results | {"downstream": abilities, "config": config})
-    return folder
-
-
-def long_run(out: Path, name: str, scores: dict[str, float] | None = None, seed: int = 0, **more: Any) -> Path:
-    return made_up(out, final(SHORT, settings(FULL)[name], (), out, seed, knowns=False), scores, **more)
-
-
-def verdict(part: str, out: Path) -> str:
-    return judge(part, Evidence(out)).outcome
-
-
 # statistics
 
 
@@ -201,181 +144,6 @@ def test_points_that_failed_are_never_chosen(setting, tmp_path):
     assert choose(setting, jobs, tmp_path) is None
     made_up(tmp_path, jobs[1], {"ES": 0.0, "GS": 0.0, "LS": 0.0})
     assert choose(setting, jobs, tmp_path).words == ("editor.lr=2",)
-
-
-# the verdicts
-
-
-@pytest.mark.parametrize("part", PARTS)
-def test_without_runs_nothing_is_judged(part, tmp_path):
-    assert verdict(part, tmp_path) == NOT_RUN
-
-
-@pytest.mark.parametrize(("raw", "outcome"), [(0.1, HELD), (0.48, NOT_HELD), (0.25, OPEN)])
-def test_normalization(raw, outcome, tmp_path):
-    long_run(tmp_path, "stableedit")
-    long_run(tmp_path, "raw", {"ES": raw})
-    assert verdict("normalization", tmp_path) == outcome
-
-
-def test_a_run_that_ended_in_nonsense_has_collapsed(tmp_path):
-    long_run(tmp_path, "stableedit")
-    long_run(tmp_path, "raw", failed="NumericsError: step 3: the loss is nan")
-    assert verdict("normalization", tmp_path) == HELD
-    long_run(tmp_path, "raw", failed="OSError: no space left")
-    assert verdict("normalization", tmp_path) == NOT_RUN, "a full disk is no collapse"
-
-
-@pytest.mark.parametrize(("rise", "outcome"), [(0.3, HELD), (-0.3, NOT_HELD), (0.0, OPEN)])
-def test_cumulative(rise, outcome, tmp_path):
-    for seed in range(2):
-        long_run(tmp_path, "stableedit", seed=seed, immediate=lambda x: 0.5 + rise * x)
-    assert verdict("cumulative", tmp_path) == outcome
-
-
-@pytest.mark.parametrize(
-    ("none", "middle", "outcome"), [(0.3, 0.4, HELD), (0.7, 0.4, NOT_HELD), (0.3, 0.7, NOT_HELD), (0.5, 0.5, OPEN)]
-)
-def test_warmup(none, middle, outcome, tmp_path):
-    long_run(tmp_path, "stableedit")
-    long_run(tmp_path, "warmup_none", {"ES": none})
-    long_run(tmp_path, "warmup_middle", {"ES": middle})
-    assert verdict("warmup", tmp_path) == outcome
-
-
-@pytest.mark.parametrize(("diagonal", "outcome"), [(0.3, HELD), (0.7, NOT_HELD), (0.5, OPEN)])
-def test_whitening(diagonal, outcome, tmp_path):
-    long_run(tmp_path, "stableedit")
-    long_run(tmp_path, "diagonal", {"ES": diagonal})
-    assert verdict("whitening", tmp_path) == outcome
-
-
-@pytest.mark.parametrize(
-    ("growth", "turn", "outcome"), [(0, -0.2, HELD), (5, -0.2, NOT_HELD), (0, 0.2, NOT_HELD), (0, 0.0, OPEN)]
-)
-def test_shifts(growth, turn, outcome, tmp_path):
-    long_run(tmp_path, "stableedit", norm=lambda x: 1 + growth * x, cosine=lambda x: 0.4 + turn * x)
-    assert verdict("shifts", tmp_path) == outcome
-
-
-def test_editors(tmp_path):
-    long_run(tmp_path, "stableedit")
-    for name in PARTS["editors"][1:]:
-        assert verdict("editors", tmp_path) == (NOT_RUN if name == "ultraedit" else OPEN), "some are missing"
-        long_run(tmp_path, name, {"ES": 0.3})
-    assert verdict("editors", tmp_path) == HELD
-    long_run(tmp_path, "malmen", {"ES": 0.7})
-    assert verdict("editors", tmp_path) == NOT_HELD
-
-
-def test_dominance():
-    up, down = Estimate(0.1, 0.05, 0.15, 9), Estimate(-0.1, -0.15, -0.05, 9)
-    same, little = Estimate(0.0, -0.1, 0.1, 9), Estimate(-0.01, -0.1, 0.1, 9)
-    assert dominance({"ES": up, "GS": up, "LS": same}) == HELD
-    assert dominance({"ES": up, "GS": up, "LS": little}) == OPEN
-    assert dominance({"ES": up, "GS": same, "LS": same}) == NOT_HELD
-    assert dominance({"ES": up, "GS": up, "LS": down}) == NOT_HELD
-    assert dominance({}) == NOT_HELD
-
-
-@pytest.mark.parametrize(("part", "worse", "better"), [
-    ("beyond", "oas", "floor_1e-3"), ("precision", "stableedit", "bf16_masters"),
-])  # fmt: skip
-def test_beyond(part, worse, better, tmp_path):
-    long_run(tmp_path, PARTS[part][0])
-    long_run(tmp_path, worse, {"ES": 0.3})
-    assert verdict(part, tmp_path) == NOT_HELD
-    long_run(tmp_path, better, {"ES": 0.8, "GS": 0.5, "LS": 0.35, "KS": 0.7})
-    found = judge(part, Evidence(tmp_path))
-    assert found.outcome == HELD and f"{better} dominates" in found.sentence and f"{worse} does not" in found.sentence
-
-
-def test_metrics_of_few_common_edits_are_compared_by_their_means(tmp_path, monkeypatch):
-    long_run(tmp_path, "stableedit")
-    long_run(tmp_path, "oas", {"ES": 0.8})
-    evidence = Evidence(tmp_path)
-    whole = gains(evidence, "oas", "stableedit")
-    assert whole["ES_exact"].n == 200 and set(whole) == {"ES", "GS", "LS", "ES_exact", "GS_exact", "KS"}
-    few = {key: scores for key, scores in evidence.scores("oas").items() if key[1] < 5 * (PAIRS - 1)}
-    monkeypatch.setattr(evidence, "_scores", {**evidence._scores, "oas": few})
-    found = gains(evidence, "oas", "stableedit")
-    mine, theirs = evidence.pooled("oas", "ES"), evidence.pooled("stableedit", "ES")
-    assert found["ES"].value == pytest.approx(mine.value - theirs.value)
-    assert found["ES"].high - found["ES"].low > 2 * (whole["ES"].high - whole["ES"].low)
-
-
-# the page
-
-
-def noted(out: Path, scale: Scale = SHORT) -> Runner:
-    out.mkdir(exist_ok=True)
-    write_json(out / "claims.json", {"scale": scale.name, "extra": [], "cpu": "a <processor>", "cores": 2})
-    return Runner(scale, out)
-
-
-def test_page_without_runs_names_every_part(tmp_path):
-    text = write(noted(tmp_path), tmp_path / "RESULTS.md").read_text()
-    assert text.count("**Not run.**") == len(PARTS) and "![" not in text
-    assert not (tmp_path / "figures").exists()
-
-
-def test_page_with_runs(tmp_path):
-    runner = noted(tmp_path)
-    for name in settings(SHORT):
-        if name != "mend":
-            long_run(tmp_path, name, {"ES": 0.123456})
-    for job in tuning(SHORT, settings(SHORT)["stableedit"], tmp_path):
-        made_up(tmp_path, job)
-    text = write(runner, tmp_path / "page" / "RESULTS.md").read_text()
-    assert "**short run**" in text and "a <processor>" in text and "python 3" in text
-    assert "| warm-up: start |" in text and "0.123 (0.085 to 0.176)" in text and "Not run: mend" in text
-    assert "| 0.500, 0.450 (14) |" in text and "| warm-up: start | 0 | 200 | 0.123 (" in text
-    assert str(tmp_path) not in text, "commands name no folder of this machine"
-    assert "| StableEdit | editor.lr=0.0003 | grid of two | lr_0.0003 +0.2000; lr_0.001 +0.2000 |" in text
-    for part in PARTS.keys() - {"precision", "sites", "questions"}:
-        figure = tmp_path / "page" / "figures" / f"{part}.svg"
-        assert figure.read_text().startswith("<svg") and figure.stat().st_size < 60_000, part
-        assert f"(figures/{part}.svg)" in text and f'<a id="{part}">' in text
-    first = text, (tmp_path / "page" / "figures" / "editors.svg").read_bytes()
-    again = write(runner, tmp_path / "page" / "RESULTS.md").read_text()
-    assert first == (again, (tmp_path / "page" / "figures" / "editors.svg").read_bytes()), "the same from the same runs"
-
-
-def test_page_of_another_scale_or_of_nothing_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="nothing was run there"):
-        write(Runner(SHORT, tmp_path), tmp_path / "RESULTS.md")
-    noted(tmp_path, FULL)
-    with pytest.raises(ConfigError, match="holds a full run"):
-        write(Runner(SHORT, tmp_path), tmp_path / "RESULTS.md")
-
-
-def test_readme_takes_its_headline_from_the_runs(tmp_path):
-    runner, page, file = noted(tmp_path / "out"), tmp_path / "docs" / "RESULTS.md", tmp_path / "README.md"
-    for name in ("stableedit", "ultraedit"):
-        long_run(runner.out, name, {"ES": 0.123456})
-    write(runner, page)
-    file.write_text("no markers")
-    with pytest.raises(ConfigError, match="lacks the lines"):
-        readme.update(runner, file, page)
-    file.write_text(f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n")
-    readme.update(runner, file, page)
-    text = file.read_text()
-    assert text.startswith("above\n") and text.endswith(f"{readme.END}\nbelow\n") and "old" not in text
-    assert "| StableEdit | 0.123 (" in text and "(docs/figures/editors.svg)" in text and "RLEdit" not in text
-    assert "[6. The five editors](docs/RESULTS.md#editors) | not decided |" in text
-    readme.update(runner, file, page)
-    assert file.read_text() == text, "the same from the same runs"
-
-
-def test_readme_has_its_markers():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text.count(readme.BEGIN) == text.count(readme.END) == 1
-
-
-def test_only_the_full_run_in_its_place_writes_the_committed_page(tmp_path):
-    assert page_path(FULL, PROJECT / "outputs" / "claims") == PROJECT / "docs" / "RESULTS.md"
-    assert page_path(SHORT, PROJECT / "outputs" / "claims") == PROJECT / "outputs" / "claims" / "RESULTS.md"
-    assert page_path(FULL, tmp_path) == tmp_path / "RESULTS.md"
 
 
 # running
