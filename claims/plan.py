@@ -63,8 +63,7 @@ SHORT = Scale(  # three warm-up steps give the rows that whitening needs from th
 )  # fmt: skip
 
 TRIED = (
-    "plus", "plus_tuned", "key_ridge", "key_ridge_0.9", "ultraedit_key_ridge", "floor_1e-3", "floor_1e-2", "oas",
-    "keys", "per_site",
+    "plus", "plus_tuned", "key_ridge", "ultraedit_key_ridge", "floor_1e-3", "floor_1e-2", "oas", "keys", "per_site",
 )  # fmt: skip
 # parts in the order of the page, with the settings that each compares; the first is what the others are held against
 PARTS: dict[str, tuple[str, ...]] = {
@@ -97,15 +96,12 @@ def settings(scale: Scale) -> dict[str, Setting]:
     found = [
         Setting("stableedit", "StableEdit", base, stable, headline=True, long_words=(*more, *curves)),
         Setting("ultraedit", "ULTRAEDIT", ("editor=ultraedit",), diagonal, headline=True, long_words=(*more, *curves)),
-        Setting("floor_1e-3", "floor 1e-3 of the largest", (*base, *floor("1e-3")), stable, headline=True),
+        Setting("floor_1e-3", "floor 1e-3 of the largest", (*base, *floor("1e-3")), stable),
         Setting(
             "raw", "no normalization", (*base, "editor.RunningMeanStd_mode=none"),
-            {"editor.lr": spread(scale, 0.3, 1.0, 3.0)}, headline=True, long_words=more,
+            {"editor.lr": spread(scale, 0.3, 1.0, 3.0)}, headline=True,
         ),
-        Setting(
-            "diagonal", "diagonal", (*base, "editor.RunningMeanStd_mode=original"), diagonal, headline=True,
-            long_words=more,
-        ),
+        Setting("diagonal", "diagonal", (*base, "editor.RunningMeanStd_mode=original"), diagonal, headline=True),
         *(learned(scale, name, label, lr) for name, label, lr in (
             ("rledit", "RLEdit", 1e-3), ("malmen", "MALMEN", 1e-3), ("mend", "MEND", 1e-5)
         )),
@@ -125,9 +121,11 @@ def settings(scale: Scale) -> dict[str, Setting]:
         Setting(
             "plus", "stableedit_plus", PLUS, tuned_as="stableedit", headline=True, long_words=(*more, *curves),
         ),
-        Setting("plus_tuned", "stableedit_plus, own step size", PLUS, stable, long_words=more),
+        Setting(
+            "plus_tuned", "stableedit_plus, own step size", PLUS,
+            {"editor.lr": spread(scale, 3e-4, 1e-3, 3e-3)}, long_words=more,
+        ),
         Setting("key_ridge", "key ridge 0.99", (*base, "editor.key_ridge=0.99"), tuned_as="stableedit"),
-        Setting("key_ridge_0.9", "key ridge 0.9", (*base, "editor.key_ridge=0.9"), tuned_as="stableedit"),
         Setting(
             "ultraedit_key_ridge", "ULTRAEDIT, key ridge 0.99", ("editor=ultraedit", "editor.key_ridge=0.99"),
             tuned_as="ultraedit",
