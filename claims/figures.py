@@ -132,5 +132,5 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 FIGURES: dict[str, Callable[[Evidence, Labels], Figure]] = {
     "normalization": normalization, "cumulative": cumulative, "warmup": compared, "whitening": whitening,
     "shifts": shifts, "editors": compared, "beyond": compared,
-    "precision": compared, "sites": compared, "questions": compared,
+    "precision": compared, "sites": compared, "questions": compared, "questions_step": compared,
 }  # fmt: skip

@@ -32,6 +32,7 @@ TITLES = {
     "precision": "Beyond the paper: float32 masters on bfloat16 weights",
     "sites": "Beyond the paper: stableedit_plus at other sites",
     "questions": "Beyond the paper: stableedit_plus on other data",
+    "questions_step": "Beyond the paper: stableedit_plus on other data, with the step size of facts",
 }
 CAPTIONS = {
     "normalization": "ES (of the sampled edits written so far) and LS against edits; means over the seeds.",
@@ -45,6 +46,7 @@ CAPTIONS = {
     "sites": "Layers 26 to 28. After the last edit, with 95 % intervals; both with StableEdit's step size there.",
     "questions": "Questions in the schema of zsRE. After the last edit, with 95 % intervals; both with StableEdit's "
     "step size there.",
+    "questions_step": "As above, both with the step size that StableEdit's sweep chose on facts.",
 }
 ABILITIES = "downstream, before and after (questions)"
 COLUMNS = (*MAIN, "person_score", "ES_exact", "GS_exact", "KS")

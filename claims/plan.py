@@ -77,11 +77,13 @@ PARTS: dict[str, tuple[str, ...]] = {
     "precision": ("bf16", "bf16_masters", "stableedit"),
     "sites": ("late", "late_plus"),
     "questions": ("q", "q_plus"),
+    "questions_step": ("q_step", "q_plus_step"),
 }
 # what the setting that others are held against stands for in a part
 ROLES = {
     "normalization": "full whitening", "warmup": "warm-up: start", "whitening": "full whitening, alpha 10",
-    "beyond": "published", "sites": "published", "questions": "published", "precision": "bfloat16",
+    "beyond": "published", "sites": "published", "questions": "published", "questions_step": "published",
+    "precision": "bfloat16",
 }  # fmt: skip
 PLUS = ("editor=stableedit_plus",)
 BF16 = ("model.precision=bfloat16",)
@@ -116,6 +118,8 @@ def settings(scale: Scale) -> dict[str, Setting]:
         ),
         Setting("q", "StableEdit, questions", base, stable, data="questions"),
         Setting("q_plus", "stableedit_plus, questions", PLUS, tuned_as="q", data="questions"),
+        Setting("q_step", "StableEdit, questions", base, tuned_as="stableedit", data="questions"),
+        Setting("q_plus_step", "stableedit_plus, questions", PLUS, tuned_as="stableedit", data="questions"),
         Setting("late", "StableEdit, layers 26-28", (*base, LATE), stable),
         Setting("late_plus", "stableedit_plus, layers 26-28", (*PLUS, LATE), tuned_as="late"),
         Setting(

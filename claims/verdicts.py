@@ -222,5 +222,5 @@ def beyond(evidence: Evidence, part: str = "beyond") -> Verdict:
 RULES = {
     "normalization": normalization, "cumulative": cumulative, "warmup": warmup, "whitening": whitening,
     "shifts": shifts, "editors": editors, "beyond": beyond, 
-    **{part: partial(beyond, part=part) for part in ("precision", "sites", "questions")},
+    **{part: partial(beyond, part=part) for part in ("precision", "sites", "questions", "questions_step")},
 }  # fmt: skip
