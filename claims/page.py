@@ -19,7 +19,7 @@ from .plan import PARTS, SHORT, Scale, Setting, label, settings
 from .runner import Runner
 from .stats import Estimate
 from .timing import seconds
-from .verdicts import NOT_RUN, judge
+from .verdicts import COMPARED, JUDGED, NOT_RUN, gains, judge
 
 TITLES = {
     "normalization": "Without lifelong normalization editing collapses; with it, it does not",
@@ -142,6 +142,8 @@ def _part(
         yield f"Not run: {', '.join(missing)}.\n"
     if names:
         yield from _table(part, names, evidence, there)
+        if part in COMPARED and verdict.outcome != NOT_RUN:
+            yield from _gains(part, names, evidence, there)
     yield f"\nCommand: `{_all(scale)} --only {part}`; its single runs are at the end."
 
 
@@ -158,6 +160,17 @@ def _table(part: str, names: Sequence[str], evidence: Evidence, there: dict[str,
         cells += [_cell(evidence.retained(name)), abilities_cell(evidence, name)]
         taken = [t / 60 for t in (seconds(run.path) for run in runs.values()) if t is not None]
         yield f"| {' | '.join([*cells, f'{sum(taken) / len(taken):.1f}' if taken else '-'])} |"
+
+
+def _gains(part: str, names: Sequence[str], evidence: Evidence, there: dict[str, Setting]) -> Iterator[str]:
+    base = PARTS[part][0]
+    yield f"\nDifferences against {label(part, there[base])}:\n\n| setting | {' | '.join(JUDGED)} |"
+    yield "| --- " * (len(JUDGED) + 1) + "|"
+    for name in names:
+        found = gains(evidence, name, base) if name != base else {}
+        if found:
+            cells = [found[metric].text(sign=True) if metric in found else "-" for metric in JUDGED]
+            yield f"| {' | '.join([label(part, there[name]), *cells])} |"
 
 
 def abilities_cell(evidence: Evidence, name: str) -> str:

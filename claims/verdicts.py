@@ -172,6 +172,8 @@ def editors(evidence: Evidence) -> Verdict:
     return Verdict(HELD if all(gap.above for gap in there.values()) else OPEN, sentence, rule)
 
 
+COMPARED = ("beyond", "precision", "sites", "questions", "questions_step")
+"""The parts that hold settings against their first one, metric by metric."""
 JUDGED = ("ES", "GS", "LS", "ES_exact", "GS_exact", "KS")
 PAIRS = 30
 
@@ -212,15 +214,12 @@ def beyond(evidence: Evidence, part: str = "beyond") -> Verdict:
     words = {HELD: "dominates", NOT_HELD: "does not dominate", OPEN: "is not decided"}
     outcomes = {name: dominance(gaps) for name, gaps in found.items()}
     overall = HELD if HELD in outcomes.values() else OPEN if OPEN in outcomes.values() else NOT_HELD
-    listed = "; ".join(
-        f"{name} {words[outcomes[name]]} ({', '.join(f'{m} {gap.text(sign=True)}' for m, gap in gaps.items())})"
-        for name, gaps in found.items()
-    )
+    listed = "; ".join(f"{name} {words[outcome]}" for name, outcome in outcomes.items())
     return Verdict(overall, f"Against {base}: {listed}.", rule)
 
 
 RULES = {
     "normalization": normalization, "cumulative": cumulative, "warmup": warmup, "whitening": whitening,
-    "shifts": shifts, "editors": editors, "beyond": beyond, 
-    **{part: partial(beyond, part=part) for part in ("precision", "sites", "questions", "questions_step")},
+    "shifts": shifts, "editors": editors,
+    **{part: partial(beyond, part=part) for part in COMPARED},
 }  # fmt: skip

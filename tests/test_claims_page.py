@@ -139,6 +139,7 @@ def test_page_with_runs(tmp_path):
     assert "| 0.500, 0.450 (14) |" in text and "| warm-up: start | 0 | 200 | 0.123 (" in text
     assert str(tmp_path) not in text, "commands name no folder of this machine"
     assert "| StableEdit | editor.lr=0.0003 | grid of two | lr_0.0003 +0.2000; lr_0.001 +0.2000 |" in text
+    assert "Differences against published:" in text and "| OAS shrinkage | +0.000 (+0.000 to +0.000) |" in text
     for part in PARTS.keys() - {"precision", "sites", "questions", "questions_step"}:
         figure = tmp_path / "page" / "figures" / f"{part}.svg"
         assert figure.read_text().startswith("<svg") and figure.stat().st_size < 60_000, part
