@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from report.numbers import Curve
-from report.style import COLOURS, LOOKS, MARKERS, canvas, edits_axis, legend_above, lines, save, share_axis
+from report.style import COLOURS, LOOKS, MARKERS, canvas, edits_axis, legend_above, lines, save
 
 from .evidence import MAIN, Evidence
 from .plan import PARTS, Setting, label
@@ -49,7 +50,7 @@ def _over_time(evidence: Evidence, labels: Labels, group: str, metrics: Sequence
     for axes, metric in zip(panels, metrics, strict=True):
         curves = {title: _mean_curve(evidence.over_time(name, group, metric)) for name, title in labels.items()}
         lines(axes, curves, legend=axes is panels[0])
-        share_axis(axes)
+        axes.set_ylim(bottom=0)
         edits_axis(axes)
         axes.set_ylabel(metric if group == "sample" else f"{metric} right after writing")
     return figure
@@ -95,24 +96,26 @@ def whitening(evidence: Evidence, labels: Labels) -> Figure:
     axes.set_xscale("log")
     axes.set_xticks(list(alphas.values()), [f"{alpha:g}" for alpha in alphas.values()])
     axes.set_xlabel("alpha (crosses: per-coordinate normalization, alpha 10)")
-    share_axis(axes)
+    axes.set_ylim(bottom=0)
     legend_above(axes)
     return figure
 
 
 def compared(evidence: Evidence, labels: Labels) -> Figure:
     """ES, GS and LS of each setting with their intervals."""
-    figure, axes = canvas(max(7.2, 1.05 * len(labels)), 3.4)
+    figure, axes = canvas(max(7.2, 1.25 * len(labels)), 3.4)
     for index, metric in enumerate(MAIN):
         found = [(i + (index - 1) * 0.2, evidence.pooled(name, metric)) for i, name in enumerate(labels)]
         _errors(axes, [(x, e) for x, e in found if e], index, metric)
-    axes.set_xticks(
-        range(len(labels)),
-        [name.replace(" of the largest", "\nof the largest").replace(", ", "\n") for name in labels.values()],
-    )
-    share_axis(axes)
+    axes.set_xticks(range(len(labels)), [wrapped(name) for name in labels.values()])
+    axes.set_ylim(bottom=0)
     legend_above(axes)
     return figure
+
+
+def wrapped(name: str) -> str:
+    """A label on lines short enough to stand beside its neighbours."""
+    return textwrap.fill(name, 14, break_long_words=False, break_on_hyphens=False)
 
 
 def _errors(axes: Axes, points: list[tuple[float, Estimate]], index: int, metric: str, *, line: bool = False) -> None:
