@@ -35,8 +35,8 @@ TITLES = {
     "questions_step": "Beyond the paper: stableedit_plus on other data, with the step size of facts",
 }
 CAPTIONS = {
-    "normalization": "ES (of the sampled edits written so far) and LS against edits; means over the seeds. The sample is "
-    "drawn from the edits that a run scores: where these differ in number (table), the curves are of different edits.",
+    "normalization": "ES (of the sampled edits written so far) and LS against edits; means over the seeds. The sample "
+    "is drawn from the edits that a run scores: where these differ in number the curves are of different edits.",
     "cumulative": "ES and GS of a batch right after it was written; means over the seeds.",
     "warmup": "After the last edit, with 95 % intervals.",
     "whitening": "After the last edit, with 95 % intervals; each alpha at its own best step size.",
