@@ -72,10 +72,13 @@ class Evidence:
         return _pooled([(value, 1) for value in values])
 
     def downstream(self, setting: str, figure: str = "average/accuracy_new") -> tuple[float, float] | None:
-        """A downstream figure before the first edit and after the last, means over the seeds."""
+        """A downstream figure before the first edit and after the last, means over the runs that asked the most."""
+        runs = list(self.runs(setting).values())
+        most = max((run.config["downstream"]["number_of_tests"] for run in runs), default=0)
+        asked = [run for run in runs if run.config["downstream"]["number_of_tests"] == most]
         pairs = [
             (number(lines[0].get(figure)), number(lines[-1].get(figure)))
-            for lines in (run.results.get("downstream") or [] for run in self.runs(setting).values())
+            for lines in (run.results.get("downstream") or [] for run in asked)
             if len(lines) > 1
         ]
         whole = [(first, last) for first, last in pairs if first is not None and last is not None]

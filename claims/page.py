@@ -179,8 +179,9 @@ def abilities_cell(evidence: Evidence, name: str) -> str:
     found = evidence.downstream(name)
     if found is None:
         return "-"
-    asked = next(iter(evidence.runs(name).values())).config["downstream"]
-    return f"{found[0]:.3f}, {found[1]:.3f} ({asked['number_of_tests'] * len(asked['tasks'])})"
+    asked = [run.config["downstream"] for run in evidence.runs(name).values()]
+    questions = max(words["number_of_tests"] * len(words["tasks"]) for words in asked)
+    return f"{found[0]:.3f}, {found[1]:.3f} ({questions})"
 
 
 def _cell(found: Estimate | None) -> str:
