@@ -118,8 +118,10 @@ def settings(scale: Scale) -> dict[str, Setting]:
         ),
         Setting("q", "StableEdit, questions", base, stable, data="questions"),
         Setting("q_plus", "stableedit_plus, questions", PLUS, tuned_as="q", data="questions"),
-        Setting("q_step", "StableEdit, questions", base, tuned_as="stableedit", data="questions"),
-        Setting("q_plus_step", "stableedit_plus, questions", PLUS, tuned_as="stableedit", data="questions"),
+        Setting("q_step", "StableEdit, questions, step of facts", base, tuned_as="stableedit", data="questions"),
+        Setting(
+            "q_plus_step", "stableedit_plus, questions, step of facts", PLUS, tuned_as="stableedit", data="questions"
+        ),
         Setting("late", "StableEdit, layers 26-28", (*base, LATE), stable),
         Setting("late_plus", "stableedit_plus, layers 26-28", (*PLUS, LATE), tuned_as="late"),
         Setting(
