@@ -19,7 +19,7 @@ from .plan import PARTS, SHORT, Scale, Setting, label, settings
 from .runner import Runner
 from .stats import Estimate
 from .timing import seconds
-from .verdicts import COMPARED, JUDGED, NOT_RUN, gains, judge
+from .verdicts import COMPARED, JUDGED, NOT_RUN, Verdict, gains, judge
 
 TITLES = {
     "normalization": "Without lifelong normalization editing collapses; with it, it does not",
@@ -62,11 +62,12 @@ def write(runner: Runner, page: Path) -> Path:
     made = read_made(runner)
     evidence, there = Evidence(runner.out), settings(runner.scale)
     page.parent.mkdir(parents=True, exist_ok=True)
-    text = [*_head(runner, evidence, there, made)]
-    for number, part in enumerate(PARTS, 1):
-        ran = judge(part, evidence).outcome != NOT_RUN
-        drawn = draw(part, evidence, there, page.parent / "figures") if ran else None
-        text += _part(number, part, evidence, there, runner.scale, drawn is not None)
+    verdicts = {part: judge(part, evidence) for part in PARTS}
+    text = [*_head(runner, evidence, there, made, verdicts)]
+    for number, (part, verdict) in enumerate(verdicts.items(), 1):
+        if verdict.outcome != NOT_RUN:
+            draw(part, evidence, there, page.parent / "figures")
+        text += _part(number, part, verdict, evidence, there, runner.scale)
     text += [*_sweeps(runner, there), *_commands(evidence, there)]
     scratch = page.with_name(f".{page.name}")
     scratch.write_text("\n".join(text) + "\n", encoding="utf-8")
@@ -85,7 +86,9 @@ def read_made(runner: Runner) -> dict[str, Any]:
     return made
 
 
-def _head(runner: Runner, evidence: Evidence, there: dict[str, Setting], made: dict[str, Any]) -> Iterator[str]:
+def _head(
+    runner: Runner, evidence: Evidence, there: dict[str, Setting], made: dict[str, Any], verdicts: dict[str, Verdict]
+) -> Iterator[str]:
     scale, runs = runner.scale, [run for name in there for run in evidence.runs(name).values()]
     done = [seconds(path.parent) for path in runner.out.glob("*/*/*/status.json")]
     minutes = sum(taken for taken in done if taken is not None) / 60
@@ -109,8 +112,8 @@ def _head(runner: Runner, evidence: Evidence, there: dict[str, Setting], made: d
         "another draw and another order of the edits. The edits of a run are taken as independent of each other.\n"
     )
     yield "| claim | outcome |\n| --- | --- |"
-    for number, part in enumerate(PARTS, 1):
-        yield f"| [{number}. {TITLES[part]}](#{part}) | {judge(part, evidence).outcome} |"
+    for number, (part, verdict) in enumerate(verdicts.items(), 1):
+        yield f"| [{number}. {TITLES[part]}](#{part}) | {verdict.outcome} |"
     before = {metric: evidence.pooled("stableedit", metric, before=True) for metric in MAIN}
     if all(before.values()):
         yield "\nBefore any edit: " + ", ".join(f"{m} {e.text()}" for m, e in before.items() if e) + "."
@@ -129,21 +132,21 @@ def _versions(run: Run) -> str:
 
 
 def _part(
-    number: int, part: str, evidence: Evidence, there: dict[str, Setting], scale: Scale, drawn: bool
+    number: int, part: str, verdict: Verdict, evidence: Evidence, there: dict[str, Setting], scale: Scale
 ) -> Iterator[str]:
-    verdict = judge(part, evidence)
+    ran = verdict.outcome != NOT_RUN
     yield f'\n## <a id="{part}"></a>{number}. {TITLES[part]}\n'
     yield f"**{verdict.outcome.capitalize()}.** {verdict.sentence}\n"
     yield f"Rule: {verdict.rule}\n"
-    if drawn:
+    if ran:
         yield f"![{TITLES[part]}](figures/{part}.svg)\n\n{CAPTIONS[part]}\n"
     names = [name for name in PARTS[part] if evidence.runs(name)]
     missing = [name for name in PARTS[part] if name not in names]
-    if missing and verdict.outcome != NOT_RUN:
+    if missing and ran:
         yield f"Not run: {', '.join(missing)}.\n"
     if names:
         yield from _table(part, names, evidence, there)
-        if part in COMPARED and verdict.outcome != NOT_RUN:
+        if part in COMPARED and ran:
             yield from _gains(part, names, evidence, there)
     yield f"\nCommand: `{_all(scale)} --only {part}`; its single runs are at the end."
 

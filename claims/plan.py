@@ -116,6 +116,17 @@ def settings(scale: Scale) -> dict[str, Setting]:
             Setting(f"alpha_{a:g}", f"alpha {a:g}", ("editor=stableedit", f"editor.alpha={a:g}"), stable)
             for a in ALPHAS if a != 10
         ),
+        *_beyond(scale, base, stable, (more, curves)),
+    ]  # fmt: skip
+    return {setting.name: setting for setting in found if scale.settings is None or setting.name in scale.settings}
+
+
+def _beyond(
+    scale: Scale, base: tuple[str, ...], stable: dict[str, tuple[float, ...]], measured: tuple[tuple[str, ...], ...]
+) -> list[Setting]:
+    """What the paper has not, or not here: other data, other sites, other options."""
+    more, curves = measured
+    return [
         Setting("q", "StableEdit, questions", base, stable, data="questions"),
         Setting("q_plus", "stableedit_plus, questions", PLUS, tuned_as="q", data="questions"),
         Setting("q_step", "StableEdit, questions, step of facts", base, tuned_as="stableedit", data="questions"),
@@ -143,7 +154,6 @@ def settings(scale: Scale) -> dict[str, Setting]:
         Setting("bf16_masters", "bfloat16, float32 masters", (*base, *BF16, "editor.float32_masters=true"),
                 tuned_as="stableedit"),
     ]  # fmt: skip
-    return {setting.name: setting for setting in found if scale.settings is None or setting.name in scale.settings}
 
 
 def floor(share: str) -> tuple[str, str]:
