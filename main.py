@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check import ConfigError, check_override_names
 from config.schema import register
-from editor.interrupt import Interrupted
-from editor.isolate import sweep_job
-from editor.jobs import EXPECTED, execute
-from editor.sweep import prefer_our_presets, swept
+from lifelong.interrupt import Interrupted
+from lifelong.status import EXPECTED, execute
+from lifelong.sweep import prefer_our_presets, swept
+from lifelong.sweep_job import sweep_job
 
 register()
 # on a shared machine, threads that spin while they wait cost several times the work (6.3 s against 2.7 s)

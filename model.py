@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import runpy
-import sys
-
-if __name__ == "__main__":  # python -m model COMMAND, before the heavy imports: --help answers at once
-    runpy.run_module("exports", run_name="__main__", alter_sys=True)
-    sys.exit()
-
 import importlib.util
 import logging
-import shutil
-import tempfile
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +14,12 @@ import torch
 import transformers
 from filelock import FileLock
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision
+from files import whole_folder
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +100,7 @@ def model_source(cfg: ModelConfig) -> str:
         if (folder / DELTA_FILE).is_file():
             raise ConfigError(
                 f"model.name_or_path={name}: the folder holds changed weights only; make a whole model of it with "
-                f"python -m model apply-delta BASE {name} OUT"
+                f"python -m exports apply-delta BASE {name} OUT"
             )
         if not (folder / "config.json").is_file():
             raise ConfigError(
@@ -203,26 +197,6 @@ def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:
         raise ConfigError(f"{key}={folder}: exists and is no saved model; name a new or empty folder")
 
 
-@contextmanager
-def fresh_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder beside `folder` that takes its place at the end of the block; on an error nothing changes."""
-    path = Path(folder).expanduser().absolute()
-    check_save_folder(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
-        fresh, old = Path(scratch) / "new", Path(scratch) / "old"
-        fresh.mkdir()
-        yield fresh
-        if path.exists():
-            path.rename(old)
-        try:
-            fresh.rename(path)
-        except OSError:
-            if old.exists():
-                old.rename(path)
-            raise
-
-
 def save_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -230,7 +204,8 @@ def save_model(
     extra_files: dict[str, str] | None = None,
 ) -> Path:
     """Save for AutoModelForCausalLM.from_pretrained(folder), with text files by name; returns the absolute folder."""
-    with fresh_folder(folder) as fresh:
+    check_save_folder(folder)
+    with whole_folder(Path(folder)) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
         for name, text in (extra_files or {}).items():
@@ -275,16 +250,24 @@ def _gguf_file(embedded: EmbeddedModel) -> Path:
 def _convert_gguf(file: Path, folder: Path) -> None:
     _quiet_unless_watched()
     log.info("converting %s to safetensors, once", file.name)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    scratch.chmod(0o755)
-    try:
-        settings = transformers.GgufConfig(dequantize=True)
-        model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, quantization_config=settings, dtype=torch.float32
-        )
-        model.save_pretrained(scratch)
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(scratch)
-        scratch.rename(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    settings = transformers.GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, quantization_config=settings, dtype=torch.float32
+    )
+    with whole_folder(folder) as fresh:
+        model.save_pretrained(fresh)
+        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(fresh)
+
+
+def fingerprint(tensors: Iterable[tuple[str, Tensor]], points: int = 4096) -> bytes:
+    """Bytes that tell two models apart: names, shapes and evenly spaced values of every tensor.
+
+    A look at `points` values per tensor, not at all: a model that differs elsewhere only in single
+    values is taken for the same.
+    """
+    pieces: list[bytes] = []
+    for name, tensor in tensors:
+        flat = tensor.detach().reshape(-1)
+        picked = flat[:: max(1, flat.numel() // points)].float().cpu()
+        pieces += [f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), picked.numpy().tobytes()]
+    return b"\0".join(pieces)

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from report.recorder import write_json
+from files import write_json
 from report.terminal import aligned
 
 NAMES = ("ridge", "whitening", "step", "evaluate", "frozen", "memory")

@@ -8,14 +8,14 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from config.compose import compose_config
 from config.schema import Config
 from data.base import Edit
 from data.batches import StepBatches, step_batches, steps
 from editor.base import Editor
 from editor.cache import MemoryCache
-from editor.setup import Loaded, build_editor, prepare
+from lifelong.setup import Loaded, build_editor, prepare
 from model import load_model
-from tests.reference_cases import compose_config
 from tests.tiny import tiny_words
 
 SITES = [f"model.layers.{layer}.mlp.down_proj" for layer in (25, 26, 27)]

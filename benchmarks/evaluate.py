@@ -2,7 +2,7 @@
 
 Plain is what the published program does: per kind of prompt, each step's rows sorted by length and cut into batches
 of dataset.batch_size (DESIGN section 2.1), logits of the whole vocabulary at every position. "Unsorted" leaves the
-rows in the data's order. Ours is editor.metrics.answers over all three kinds together, at several token budgets.
+rows in the data's order. Ours is lifelong.answers.answers over all three kinds together, at several token budgets.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from benchmarks.embedded import config
 from benchmarks.timing import at_least, finish, parser, race, ratio, show, start
 from config.schema import EvalConfig
 from data.batches import IGNORED, Tokens, pad, tokenize
-from editor.metrics import answers, batched, probes
-from editor.setup import prepare
+from lifelong.answers import answers, batched, probes
+from lifelong.setup import prepare
 from model import load_model
 
 KINDS = ("ES", "GS", "LS")

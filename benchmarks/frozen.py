@@ -28,10 +28,10 @@ from config.schema import Config
 from data.batches import Batch, Tokens, passes, step_batches, tokenize
 from editor.capture import capture_together
 from editor.frozen import INSTALLED, FrozenLayers, install
-from editor.metrics import probes, token_accuracy
-from editor.setup import prepare
 from editor.sites import EditSite, find_sites
 from editor.states import StateFile
+from lifelong.answers import probes, token_accuracy
+from lifelong.setup import prepare
 from model import load_model
 
 SITES = [f"model.layers.{layer}.mlp.down_proj" for layer in (24, 25, 26, 27)]

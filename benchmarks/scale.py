@@ -27,13 +27,13 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALL
 
 import torch
 
+from config.compose import compose_config
 from config.schema import Config
 from editor.cache import row_cache
-from editor.lifelong import Belongs, Run, check
-from editor.setup import Loaded, build_editor, prepare
+from lifelong.recorder import Recorder, peak_memory
+from lifelong.run import Belongs, Run, check
+from lifelong.setup import Loaded, build_editor, prepare
 from model import load_model
-from report.recorder import Recorder, peak_memory
-from tests.reference_cases import compose_config
 from tests.tiny import PROJECT, tiny_words
 
 N_EDITS = 100

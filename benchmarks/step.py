@@ -44,7 +44,7 @@ from editor import base
 from editor.base import StepReport, Stopwatch
 from editor.capture import answer_logits
 from editor.sites import EditSite
-from report.recorder import Recorder
+from lifelong.recorder import Recorder
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from editor.tally import interval
 from report.load import Run, load_run, number
+from report.metrics import interval
 from report.numbers import metric_rows
 
 from .stats import Estimate

@@ -15,9 +15,9 @@ from data.embedded import read_row
 from data.records import RecordFile
 from data.registry import FACTS_FILES
 from data.source import PROJECT, locate
-from editor.metrics import answers
+from files import write_json
+from lifelong.answers import answers
 from model import load_model, load_tokenizer, resolve_device
-from report.recorder import write_json
 
 
 def known(cfg: Config) -> list[dict[str, str]]:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from config.check import RunError
 from data.source import PROJECT
-from editor.jobs import read_status
-from report.recorder import write_json
+from files import write_json
+from lifelong.status import read_status
 
 from .choose import Choice, choose
 from .inputs import write_data

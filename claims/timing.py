@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from editor.jobs import read_status
+from lifelong.status import read_status
 
 from .plan import LEARNED
 

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from editor.capture import Rows
+from files import alive, host
 
 log = logging.getLogger(__name__)
 
@@ -86,22 +86,6 @@ class FileCache:
         return self._folder / f"batch_{batch:06d}.safetensors"
 
 
-def host() -> str:
-    """This machine's name, as it stands in a folder's name."""
-    return re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname()) or "unnamed"
-
-
-def is_alive(pid: int) -> bool:
-    """Whether this machine runs such a process, of whatever user; True where that cannot be told."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
-
-
 @contextmanager
 def _held(folder: Path) -> Iterator[bool]:
     """Lock the folder if nobody else has; whether it worked.
@@ -133,7 +117,7 @@ def remove_stale(parent: Path) -> list[Path]:
         name = FOLDER.fullmatch(path.name)
         if name is None or name["host"] != host() or path.is_symlink() or not path.is_dir():
             continue
-        if is_alive(int(name["pid"])):
+        if alive(int(name["pid"])):
             continue
         with _held(path) as ours:
             if ours:

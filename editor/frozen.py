@@ -26,8 +26,8 @@ from transformers import PreTrainedModel
 from config.check import ConfigError
 from config.schema import ModelConfig
 from data.batches import Batch, to_device
-from editor.sample import fingerprint
 from editor.states import StateFile
+from model import fingerprint
 
 log = logging.getLogger(__name__)
 

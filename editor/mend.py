@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from editor.capture import Rows
-from editor.hyper import HyperEditor, Proposal
+from editor.learned import HyperEditor, Proposal
 from editor.ridge import Shift
 from nets import EditNetwork, Normalizer
 

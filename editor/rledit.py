@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from data.batches import StepBatches
-from editor.hyper import TrainReport
+from editor.learned import TrainReport
 from editor.malmen import Malmen
 
 

@@ -1,4 +1,4 @@
-"""Saved models on the command line: python -m model ask|apply-delta ...   (python -m model --help)."""
+"""Saved models on the command line: python -m exports ask|apply-delta ...   (python -m exports --help)."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def delta_note(base: str) -> str:
     """What a delta's card says beyond a whole model's; apply-delta leaves it out again."""
     return (
         "This folder holds the changed weights only. Put them into the base model, which is checked first:\n\n"
-        f"```sh\npython -m model apply-delta {shlex.quote(base)} THIS_FOLDER FOLDER\n```\n\n"
+        f"```sh\npython -m exports apply-delta {shlex.quote(base)} THIS_FOLDER FOLDER\n```\n\n"
     )
 
 

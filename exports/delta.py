@@ -18,8 +18,8 @@ from config.check import ConfigError
 from config.schema import ModelConfig, Precision
 from exports.card import CARD, delta_note
 from exports.identity import base_identity, tensor_sha256, weights_by_name
-from model import DELTA_FILE, check_save_folder, fresh_folder, load_model, load_tokenizer, save_model
-from report.recorder import write_json
+from files import whole_folder, write_json
+from model import DELTA_FILE, check_save_folder, load_model, load_tokenizer, save_model
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ def save_delta(model: PreTrainedModel, base: str, identity: dict[str, Any], fold
         for name, weight in weights.items()
     }
     described = {"format": FORMAT, "version": VERSION, "base": base} | identity | {"tensors": tensors}
-    with fresh_folder(folder) as fresh:
+    check_save_folder(folder)
+    with whole_folder(Path(folder)) as fresh:
         save_file(weights, fresh / WEIGHTS, metadata={"format": "pt"})
         write_json(fresh / DELTA_FILE, described)
         (fresh / CARD).write_text(card, encoding="utf-8")

@@ -22,7 +22,7 @@ from typing import Any
 from config.check import ConfigError
 from data.base import DataError
 from data.stream import iter_rows
-from glue_eval.files import write_lines
+from files import write_lines
 from glue_eval.rows import PUBLISHED_POOL
 from glue_eval.tasks import TASKS, Task, read_row
 

@@ -12,14 +12,13 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.schema import DownstreamBackend, DownstreamConfig
+from files import flatten, write_json, write_lines
 from glue_eval.figures import averages, figures
-from glue_eval.files import write_lines
 from glue_eval.perplexity import perplexity
 from glue_eval.predictions import as_record, encode_tests, predict
 from glue_eval.rows import log_cap, source_label, validate
 from glue_eval.scoring import score
 from glue_eval.tasks import PERPLEXITY, TASKS
-from report.recorder import flatten, write_json
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class DownstreamEvaluator:
             "few_shots": self.cfg.few_shots,
         }
         write_json(self.folder / f"{stem}_glue.json", setting | results | {"average": average})
-        return {k: v for k, v in flatten(results | {"average": average}).items() if isinstance(v, int | float)}
+        return {k: v for k, v in flatten(results | {"average": average}, "/").items() if isinstance(v, int | float)}
 
     def _task(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: str) -> dict[str, Any]:
         start = time.perf_counter()

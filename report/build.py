@@ -10,11 +10,11 @@ from pathlib import Path
 import matplotlib
 
 from config.check import ConfigError
+from files import write_whole
 from report.comparison import comparison_figures
 from report.diagnostics import diagnostic_figures
 from report.export import comparison_table, csv_table, final_table, latex, markdown
 from report.figures import score_figures
-from report.files import write_whole
 from report.load import load_runs
 from report.page import Picture, page
 from report.style import LOOKS, save

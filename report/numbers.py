@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from files import flatten
 from report.glossary import PROTOCOLS
-from report.load import Run, dictionaries, flatten, mapping, number
+from report.load import Run, dictionaries, mapping, number
 
 POINTS = 1000
 SCORES = ("ES", "GS", "LS", "KS", "LS_agreement")

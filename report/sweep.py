@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from report.load import Run, flatten
+from files import flatten
+from report.load import Run
 from report.numbers import before_scores, differing, final, shown
 from report.terminal import aligned
 

@@ -12,8 +12,8 @@ from claims.evidence import Evidence
 from claims.plan import FULL, SHORT, Job, Scale, final, settings
 from claims.runner import Runner
 from claims.verdicts import judge
-from editor.jobs import new_status, now, write_status
-from report.recorder import write_json
+from files import write_json
+from lifelong.status import new_status, now, write_status
 
 
 def made_up(

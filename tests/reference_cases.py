@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
-
-from config.schema import Config, register
 
 PROJECT = Path(__file__).resolve().parent.parent
 OWN = PROJECT / "tests" / "reference"
@@ -62,13 +58,6 @@ def overrides(expected: dict[str, Any], work_dir: Path, root: Path = FOLDER) -> 
             value = work_dir / "cache"
         words.append(f"{key}={value}".replace("'", "").replace("None", "null"))
     return [*words, "model_device=cpu", "editor_device=cpu", f"model.name={config['model']['name']}"]
-
-
-def compose_config(words: list[str]) -> Config:
-    """Compose the project's real config with overrides, as the command line does."""
-    register()
-    with initialize_config_dir(str(PROJECT / "config"), version_base="1.3"):
-        return OmegaConf.to_object(compose("config", overrides=words))
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:

@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from report.recorder import write_json
+from files import write_json
 
 SHAPE = "(1536, 576)"
 TOKENS = "token accuracy, teacher-forced"

@@ -13,10 +13,10 @@ import pytest
 from hydra.errors import HydraException
 
 from config.check import ConfigError, check_override_names
+from config.compose import compose_config
 from config.schema import Config
 from data.base import DataError
-from editor import lifelong
-from tests.reference_cases import compose_config
+from lifelong import run as lifelong_run
 from tests.tiny import DATA, SITES, run_main, tiny_words
 
 FIRST = SITES["tiny-llama"][0]
@@ -30,7 +30,7 @@ def no_model(monkeypatch):
     def load_model(*_):
         pytest.fail("a model was loaded before the input was refused")
 
-    monkeypatch.setattr(lifelong, "load_model", load_model)
+    monkeypatch.setattr(lifelong_run, "load_model", load_model)
 
 
 @cache
@@ -44,7 +44,7 @@ def refused(tmp_path: Path, *words: str, **base: str) -> str:
 
     def run() -> None:
         check_override_names(argv)
-        lifelong.run(compose_config(argv), tmp_path / "run")
+        lifelong_run.run(compose_config(argv), tmp_path / "run")
 
     argv = tiny_words(*words, **base)
     return message_of(run, tmp_path)
@@ -57,7 +57,7 @@ def refused_value(tmp_path: Path, key: str, value: object, **base: str) -> str:
     node = getattr(cfg, group) if group else cfg
     assert hasattr(node, name)
     setattr(node, name, value)
-    return message_of(lambda: lifelong.run(cfg, tmp_path / "run"), tmp_path)
+    return message_of(lambda: lifelong_run.run(cfg, tmp_path / "run"), tmp_path)
 
 
 def message_of(run: Callable[[], object], tmp_path: Path) -> str:
@@ -75,7 +75,7 @@ def message_of(run: Callable[[], object], tmp_path: Path) -> str:
 def test_these_words_are_right_without_the_bad_one(tmp_path):
     """The base that every test below spoils by one word gets as far as loading."""
     with pytest.raises(pytest.fail.Exception, match="a model was loaded"):
-        lifelong.run(compose_config(tiny_words()), tmp_path / "run")
+        lifelong_run.run(compose_config(tiny_words()), tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ def test_a_capped_read_does_not_look_for_the_end(tmp_path):
     """An array that is cut after the records that are asked for is as good as whole: it is never read to its end."""
     word = f"{VALID}={written(tmp_path / 'cut.json', WHOLE[: WHOLE.rindex('}') + 1])}"
     with pytest.raises(pytest.fail.Exception, match="a model was loaded"):
-        lifelong.run(compose_config(tiny_words(word)), tmp_path / "run")
+        lifelong_run.run(compose_config(tiny_words(word)), tmp_path / "run")
 
 
 @pytest.mark.parametrize("field", ["src", "ans", "rephrase", "loc", "loc_ans"])
@@ -376,7 +376,9 @@ def test_bad_row_beyond_what_is_read_is_no_error(tmp_path):
     bad = rows(25)
     bad[24]["ans"] = None
     with pytest.raises(pytest.fail.Exception, match="a model was loaded"):
-        lifelong.run(compose_config(tiny_words(f"{VALID}={written(tmp_path / 'rows.json', bad)}")), tmp_path / "run")
+        lifelong_run.run(
+            compose_config(tiny_words(f"{VALID}={written(tmp_path / 'rows.json', bad)}")), tmp_path / "run"
+        )
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,10 @@ from claims.runner import Processes, Runner, execute, state
 from claims.stats import mean, paired, slope
 from claims.timing import cores, estimate
 from config.check import ConfigError, check_override_names, check_values, without_effect
-from editor.jobs import write_status
+from config.compose import compose_config
+from lifelong.status import write_status
 from report.load import load_run
 from tests.claims_runs import made_up
-from tests.reference_cases import compose_config
 from tests.test_run_sh import installed_and_run, tree  # noqa: F401  a fixture
 from tests.tiny import MODELS, PROJECT, SITES
 

@@ -12,15 +12,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from config.check import ConfigError, check_values
+from config.compose import compose_config
 from config.schema import Config, DatasetConfig, FieldsConfig, ModelConfig, PromptFormat
 from data import custom
 from data.base import DataError, Edit
 from data.batches import context_check, step_batches, tokenize
 from data.prompt_format import check_prompt_format, prompt_ids, special_prefix
 from data.source import Source
-from editor import setup
+from lifelong import setup
 from model import load_tokenizer, model_source
-from tests.reference_cases import compose_config
 from tests.tiny import MODELS, SITES, run_main, tiny_tokenizer
 
 MAP = FieldsConfig(prompt="question", answer="a", rephrase="also", unrelated="other", unrelated_answer="other_a")

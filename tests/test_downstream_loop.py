@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-from editor import lifelong
+from config.compose import compose_config
 from glue_eval.evaluate import DownstreamEvaluator
+from lifelong import run as lifelong_run
 from report.tables import downstream_table
 from report.terminal import metric_rows
-from tests.reference_cases import compose_config
 from tests.tiny import MODELS, SITES, tiny_words
 
 WORDS = ["downstream.tasks=[sst,cola]", "downstream.number_of_tests=4", "editor.preheat_mode=middle"]
@@ -16,7 +16,7 @@ WORDS = ["downstream.tasks=[sst,cola]", "downstream.number_of_tests=4", "editor.
 
 def test_evaluates_before_the_first_step_and_after_every_n(tmp_path, capsys):
     cfg = compose_config(tiny_words("num_seq=5", "downstream_eval_steps=2", *WORDS))
-    results = lifelong.run(cfg, tmp_path)
+    results = lifelong_run.run(cfg, tmp_path)
     assert [entry["edits"] for entry in results["downstream"]] == [0, 16, 32]
     folder = tmp_path / "glue_eval"
     for stem in ("base", "case_16", "case_32"):
@@ -44,7 +44,7 @@ def test_the_unedited_model_is_evaluated_once(tmp_path, monkeypatch):
     def first(name: str, *words: str) -> dict[str, float]:
         words = (f"eval.cache_dir={tmp_path / 'kept'}", "downstream_eval_steps=3", *words)
         run_dir = tmp_path / name
-        figures = lifelong.run(compose_config(tiny_words(*WORDS, *words)), run_dir)["downstream"][0]
+        figures = lifelong_run.run(compose_config(tiny_words(*WORDS, *words)), run_dir)["downstream"][0]
         assert (run_dir / "glue_eval" / "base_glue.json").is_file()
         assert len((run_dir / "glue_eval" / "base_sst.jsonl").read_text().splitlines()) == 4
         return {key: value for key, value in figures.items() if not key.endswith("/time")}
@@ -60,7 +60,7 @@ def test_the_unedited_model_is_evaluated_once(tmp_path, monkeypatch):
 
 
 def test_a_run_without_downstream_evaluation_has_none(tmp_path):
-    results = lifelong.run(compose_config(tiny_words()), tmp_path)
+    results = lifelong_run.run(compose_config(tiny_words()), tmp_path)
     assert "downstream" not in results and not (tmp_path / "glue_eval").exists()
 
 

@@ -11,11 +11,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from config.compose import compose_config
 from data.batches import tokenize
-from editor import evaluation, lifelong
-from editor.sample import drawn, fingerprint
-from editor.tally import Tally, described, interval, protocol
-from tests.reference_cases import compose_config
+from lifelong import evaluation
+from lifelong import run as lifelong_run
+from lifelong.sample import drawn, fingerprint
+from report.metrics import Tally, described, interval, protocol
 from tests.tiny import load_tiny, run_main, tiny_edits, tiny_tokenizer, tiny_words
 
 KNOWNS = [
@@ -26,7 +27,7 @@ KNOWNS = [
 
 def go(run_dir: Path, *words: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
     """One run: results, metric lines, per-edit lines."""
-    results = lifelong.run(compose_config(tiny_words(*words)), run_dir)
+    results = lifelong_run.run(compose_config(tiny_words(*words)), run_dir)
     read = [
         [json.loads(line) for line in (run_dir / name).read_text().splitlines()]
         for name in ("metrics.jsonl", "edits.jsonl")

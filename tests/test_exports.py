@@ -23,7 +23,6 @@ from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
 from config.schema import Config, DatasetConfig, EditorConfig, Export, ModelConfig, Precision, PromptFormat
-from editor.editable import inspect_model, ranges
 from editor.sites import check_sites, find_sites
 from exports.__main__ import main
 from exports.ask import Question, ask
@@ -31,6 +30,7 @@ from exports.card import base_license, front_matter, model_card
 from exports.delta import apply_delta, read_delta
 from exports.identity import base_identity
 from exports.save import check_export, save_edited
+from lifelong.inspect import inspect_model, ranges
 from model import check_save_folder, fresh_folder, load_model, load_tokenizer, model_skeleton
 from tests.tiny import MODELS, PROJECT, SITES, load_tiny
 
@@ -85,7 +85,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def run_model(*words: str, cwd: Path, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    """`python -m model WORDS`."""
+    """`python -m exports WORDS`."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}
     command = [sys.executable, *python, "-m", "model", *words]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
@@ -217,7 +217,7 @@ def test_delta_put_into_its_base_is_bitwise_the_full_save(name, precision, tmp_p
 
 def test_delta_says_how_to_apply_it(tmp_path):
     delta = save(config(), tmp_path / "delta", Export.delta)
-    assert f"python -m model apply-delta {MODELS}/tiny-llama THIS_FOLDER" in (delta / "README.md").read_text()
+    assert f"python -m exports apply-delta {MODELS}/tiny-llama THIS_FOLDER" in (delta / "README.md").read_text()
     assert read_delta(delta).base == str(MODELS / "tiny-llama")
     with pytest.raises(ConfigError, match="changed weights only.*apply-delta"):
         load_tokenizer(ModelConfig(name_or_path=str(delta)))

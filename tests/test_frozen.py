@@ -29,14 +29,15 @@ from transformers import (
 )
 
 from config.check import ConfigError
+from config.compose import compose_config
 from config.schema import TokenRows
 from data.batches import Batch, step_batches, tokenize
-from editor import frozen, lifelong
+from editor import frozen
 from editor.capture import answer_logits, capture_together, weight_gradients
-from editor.metrics import answers
 from editor.sites import find_sites
 from editor.states import ENTRY, StateFile
-from tests.reference_cases import compose_config
+from lifelong import run as lifelong_run
+from lifelong.answers import answers
 from tests.test_resume import LEARNED, Killed, assert_same_run, kill_after, run
 from tests.tiny import PROJECT, SITES, load_tiny, run_main, tiny_batch, tiny_edits, tiny_tokenizer, tiny_words
 
@@ -281,7 +282,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     [("tiny-gpt2", "states", "cannot be run apart; set it to null"), ("tiny-llama", "file", "name another folder")],
 )
 def test_what_cannot_serve_is_refused_before_a_model_loads(model, folder, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(lifelong, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(lifelong_run, "load_model", lambda *_: pytest.fail("a model was loaded"))
     (tmp_path / "file").write_text("")
     words = tiny_words(f"model.frozen_cache_dir={tmp_path / folder}", model=model)
     with pytest.raises(ConfigError, match=rf"model\.frozen_cache_dir.*{says}"):
@@ -448,7 +449,7 @@ def close(found: Any, expected: Any) -> bool:
 
 
 def results(run_dir: Path, argv: list[str]) -> dict[str, Any]:
-    found = lifelong.run(compose_config(argv), run_dir)
+    found = lifelong_run.run(compose_config(argv), run_dir)
     return {key: found[key] for key in ("ES", "GS", "LS", "pre", "metrics", "examples", "counts")}
 
 
@@ -487,7 +488,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(filled, tmp_path, monkeypatch):
         results(tmp_path / "fills", argv("fills"))
     results(tmp_path / "whole", argv("whole"))
     with monkeypatch.context() as patch:
-        kill_after(patch, 4, lifelong.Run, "_write_step")
+        kill_after(patch, 4, lifelong_run.Run, "_write_step")
         with pytest.raises(Killed):
             results(tmp_path / "killed", argv("killed"))
     results(tmp_path / "unused", [*argv("killed"), f"resume={tmp_path / 'killed'}"])

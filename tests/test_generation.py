@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 from config.schema import DatasetConfig, ModelConfig
 from data.prompt_format import prompt_ids
 from data.source import Source
-from editor.generation import contains, exact, first_line, generate, normalized
+from lifelong.generation import contains, exact, first_line, generate, normalized
 from model import load_model, load_tokenizer
 from tests.tiny import PROJECT, SITES, load_tiny, tiny_edits, tiny_tokenizer
 

@@ -20,11 +20,13 @@ import torch
 
 from config.check import ConfigError
 from data.base import DataError
-from editor import base, lifelong, resume
+from editor import base
 from editor.cache import host, row_cache
 from editor.capture import Captured, Rows, capture_together
 from editor.ridge import Shift, solve_shifted
 from editor.stableedit import StableEdit
+from lifelong import resume
+from lifelong import run as lifelong_run
 from nets import NumericsError, inverse_root
 from tests.test_resume import assert_same_run, numbers, run
 from tests.test_resume import words as resume_words
@@ -109,14 +111,14 @@ def test_a_shift_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
 
 def test_weights_that_are_not_finite_are_found_in_the_first_step(tmp_path, monkeypatch):
-    real = lifelong.load_model
+    real = lifelong_run.load_model
 
     def broken(*args):
         model = real(*args)
         model.get_submodule(SECOND).weight[3, 5] = float("nan")
         return model
 
-    monkeypatch.setattr(lifelong, "load_model", broken)
+    monkeypatch.setattr(lifelong_run, "load_model", broken)
     with pytest.raises(NumericsError, match=r"step 0 \(rows 0 to 7\): .*not finite"):
         run(tmp_path / "run", words("ultraedit", "eval.before=false"))
     assert position(tmp_path / "run")["position"] == 0
@@ -138,7 +140,7 @@ def test_training_stops_and_goes_on_too(editor, step, tmp_path, monkeypatch):
 
 def test_a_run_that_changes_nothing_says_so(tmp_path):
     words_ = tiny_words("model.precision=bfloat16", "editor.lr=1e-15")
-    with pytest.raises(lifelong.UnchangedError, match="no edited weight changed"):
+    with pytest.raises(lifelong_run.UnchangedError, match="no edited weight changed"):
         run(tmp_path / "run", words_)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["counts"]["edits"] == 24
 
@@ -245,7 +247,7 @@ def test_a_checkpoint_folder_that_cannot_be_made(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_disk_that_fills_up_leaves_the_last_state(tmp_path, monkeypatch):
-    argv, calls, real = words("stableedit"), iter(range(100)), lifelong.Recorder.log
+    argv, calls, real = words("stableedit"), iter(range(100)), lifelong_run.Recorder.log
 
     def log(self, record):
         if next(calls) == 4:
@@ -254,7 +256,7 @@ def test_a_disk_that_fills_up_leaves_the_last_state(tmp_path, monkeypatch):
         real(self, record)
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(lifelong.Recorder, "log", log)
+        patch.setattr(lifelong_run.Recorder, "log", log)
         run(tmp_path / "run", argv)
     assert position(tmp_path / "run")["position"] == 3
     run(tmp_path / "whole", argv)

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from config.check import LEARNED, ConfigError
 from config.schema import StatisticsMode
-from editor import lifelong
 from editor.ridge import solve_ridge, solve_weighted
+from lifelong import run as lifelong_run
 from nets import RunningStatistics
 from tests.reference_cases import relative
 from tests.test_resume import Killed, assert_same_run, kill_after, last_state, run
@@ -120,7 +120,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
     argv = tiny_words("checkpoint.every=1", *LONG, RIDGE)
     run(tmp_path / "whole", argv)
     with monkeypatch.context() as patch:
-        kill_after(patch, 4, lifelong.Run, "_write_step")
+        kill_after(patch, 4, lifelong_run.Run, "_write_step")
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     names = {name for name in last_state(tmp_path / "killed") if name.startswith("statistics")}
@@ -139,6 +139,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, monkeypatch):
     ],
 )
 def test_refused_before_a_model_loads(editor, word, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(lifelong, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(lifelong_run, "load_model", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ConfigError, match=says):
         run(tmp_path / "run", tiny_words(word, editor=editor))

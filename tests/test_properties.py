@@ -18,13 +18,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from config.check import ConfigError, check_override_names, known_keys
+from config.compose import compose_config
 from config.schema import BadRow, Config, DatasetConfig, register
 from data.base import DataError, Edit
 from data.batches import context_check, step_batches
 from data.registry import READERS
 from data.source import Source
-from editor import lifelong
-from tests.reference_cases import compose_config
+from lifelong import run as lifelong_run
 from tests.test_data_readers import CASES
 from tests.tiny import PROJECT, tiny_tokenizer, tiny_words
 
@@ -169,7 +169,7 @@ def nothing_loads(monkeypatch):
     def load_model(*_: object) -> None:
         raise Accepted
 
-    monkeypatch.setattr(lifelong, "load_model", load_model)
+    monkeypatch.setattr(lifelong_run, "load_model", load_model)
 
 
 def attempt(words: list[str], run_dir: Path) -> str | None:
@@ -177,7 +177,7 @@ def attempt(words: list[str], run_dir: Path) -> str | None:
     try:
         check_override_names(words)
         cfg = OmegaConf.to_object(compose("config", overrides=words))
-        lifelong.run(cfg, run_dir)
+        lifelong_run.run(cfg, run_dir)
     except Accepted:
         return None
     except (ConfigError, DataError, HydraException, OmegaConfBaseException) as error:
@@ -225,7 +225,7 @@ def test_a_number_out_of_range_is_refused_by_its_key(tmp_path, key, value):
         return  # Hydra's business: see the words above
     setattr(node, name, kind(value))
     try:
-        lifelong.run(cfg, tmp_path / "run")
+        lifelong_run.run(cfg, tmp_path / "run")
     except Accepted:
         return
     except (ConfigError, DataError) as error:
@@ -237,4 +237,4 @@ def test_a_path_too_long_for_the_system_is_refused(tmp_path, key):
     cfg = copy.deepcopy(compose_base())
     setattr(cfg.dataset, key, "x" * 300 + ".json")
     with pytest.raises(DataError, match="cannot be looked for .*name too long"):
-        lifelong.run(cfg, tmp_path / "run")
+        lifelong_run.run(cfg, tmp_path / "run")

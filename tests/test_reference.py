@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from editor import lifelong
+from config.compose import compose_config
 from editor.base import Editor
-from editor.hyper import HyperEditor
-from tests.reference_cases import FOLDER, case_names, compose_config, load_case, overrides, relative
+from editor.learned import HyperEditor
+from lifelong import run as lifelong_run
+from tests.reference_cases import FOLDER, case_names, load_case, overrides, relative
 
 METRICS = 1e-6
 RIDGE_EDITORS = {"stableedit", "ultraedit"}
@@ -25,7 +26,7 @@ def run_case(name: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch):
     """Run a case through the public entry; returns its results, metric lines and editor."""
     case = load_case(name)
     made: list[Editor] = []
-    build = lifelong.build_editor
+    build = lifelong_run.build_editor
 
     def keep(*args, **kwargs):
         editor = build(*args, **kwargs)
@@ -33,9 +34,9 @@ def run_case(name: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch):
         made.append(editor)
         return editor
 
-    monkeypatch.setattr(lifelong, "build_editor", keep)
+    monkeypatch.setattr(lifelong_run, "build_editor", keep)
     cfg = compose_config(overrides(case.expected, work_dir))
-    results = lifelong.run(cfg, work_dir / "run")
+    results = lifelong_run.run(cfg, work_dir / "run")
     lines = lifelong_lines(work_dir / "run" / "metrics.jsonl")
     return case, results, lines, made[0]
 

@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 
 from config.check import ConfigError
-from editor import lifelong, resume, scoring
-from editor.interrupt import Interrupted, StopRequests
+from config.compose import compose_config
+from lifelong import resume, scorer
+from lifelong import run as lifelong_run
+from lifelong.interrupt import Interrupted, StopRequests
 from main import with_saved_overrides
 from nets import RunningStatistics
-from tests.reference_cases import compose_config
 from tests.tiny import tiny_words
 
 LEARNED = ["editor.rank=8", "editor.n_blocks=1", "editor.meta_lr=1e-3", "editor.n_epochs=2"]
@@ -38,7 +39,7 @@ def words(editor: str, *more: str) -> list[str]:
 
 def run(run_dir: Path, argv: list[str], *more: str) -> dict[str, Any]:
     """A whole run in its directory."""
-    return lifelong.run(compose_config([*argv, *more]), run_dir)
+    return lifelong_run.run(compose_config([*argv, *more]), run_dir)
 
 
 def numbers(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -99,7 +100,7 @@ def test_resumed_run_is_the_uninterrupted_one(editor, precision, tmp_path, monke
     for calls in (1, 3):
         killed = tmp_path / f"killed{calls}"
         with monkeypatch.context() as patch:
-            kill_after(patch, calls, lifelong.Run, "_write_step")
+            kill_after(patch, calls, lifelong_run.Run, "_write_step")
             with pytest.raises(Killed):
                 run(killed, argv)
         run(tmp_path / "unused", argv, f"resume={killed}")
@@ -114,7 +115,7 @@ def test_a_decomposition_that_is_used_again_survives(every, tmp_path, monkeypatc
     assert len(seen) > 0
     decomposed = len(seen)
     with monkeypatch.context() as patch:
-        kill_after(patch, 6, lifelong.Run, "_write_step")
+        kill_after(patch, 6, lifelong_run.Run, "_write_step")
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")
@@ -128,7 +129,7 @@ def test_killed_in_training(editor, calls, tmp_path, monkeypatch):
     argv = words(editor)
     run(tmp_path / "whole", argv)
     with monkeypatch.context() as patch:
-        kill_after(patch, calls, lifelong.HyperEditor, "_train_step")
+        kill_after(patch, calls, lifelong_run.HyperEditor, "_train_step")
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")
@@ -140,7 +141,7 @@ def test_killed_in_evaluation(name, calls, tmp_path, monkeypatch):
     argv = words("stableedit", "eval.every=1", "eval.sample=6", "eval.generate=true", "eval.generate_sample=3")
     run(tmp_path / "whole", argv)
     with monkeypatch.context() as patch:
-        kill_after(patch, calls, scoring, name)
+        kill_after(patch, calls, scorer, name)
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")
@@ -153,7 +154,7 @@ def test_killed_while_measuring_over_time(mode, calls, tmp_path, monkeypatch):
     argv = words("stableedit", "eval.every=1", "eval.sample=6", f"editor.preheat_mode={mode}")
     run(tmp_path / "whole", argv)
     with monkeypatch.context() as patch:
-        kill_after(patch, calls, lifelong.OverTime, "measure")
+        kill_after(patch, calls, lifelong_run.OverTime, "measure")
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")
@@ -167,7 +168,7 @@ def test_killed_in_downstream_evaluation(mode, calls, tmp_path, monkeypatch):
     argv = words("stableedit", *more, f"editor.preheat_mode={mode}")
     run(tmp_path / "whole", argv)
     with monkeypatch.context() as patch:
-        kill_after(patch, calls, lifelong.DownstreamEvaluator, "evaluate")
+        kill_after(patch, calls, lifelong_run.DownstreamEvaluator, "evaluate")
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")
@@ -178,7 +179,7 @@ def stopped_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, 
     """A run directory with two checkpoints of a run that died in its fourth step."""
     argv = words("stableedit")
     with monkeypatch.context() as patch:
-        kill_after(patch, 4, lifelong.Run, "_write_step")
+        kill_after(patch, 4, lifelong_run.Run, "_write_step")
         with pytest.raises(Killed):
             run(tmp_path / "run", argv)
     return tmp_path / "run", argv
@@ -220,7 +221,7 @@ def test_a_changed_data_file_is_refused(tmp_path, monkeypatch):
     data.write_text(Path(compose_config(argv).dataset.valid_path).read_text())
     argv = [*argv, f"dataset.valid_path={data}"]
     with monkeypatch.context() as patch:
-        kill_after(patch, 4, lifelong.Run, "_write_step")
+        kill_after(patch, 4, lifelong_run.Run, "_write_step")
         with pytest.raises(Killed):
             run(tmp_path / "run", argv)
     data.write_text(data.read_text() + "\n")
@@ -237,14 +238,14 @@ def test_resume_of_nothing_is_refused(tmp_path):
 def test_a_signal_finishes_the_step_saves_and_leaves(signum, code, tmp_path, monkeypatch):
     argv = words("stableedit", "checkpoint.every=100")
     run(tmp_path / "whole", argv)
-    real = lifelong.Run._write_step
+    real = lifelong_run.Run._write_step
 
     def signalled(self, *args, **kwargs):
         signal.raise_signal(signum)
         return real(self, *args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(lifelong.Run, "_write_step", signalled)
+        patch.setattr(lifelong_run.Run, "_write_step", signalled)
         with pytest.raises(Interrupted) as caught:
             run(tmp_path / "stopped", argv)
     assert caught.value.code == code

@@ -13,13 +13,13 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from config.compose import compose_config
 from config.schema import PreheatMode
-from editor import lifelong
 from editor.base import Editor
-from editor.metrics import score
-from editor.setup import Data, schedule, warm_up_steps
 from editor.stableedit import StableEdit
-from tests.reference_cases import compose_config
+from lifelong import run as lifelong_run
+from lifelong.answers import score
+from lifelong.setup import Data, schedule, warm_up_steps
 from tests.tiny import SITES, run_main, tiny_edits, tiny_words
 
 METRICS = ("ES", "GS", "LS")
@@ -28,7 +28,7 @@ WEIGHTS = "model.safetensors"
 
 def go(run_dir: Path, *words: str, **base: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One run; its results and the lines of metrics.jsonl."""
-    results = lifelong.run(compose_config(tiny_words(*words, **base)), run_dir)
+    results = lifelong_run.run(compose_config(tiny_words(*words, **base)), run_dir)
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return results, lines
 

@@ -12,18 +12,19 @@ from sklearn.covariance import oas
 from torch import Tensor
 
 from config.check import LEARNED, ConfigError
+from config.compose import compose_config
 from config.schema import EditorConfig, FloorMode, Shrinkage, StatisticsMode, StatisticsPer
 from data.batches import step_batches
-from editor import lifelong
 from editor.base import Editor, Workbench
 from editor.cache import MemoryCache
 from editor.capture import Rows
 from editor.ridge import Shift
-from editor.setup import EDITORS
 from editor.sites import find_sites
 from editor.stableedit import StableEdit
+from lifelong import run as lifelong_run
+from lifelong.setup import EDITORS
 from nets import Normalizer, NumericsError, RunningStatistics
-from tests.reference_cases import compose_config, relative
+from tests.reference_cases import relative
 from tests.test_resume import Killed, assert_same_run, count_calls, kill_after, last_state, numbers, run
 from tests.tiny import SITES, load_tiny, tiny_edits, tiny_tokenizer, tiny_words
 
@@ -214,7 +215,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(more, tmp_path, monkeypatch):
     run(tmp_path / "whole", argv)
     decomposed = len(seen)
     with monkeypatch.context() as patch:
-        kill_after(patch, 7, lifelong.Run, "_write_step")
+        kill_after(patch, 7, lifelong_run.Run, "_write_step")
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     assert {name.partition("/")[0] for name in last_state(tmp_path / "killed")} >= {"root", "key_root"}
@@ -263,7 +264,7 @@ def test_names_in_a_default_checkpoint_are_as_before(tmp_path):
     ],
 )  # fmt: skip
 def test_refused_before_a_model_loads(editor, words, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(lifelong, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(lifelong_run, "load_model", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ConfigError, match=says) as caught:
         run(tmp_path / "run", tiny_words(*words, editor=editor))
     assert "\n" not in str(caught.value)

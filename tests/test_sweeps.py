@@ -23,11 +23,11 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from config.show import config_tree
-from editor import isolate, sweep
-from editor.interrupt import Interrupted
-from editor.isolate import objective
-from editor.jobs import new_status, read_status, tracked, write_status
-from editor.shares import USER_DEVICES, child_env, cores, device_of_job, jobs_at_once, slot, threads_per_job
+from lifelong import sweep, sweep_job
+from lifelong.interrupt import Interrupted
+from lifelong.shares import USER_DEVICES, child_env, cores, device_of_job, jobs_at_once, slot, threads_per_job
+from lifelong.status import new_status, read_status, tracked, write_status
+from lifelong.sweep_job import objective
 from tests.tiny import PROJECT, run_main, tiny_words
 
 WORDS = [word for word in tiny_words("eval.cache_dir=null", "report=false") if word != "editor.alpha=10"]
@@ -200,7 +200,7 @@ def test_a_job_without_a_last_word_gets_one(tmp_path, code, stopped, state, erro
     if wrote:
         write_status(tmp_path, new_status(["a=1"], 5))
     (tmp_path / "output.log").write_text("".join(f"line {index}\n" for index in range(50)))
-    status = isolate.settle(told, tmp_path, code, stopped=stopped)
+    status = sweep_job.settle(told, tmp_path, code, stopped=stopped)
     assert status == read_status(tmp_path)
     assert (status["state"], status["error"], status["overrides"], status["job"]) == (state, error, ["a=1"], 5)
     assert status["traceback"].splitlines() == [f"line {index}" for index in range(30, 50)] and status["ended"]

@@ -28,10 +28,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALL
 
 import torch
 
-import editor.lifelong  # noqa: F401  so that no run has to import it
+import lifelong.run  # noqa: F401  so that no run has to import it
 import main as program
 from config.check import LEARNED
-from editor import resume
+from lifelong import resume
 from tests.test_resume import EDITORS, last_state, numbers, words
 
 EDITS = 48

@@ -9,12 +9,15 @@ import pytest
 import torch
 
 from config.check import ConfigError
-from editor import checkpoint, lifelong, setup
+from config.compose import compose_config
+from editor import saved_networks
 from editor.cache import row_cache
-from editor.hyper import HyperEditor
+from editor.learned import HyperEditor
+from lifelong import run as lifelong_run
+from lifelong import setup
+from lifelong.recorder import Recorder
 from model import load_model
-from report.recorder import Recorder
-from tests.reference_cases import OWN, compose_config, load_case, overrides
+from tests.reference_cases import OWN, load_case, overrides
 
 CASE = {"malmen": "malmen_zsre", "mend": "mend_zsre", "rledit": "rledit_zsre"}
 
@@ -26,7 +29,7 @@ def config(editor: str, work_dir: Path, *words: str):
 
 def run(editor: str, work_dir: Path, *words: str) -> tuple[dict, list[dict]]:
     """A whole run; its results and the lines of metrics.jsonl."""
-    results = lifelong.run(config(editor, work_dir, *words), work_dir / "run")
+    results = lifelong_run.run(config(editor, work_dir, *words), work_dir / "run")
     return results, [json.loads(line) for line in (work_dir / "run" / "metrics.jsonl").read_text().splitlines()]
 
 
@@ -38,8 +41,8 @@ def trained(editor: str, work_dir: Path, *words: str) -> HyperEditor:
     with row_cache(None, device) as cache, Recorder(work_dir / "run", cfg.wandb, "test", {}) as recorder:
         made = setup.build_editor(cfg, loaded, cache, device)
         before = made.snapshot()
-        belongs = lifelong.Belongs(cfg, prepared.data)
-        lifelong.Run(cfg, loaded, prepared.data, made, recorder, belongs).train(made)
+        belongs = lifelong_run.Belongs(cfg, prepared.data)
+        lifelong_run.Run(cfg, loaded, prepared.data, made, recorder, belongs).train(made)
     for site, (weight, _) in zip(made.sites, before, strict=True):
         assert torch.equal(site.weight, weight), f"training left a trace in {site.name}"
     return made
@@ -79,18 +82,18 @@ def test_checkpoint_reproduces_the_run_bit_for_bit(editor, tmp_path):
 )
 def test_checkpoint_of_something_else_is_refused(words, named, tmp_path, monkeypatch):
     made = trained("malmen", tmp_path / "a")
-    checkpoint.save(made, tmp_path / "checkpoint")
-    monkeypatch.setattr(lifelong, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    saved_networks.save(made, tmp_path / "checkpoint")
+    monkeypatch.setattr(lifelong_run, "load_model", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ConfigError, match=named):
         run("malmen", tmp_path / "b", f"editor.load_checkpoint={tmp_path / 'checkpoint'}", *words)
 
 
 def test_checkpoint_of_other_shapes_is_refused(tmp_path):
     made = trained("malmen", tmp_path / "a")
-    checkpoint.save(made, tmp_path / "checkpoint")
+    saved_networks.save(made, tmp_path / "checkpoint")
     made.sites[0].d_k += 1
     with pytest.raises(ConfigError, match="its sites is"):
-        checkpoint.load(made, tmp_path / "checkpoint")
+        saved_networks.load(made, tmp_path / "checkpoint")
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):

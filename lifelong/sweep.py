@@ -1,7 +1,7 @@
 """The frame around a sweep: what must be there before it starts; table, report and exit status at its end.
 
 Hydra calls `SweepStart` before a multirun (hydra.callbacks in config/config.yaml); main.py runs inside `swept`.
-The jobs themselves are editor.isolate's.
+The jobs themselves are lifelong.sweep_job's.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from editor.jobs import SIGNALS, STATUS, end_status, host, new_status, now, read_status
-from editor.shares import USER_DEVICES
+from files import alive, host
+from lifelong.shares import USER_DEVICES
+from lifelong.status import SIGNALS, STATUS, end_status, new_status, now, read_status
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
@@ -157,18 +158,6 @@ def swept() -> Iterator[None]:
             code = current.finish()
             if code and not isinstance(sys.exception(), Exception):
                 sys.exit(code)
-
-
-def alive(pid: int) -> bool:
-    """Whether a process of this machine is still there; one that only waits to be reaped is not."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.is_file() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def saved_overrides(folder: Path) -> list[str]:

@@ -7,12 +7,9 @@ beside its place and renamed; the last two are kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-import os
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
 from editor.base import Editor
+from files import flatten, sha256_of, whole_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +63,6 @@ class Progress:
     retries: dict[str, int] = field(default_factory=dict)
 
 
-def sha256(path: Path) -> str:
-    """The file's hash, read in pieces."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save(run_dir: Path, editor: Editor, progress: Progress, config: dict[str, Any], files: dict[str, str]) -> Path:
     """Write a checkpoint beside its place, rename it, and drop all but the last two.
 
@@ -80,23 +72,14 @@ def save(run_dir: Path, editor: Editor, progress: Progress, config: dict[str, An
     parent = run_dir / "checkpoints"
     parent.mkdir(parents=True, exist_ok=True)
     progress.saved += 1
-    scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=parent))
-    try:
+    folder = parent / f"{progress.saved:08d}"  # there already: a damaged one that the run was resumed from before
+    with whole_folder(folder) as fresh:
         tensors = {name: value.contiguous() for name, value in editor.state_tensors().items()}
-        save_file(tensors | {"rng": torch.get_rng_state()}, scratch / "state.safetensors")
-        digest = sha256(scratch / "state.safetensors")
-        state = {"progress": asdict(progress), "config": config, "files": files, "sha256": digest}
-        with open(scratch / "state.json", "w", encoding="utf-8") as file:
-            json.dump(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        folder = parent / f"{progress.saved:08d}"
-        if folder.exists():  # a damaged one that the run was resumed from before
-            shutil.rmtree(folder)
-        scratch.rename(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+        save_file(tensors | {"rng": torch.get_rng_state()}, fresh / "state.safetensors")
+        digest = sha256_of(fresh / "state.safetensors")
+        write_json(
+            fresh / "state.json", {"progress": asdict(progress), "config": config, "files": files, "sha256": digest}
+        )
     for old in sorted(path for path in parent.iterdir() if path != folder)[: -(KEPT - 1)]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
@@ -108,7 +91,7 @@ def newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     for folder in sorted(parent.glob("[0-9]*"), reverse=True):
         try:
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-            if sha256(folder / "state.safetensors") != state["sha256"]:
+            if sha256_of(folder / "state.safetensors") != state["sha256"]:
                 raise ValueError("state.safetensors does not have the sha256 that state.json names")
         except (OSError, ValueError, KeyError) as error:
             log.warning("checkpoint %s is damaged (%s): the one before it is used", folder, error)
@@ -130,7 +113,7 @@ def check_same(state: dict[str, Any], config: dict[str, Any], files: dict[str, s
     Raises:
         ConfigError: names each key with both values, or the file that changed.
     """
-    then, now = _flat(state["config"]), _flat(config)
+    then, now = flatten(state["config"]), flatten(config)
     changed = [
         f"{key} was {then.get(key)}, is {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
@@ -141,10 +124,3 @@ def check_same(state: dict[str, Any], config: dict[str, Any], files: dict[str, s
     for path, digest in state["files"].items():
         if files.get(path) != digest:
             raise ConfigError(f"resume: {path} is not the file that the run started with: its sha256 changed")
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import traceback
@@ -25,18 +24,14 @@ from config.check import ConfigError, RunError, check_values
 from config.schema import Config
 from config.show import show_config
 from data.base import DataError
-from editor.interrupt import Interrupted
-from editor.shares import device_of_job
+from files import host, write_json
+from lifelong.interrupt import Interrupted
+from lifelong.shares import device_of_job
 
 STATUS = "status.json"
 EXPECTED = (ConfigError, DataError, RunError)  # errors that one line explains
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
-
-
-def host() -> str:
-    """The name of this machine."""
-    return socket.gethostname()
 
 
 def now() -> str:
@@ -59,10 +54,8 @@ def read_status(run_dir: Path) -> dict[str, Any]:
 
 
 def write_status(run_dir: Path, status: dict[str, Any]) -> None:
-    """Write status.json beside its place, then rename. (report.recorder.write_json would load torch.)"""
-    scratch = run_dir / f".{STATUS}-{os.getpid()}"
-    scratch.write_text(json.dumps(status, indent=1) + "\n", encoding="utf-8")
-    scratch.replace(run_dir / STATUS)
+    """Write status.json as a whole."""
+    write_json(run_dir / STATUS, status)
 
 
 def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | None = None, trace: str = "") -> None:
@@ -123,18 +116,18 @@ def execute(
     With `spread`, jobs of a sweep take the GPUs in turn where model_device is auto.
 
     Raises:
-        ConfigError, DataError, RunError, Interrupted: as editor.lifelong.run.
+        ConfigError, DataError, RunError, Interrupted: as lifelong.run.run.
     """
     if cfg.verbose:
         show_config(cfg)
     if cfg.inspect:
-        from editor.editable import inspect_model
+        from lifelong.inspect import inspect_model
 
         print(inspect_model(cfg))
         return {}
     with tracked(run_dir, overrides, job):
         check_values(cfg)
-        from editor.lifelong import run  # torch and transformers load only when a run starts
+        from lifelong.run import run  # torch and transformers load only when a run starts
 
         if spread and cfg.model_device == "auto":
             import torch
@@ -144,7 +137,7 @@ def execute(
 
 
 def child(run_dir: Path) -> int:
-    """A sweep's job in a process of its own, described by JSON on stdin (editor.sweep.describe); its exit status."""
+    """A sweep's job in a process of its own, described by JSON on stdin (lifelong.sweep.describe); its exit status."""
     if sys.platform == "linux":  # a job must not outlive its sweep: SIGTERM lets it save and leave
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     told = json.load(sys.stdin)

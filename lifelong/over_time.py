@@ -6,11 +6,11 @@ from typing import Any
 
 from data.base import Edit
 from data.batches import tokenize
-from editor.evaluation import Evaluation
-from editor.metrics import answers
-from editor.sample import at_positions
-from editor.scoring import agreement
-from editor.tally import Tally
+from lifelong.answers import answers
+from lifelong.evaluation import Evaluation
+from lifelong.sample import at_positions
+from lifelong.scorer import agreement
+from report.metrics import Tally
 
 
 class OverTime:

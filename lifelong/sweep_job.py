@@ -16,9 +16,9 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from editor import sweep
-from editor.jobs import SIGNALS, STATUS, end_status, new_status, read_status, write_status
-from editor.shares import child_env, cores, jobs_at_once, kind, slot
+from lifelong import sweep
+from lifelong.shares import child_env, cores, jobs_at_once, kind, slot
+from lifelong.status import SIGNALS, STATUS, end_status, new_status, read_status, write_status
 
 OUTPUT = "output.log"  # stdout and stderr of a job that runs beside others
 TAIL_LINES = 20
@@ -80,7 +80,7 @@ def run_child(told: dict[str, Any], run_dir: Path, folder: Path, env: dict[str, 
 
     Where other jobs run beside it, what it prints goes to output.log in its folder.
     """
-    command = [sys.executable, "-P", "-m", "editor.jobs", str(run_dir)]
+    command = [sys.executable, "-P", "-m", "lifelong.status", str(run_dir)]
     with open(run_dir / OUTPUT, "ab") if sweep.current is None else nullcontext() as output:
         child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env, text=True, process_group=0

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import os
 import platform
 import resource
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from config.schema import WandbConfig, WandbMode
+from files import flatten, write_json
 
 PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "numpy", "safetensors")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON beside its place, then rename: a reader never sees half a file."""
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, allow_nan=False)
-            file.write("\n")
-        os.replace(scratch, path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 def versions() -> dict[str, str]:
@@ -43,14 +29,6 @@ def peak_memory() -> dict[str, int]:
     if torch.cuda.is_available():
         peaks["device_mib"] = torch.cuda.max_memory_allocated() // 2**20
     return peaks
-
-
-def flatten(record: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, keys joined by /."""
-    flat: dict[str, Any] = {}
-    for key, value in record.items():
-        flat |= flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
 
 
 class Recorder:
@@ -86,7 +64,7 @@ class Recorder:
         self._metrics.write(json.dumps(record, allow_nan=False) + "\n")
         self._metrics.flush()
         if self._wandb is not None:
-            self._wandb.log(flatten(record))
+            self._wandb.log(flatten(record, "/"))
 
     def position(self) -> int:
         """Bytes of metrics.jsonl so far."""
@@ -106,4 +84,4 @@ class Recorder:
         """Write results.json and wandb's summary."""
         write_json(self.run_dir / "results.json", results)
         if self._wandb is not None:
-            self._wandb.summary.update(flatten({k: v for k, v in results.items() if k != "config"}))
+            self._wandb.summary.update(flatten({k: v for k, v in results.items() if k != "config"}, "/"))

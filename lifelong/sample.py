@@ -81,17 +81,3 @@ class Reference:
     def load(cls, path: Path) -> Reference:
         """What save wrote."""
         return cls({int(name): value for name, value in load_file(path).items()})
-
-
-def fingerprint(tensors: Iterable[tuple[str, Tensor]], points: int = 4096) -> bytes:
-    """Bytes that tell two models apart: names, shapes and evenly spaced values of every tensor.
-
-    A look at `points` values per tensor, not at all: a model that differs elsewhere only in single
-    values is taken for the same.
-    """
-    pieces: list[bytes] = []
-    for name, tensor in tensors:
-        flat = tensor.detach().reshape(-1)
-        picked = flat[:: max(1, flat.numel() // points)].float().cpu()
-        pieces += [f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode(), picked.numpy().tobytes()]
-    return b"\0".join(pieces)

@@ -18,25 +18,26 @@ from config.schema import Config
 from data.base import DataError, Edit
 from data.batches import StepBatches, step_batches, steps
 from data.source import file_hashes
-from editor import checkpoint, frozen, resume
-from editor.abilities import abilities_before
+from editor import frozen, saved_networks
 from editor.base import Editor, StepReport, Stopwatch
 from editor.cache import row_cache
-from editor.evaluation import Evaluation, headline
-from editor.finish import finish, show
-from editor.hyper import HyperEditor, TrainReport
-from editor.interrupt import Interrupted, StopRequests
-from editor.over_time import OverTime
-from editor.resume import Progress
-from editor.sample import known_facts
-from editor.setup import Data, Loaded, build_editor, prepare, schedule, warm_up_steps
-from editor.tally import Measured, described
+from editor.learned import HyperEditor, TrainReport
 from exports.identity import base_identity
 from exports.save import check_export
+from glue_eval.abilities import abilities_before
 from glue_eval.evaluate import DownstreamEvaluator
+from lifelong import resume
+from lifelong.evaluation import Evaluation, headline
+from lifelong.finish import finish, show
+from lifelong.interrupt import Interrupted, StopRequests
+from lifelong.over_time import OverTime
+from lifelong.recorder import Recorder
+from lifelong.resume import Progress
+from lifelong.sample import known_facts
+from lifelong.setup import Data, Loaded, build_editor, prepare, schedule, warm_up_steps
 from model import load_model, resolve_device
 from nets import NumericsError
-from report.recorder import Recorder
+from report.metrics import Measured, described
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ class Run:
             return
         with self.watch("downstream"):
             if self.progress.position == 0:
-                found = abilities_before(self.cfg, self.downstream, self.loaded)
+                found = abilities_before(self.cfg, self.downstream, self.loaded.model, self.loaded.tokenizer)
             else:
                 found = self.downstream.evaluate(self.loaded.model, self.loaded.tokenizer, self.progress.edits)
         self.progress.downstream_done = done
@@ -177,13 +178,13 @@ class Run:
     def train(self, editor: HyperEditor) -> None:
         """Train a learned editor's networks, or load them."""
         if self.cfg.editor.load_checkpoint:
-            checkpoint.load(editor, self.cfg.editor.load_checkpoint)
+            saved_networks.load(editor, self.cfg.editor.load_checkpoint)
             return
         with self.watch("train"):
             self._train_epochs(editor)
         editor.last_shifts.clear()
         if self.cfg.editor.save_checkpoint:
-            checkpoint.save(editor, self.recorder.run_dir / "checkpoint")
+            saved_networks.save(editor, self.recorder.run_dir / "checkpoint")
 
     def _train_epochs(self, editor: HyperEditor) -> None:
         assert self.data.training is not None
@@ -284,7 +285,7 @@ def check(cfg: Config) -> None:
     for warning in without_effect(cfg.editor):
         log.warning(warning)
     if cfg.editor.name in LEARNED and cfg.editor.load_checkpoint:
-        checkpoint.check(cfg.editor, cfg.model.edit_modules)
+        saved_networks.check(cfg.editor, cfg.model.edit_modules)
     if cfg.model_cache:
         check_export(cfg)
     if cfg.resume and not Path(cfg.resume).is_dir():

@@ -19,11 +19,12 @@ from typing import Any
 
 from config.schema import Config
 from data.base import Edit
-from editor.keep import kept
-from editor.sample import Reference, fingerprint, known_facts
-from editor.scoring import Scorer, Scores, compare
-from editor.setup import Data, Loaded
-from editor.tally import HEADLINE, Measured, Tally
+from files import kept
+from lifelong.sample import Reference, known_facts
+from lifelong.scorer import Scorer, Scores, compare
+from lifelong.setup import Data, Loaded
+from model import fingerprint
+from report.metrics import HEADLINE, Measured, Tally
 
 FORMAT = 1  # of the cached folder; raise it when what is measured changes
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from config.schema import Config
-from editor.setup import Loaded
 from exports.save import save_edited
-from report.recorder import Recorder, peak_memory, versions
+from lifelong.recorder import Recorder, peak_memory, versions
+from lifelong.setup import Loaded
 from report.tables import downstream_table
 from report.terminal import print_examples, print_metrics
 

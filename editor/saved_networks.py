@@ -6,8 +6,6 @@ A checkpoint is a folder: tensors.safetensors and checkpoint.json, which says wh
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,8 @@ from torch import Tensor
 from config.check import ConfigError
 from config.schema import EditorConfig
 from editor.base import below
-from editor.hyper import HyperEditor
+from editor.learned import HyperEditor
+from files import whole_folder, write_json
 
 TENSORS, DESCRIPTION = "tensors.safetensors", "checkpoint.json"
 
@@ -42,17 +41,9 @@ def _tensors(editor: HyperEditor) -> dict[str, Tensor]:
 
 def save(editor: HyperEditor, folder: Path) -> None:
     """Write a checkpoint beside its place, then rename."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        save_file(_tensors(editor), scratch / TENSORS)
-        (scratch / DESCRIPTION).write_text(json.dumps(describe(editor), indent=1) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        scratch.rename(folder)
-    except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
-        raise
+    with whole_folder(folder) as fresh:
+        save_file(_tensors(editor), fresh / TENSORS)
+        write_json(fresh / DESCRIPTION, describe(editor))
 
 
 def read_description(folder: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""editor/metrics.py: token accuracy against a plain loop, whatever the batches."""
+"""editor/answers.py: token accuracy against a plain loop, whatever the batches."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from data.batches import IGNORED, Tokens, tokenize
-from editor import metrics
-from editor.metrics import batched, probes, score, token_accuracy
+from lifelong import answers
+from lifelong.answers import batched, probes, score, token_accuracy
 from tests.tiny import SITES, load_tiny, tiny_edits, tiny_tokenizer
 
 
@@ -74,7 +74,7 @@ def test_score_is_the_mean_over_edits(dataset, mhop, names, monkeypatch):
     expected = expected_score("tiny-llama", dataset, 11, mhop)
     assert list(expected) == names
     for chunk in (256, 4):  # tokenized 256 edits at a time; the cut must not show
-        monkeypatch.setattr(metrics, "CHUNK", chunk)
+        monkeypatch.setattr(answers, "CHUNK", chunk)
         found = score(
             load_tiny("tiny-llama"),
             tiny_tokenizer("tiny-llama"),

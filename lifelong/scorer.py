@@ -13,11 +13,11 @@ from data.batches import tokenize
 from data.knowns import KnownFact
 from data.prompt_format import prompt_ids
 from data.records import RecordFile
-from editor.generation import contains, exact, generate
-from editor.metrics import Answered, answers, chunks, probes
-from editor.sample import at_positions, drawn
-from editor.setup import Loaded
-from editor.tally import Tally
+from lifelong.answers import Answered, answers, chunks, probes
+from lifelong.generation import contains, exact, generate
+from lifelong.sample import at_positions, drawn
+from lifelong.setup import Loaded
+from report.metrics import Tally
 
 Scores = dict[str, dict[str, Any]]
 """What one edit's prompts gave, by metric: ids, prediction, tokens, all; generated, exact, contain where generated."""
