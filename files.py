@@ -93,15 +93,33 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise
 
 
+MANIFEST = "manifest.json"
+
+
 def kept(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
-    """PARENT/NAME, filled by `fill(folder)` where it is not there yet; whoever wants it meanwhile waits."""
+    """PARENT/NAME, filled by `fill(folder)` where it is not there yet; whoever wants it meanwhile waits.
+
+    The folder's own manifest has the sha256 of every file: a folder that is cut or changed is filled anew.
+    """
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / name
     with FileLock(parent / f".{name}.lock"):
-        if not folder.is_dir():
+        if not _is_intact(folder):
             with whole_folder(folder) as fresh:
                 fill(fresh)
+                write_json(fresh / MANIFEST, _hashes(fresh))
     return folder
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+
+
+def _is_intact(folder: Path) -> bool:
+    try:
+        return bool(read_json(folder / MANIFEST) == _hashes(folder))
+    except (OSError, ValueError):
+        return False
 
 
 def _sync(folder: Path) -> None:

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check import ConfigError, check_override_names
 from config.schema import register
-from lifelong.interrupt import Interrupted
-from lifelong.status import EXPECTED, execute
+from lifelong.outside import config_dir, use_editors
+from lifelong.status import EXPECTED, Interrupted, execute
 from lifelong.sweep import prefer_our_presets, swept
 from lifelong.sweep_job import sweep_job
 
@@ -49,14 +49,17 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
         )
     keys = {word.partition("=")[0].lstrip("+") for word in argv}
     words = [word for word in OmegaConf.load(saved) if word.partition("=")[0].lstrip("+") not in keys]
-    return [*words, *argv, f"hydra.run.dir={saved.parent.parent.resolve()}", *as_one_run(saved.parent)]
+    return [*words, *argv, f"hydra.run.dir={saved.parent.parent.resolve()}", *as_it_was(saved.parent, argv)]
 
 
-def as_one_run(saved: Path) -> list[str]:
-    """Where Hydra's folder is that of a sweep's job: what makes it a run of its own, with the number it had."""
-    path = saved / "hydra.yaml"
-    number = OmegaConf.select(OmegaConf.load(path), "hydra.job.num") if path.is_file() else None
-    return [] if number is None else [f"hydra.job.num={number}", "hydra.mode=RUN"]
+def as_it_was(saved: Path, argv: list[str]) -> list[str]:
+    """What makes Hydra treat a run that goes on as the run that it was, and leave its own record of it as it is."""
+    path, words = saved / "hydra.yaml", ["hydra.output_subdir=null"]
+    hydra = OmegaConf.load(path).hydra if path.is_file() else OmegaConf.create()
+    number = OmegaConf.select(hydra, "job.num")
+    words += [] if number is None else [f"hydra.job.num={number}", "hydra.mode=RUN"]
+    folders = [s.path for s in OmegaConf.select(hydra, "runtime.config_sources") or () if s.provider == "command-line"]
+    return words + (["--config-dir", folders[0]] if folders and config_dir(argv) is None else [])
 
 
 def main() -> None:
@@ -64,7 +67,7 @@ def main() -> None:
     try:
         argv = ["verbose=true" if word == "-v" else word for word in sys.argv[1:]]
         sys.argv[1:] = with_saved_overrides(argv)
-        check_override_names(sys.argv[1:])
+        check_override_names(sys.argv[1:], use_editors(sys.argv[1:]))
         prefer_our_presets()
         with swept():
             job()

@@ -18,13 +18,13 @@ EPSILON = torch.finfo(torch.float32).eps
 
 
 class RunningStatistics:
-    """Mean, squared deviations and scatter of rows [k, g], pooled over the sites of one shape (or of one site).
+    """Mean, squared deviations and scatter of rows [k, g], pooled over the sites of one shape.
 
     Sums are kept in float64: after a million rows float32 would lose each new block's digits.
-    `scatter_VV` and `scatter_KK` (covariances of values and keys times n) are only kept where whitening
-    will ask for them (`covariance`, `key_covariance`). The latter costs 8 K^2 bytes (19 MB for d_k 1536,
-    2.9 GB for d_k 18944), during a step as much again for the copy to go back to and half for the step's
-    own float32 sum, and per root one K x K eigendecomposition in float32, which takes O(K^3).
+    `scatter_VV` and `scatter_KK` (covariances of values and keys times n) are only kept where whitening or a
+    weighted ridge will ask for them (`covariance`, `key_covariance`). The latter costs 8 K^2 bytes (19 MB for
+    d_k 1536, 2.9 GB for d_k 18944), during a step as much again for the copy to go back to and half for the
+    step's own float32 sum.
     Follows DESIGN section 2.3 (Chan's pairwise merge of moments).
     """
 
@@ -93,32 +93,15 @@ class RunningStatistics:
         """Whether there are rows enough to invert the value covariance."""
         return self.scatter_VV is not None and self.n > self.d_v + 1
 
-    @property
-    def whitens_keys(self) -> bool:
-        """Whether there are rows enough to invert the key covariance."""
-        return self.scatter_KK is not None and self.n > self.d_k + 1
+    def inverse_root(self, floor: float, *, relative: bool, retries: Counter[str] | None = None) -> InverseRoot:
+        """C~^(-1/2) of the value covariance C~ = C / (n - d_v - 1).
 
-    def inverse_root(
-        self,
-        floor: float,
-        *,
-        relative: bool,
-        shrink: bool = False,
-        retries: Counter[str] | None = None,
-        keys: bool = False,
-    ) -> InverseRoot:
-        """C~^(-1/2) of the value covariance C~ = C / (n - d_v - 1), shrunk first where asked for.
-
-        With `keys` that of the key covariance, likewise with d_k in the place of d_v.
         Decomposed in float32 as the published program does: its rounding is part of its numbers
         (float64 moves a shift's norm by up to 1.4e-4 where n is little above d_v).
         """
-        scatter = self.scatter_KK if keys else self.scatter_VV
-        assert scatter is not None and self.n > len(scatter) + 1
-        covariance = scatter.float().div_(self.n - len(scatter) - 1)
-        if shrink:
-            covariance = shrunk(covariance, self.n)
-        return inverse_root(covariance, floor, relative=relative, retries=retries)
+        assert self.scatter_VV is not None and self.whitens
+        covariance_VV = self.scatter_VV.float().div_(self.n - self.d_v - 1)
+        return inverse_root(covariance_VV, floor, relative=relative, retries=retries)
 
     def ridge_factor(self, share: float) -> Tensor:
         """Lower Cholesky factor of M = (1 - share) I + share E d_k / tr(E), [K, K] float64, with E = mean of k k^T.
@@ -184,20 +167,6 @@ class NumericsError(RunError):
     """A decomposition that failed in every way there is, or a number that is not finite."""
 
 
-def shrunk(covariance_VV: Tensor, n: int) -> Tensor:
-    """(1 - rho) C + rho tr(C)/V I with the oracle-approximating rho of n rows.
-
-    Chen, Wiesel, Eldar, Hero, "Shrinkage algorithms for MMSE covariance estimation" (2010), equation 23.
-    """
-    d_v = len(covariance_VV)
-    mean = covariance_VV.diagonal().double().mean()
-    square = covariance_VV.double().square().mean()
-    rho = ((square + mean**2) / ((n + 1) * (square - mean**2 / d_v))).clamp(max=1).to(covariance_VV.dtype)
-    found_VV = covariance_VV * (1 - rho)
-    found_VV.diagonal().add_(rho * mean.to(covariance_VV.dtype))
-    return found_VV
-
-
 @dataclass(frozen=True, slots=True)
 class InverseRoot:
     """C^(-1/2) with floored eigenvalues, as the eigenpairs above the floor and one gain for everything else.
@@ -216,10 +185,6 @@ class InverseRoot:
         if self.vectors_VR.shape[0] == self.vectors_VR.shape[1]:
             return (parts_NR * self.gains_R) @ self.vectors_VR.T
         return self.rest * rows_NV + (parts_NR * (self.gains_R - self.rest)) @ self.vectors_VR.T
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """All tensors, by the names that the constructor takes."""
-        return {"vectors_VR": self.vectors_VR, "gains_R": self.gains_R, "rest": self.rest}
 
     def matrix(self) -> Tensor:
         """C^(-1/2), [V, V]."""
@@ -265,22 +230,19 @@ def _eigh(matrix_VV: Tensor, retries: Counter[str]) -> tuple[Tensor, Tensor]:
 class Normalizer:
     """Statistics frozen at one moment, ready to normalize rows (DESIGN section 2.4).
 
-    `root` whitens the value gradients, `key_root` the keys; None normalizes per coordinate.
+    `root` whitens the value gradients; None normalizes them per coordinate.
     """
 
-    def __init__(
-        self, statistics: RunningStatistics, root: InverseRoot | None = None, key_root: InverseRoot | None = None
-    ) -> None:
+    def __init__(self, statistics: RunningStatistics, root: InverseRoot | None = None) -> None:
         d_k = statistics.d_k
         mean_D, scale_D = statistics.mean_D.float(), statistics.std_D.float() + EPSILON
         self.mean_K, self.mean_V = mean_D[:d_k], mean_D[d_k:]
         self.scale_K, self.scale_V = scale_D[:d_k], scale_D[d_k:]
-        self.root, self.key_root = root, key_root
+        self.root = root
 
     def keys(self, keys_NK: Tensor) -> Tensor:
-        """(k - mean) C_k^(-1/2) where whitening keys, else (k - mean) / (std + eps)."""
-        centered_NK = keys_NK - self.mean_K
-        return centered_NK / self.scale_K if self.key_root is None else self.key_root.apply(centered_NK)
+        """(k - mean) / (std + eps)."""
+        return (keys_NK - self.mean_K) / self.scale_K
 
     def gradients(self, gradients_NV: Tensor) -> Tensor:
         """(g - mean) C^(-1/2) where whitening, else (g - mean) / (std + eps)."""

@@ -6,21 +6,11 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterator, Sequence
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
-from config.schema import (
-    Config,
-    DatasetConfig,
-    EditorConfig,
-    FieldsConfig,
-    PreheatMode,
-    StatisticsMode,
-    StatisticsPer,
-)
+from config.schema import KINDS, RANGE, Config, DatasetConfig, EditorConfig, FieldsConfig
 
 GROUPS = ("dataset", "model", "editor", "experiment")
-LEARNED = ("malmen", "mend", "rledit")
-RIDGE = ("stableedit", "stableedit_plus", "ultraedit")
 
 
 class ConfigError(ValueError):
@@ -32,20 +22,21 @@ class RunError(RuntimeError):
 
 
 def known_keys(node: type = Config, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the schema."""
+    """Every dotted key of the schema, those of every kind of editor among them."""
     for name, kind in get_type_hints(node).items():
         yield prefix + name
-        if dataclasses.is_dataclass(kind):
-            yield from known_keys(kind, f"{prefix}{name}.")
+        kinds = KINDS.values() if kind is EditorConfig else [kind] if dataclasses.is_dataclass(kind) else []
+        for inner in kinds:
+            yield from known_keys(inner, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
-def check_override_names(argv: Sequence[str]) -> None:
-    """Refuse overrides of keys that do not exist, with the nearest names.
+def check_override_names(argv: Sequence[str], more: Sequence[str] = ()) -> None:
+    """Refuse overrides of keys that do not exist, with the nearest names; `more` are keys of editors from outside.
 
     Raises:
         ConfigError: a `key=value` whose key is neither in the schema, a group, nor Hydra's own.
     """
-    keys = [*known_keys(), *GROUPS]
+    keys = list(dict.fromkeys([*known_keys(), *GROUPS, *more]))
     for word in argv:
         key, equals, value = word.partition("=")
         key = key.lstrip("+")
@@ -64,59 +55,34 @@ def check_values(cfg: Config) -> None:
     """
     if cfg.editor.load_checkpoint in ("false", "False", ""):
         cfg.editor.load_checkpoint = None  # the published program's way to say no
-    _check_positive(cfg)
+    check_numbers(cfg)
     _check_consistent(cfg)
     _check_fields(cfg.dataset)
     if not cfg.dataset.valid_path:
         raise ConfigError("dataset.valid_path=: name the file of facts to edit (.json, .jsonl or .csv)")
-    if cfg.editor.name in LEARNED and not cfg.editor.load_checkpoint and cfg.dataset.train_path is None:
-        raise ConfigError(
-            f"dataset.train_path=null: editor={cfg.editor.name} learns from training records; "
-            "name a file of them, or use editor=stableedit"
-        )
 
 
-def _check_positive(cfg: Config) -> None:
-    editor = cfg.editor
-    whole = {
-        "num_seq": cfg.num_seq,
-        "dataset.n_edits": cfg.dataset.n_edits,
-        "dataset.batch_size": cfg.dataset.batch_size,
-        "editor.batch_size": editor.batch_size,
-        "eval.tokens_per_batch": cfg.eval.tokens_per_batch,
-        "eval.edits": 1 if cfg.eval.edits is None else cfg.eval.edits,
-        "eval.max_new_tokens": cfg.eval.max_new_tokens,
-        "editor.tokens_per_pass": editor.tokens_per_pass,
-        "editor.whitening_every": editor.whitening_every,
-    }
-    real: dict[str, float | int | None] = {"editor.lr": editor.lr, "editor.whitening_floor": editor.whitening_floor}
-    real["model.frozen_cache_gib"] = cfg.model.frozen_cache_gib
-    if editor.name in RIDGE:
-        real["editor.alpha"] = editor.alpha
-    if editor.name in LEARNED:
-        names = ["rank", "n_blocks", "meta_lr", "max_grad_norm", "n_epochs"]
-        names += ["time_decay", "back_depth"] if editor.name == "rledit" else []
-        real |= {f"editor.{name}": getattr(editor, name) for name in names}
-    for key, value in (whole | real).items():
-        if value is None or not math.isfinite(value) or value <= 0:
-            kind = "a whole number above 0" if key in whole else "a finite number above 0"
-            raise ConfigError(f"{key}={value}: must be {kind}")
-    at_least_zero = {
-        "num_seq_zsre": cfg.num_seq_zsre,
-        "num_seq_wikibigedit": cfg.num_seq_wikibigedit,
-        "downstream_eval_steps": cfg.downstream_eval_steps,
-        "seed": cfg.seed,
-        "checkpoint.every": cfg.checkpoint.every,
-        **{f"eval.{name}": getattr(cfg.eval, name) for name in ("every", "sample", "knowns", "examples")},
-        "eval.generate_sample": cfg.eval.generate_sample or 0,
-    }
-    for key, count in at_least_zero.items():
-        if count < 0:
-            raise ConfigError(f"{key}={count}: must be a whole number, 0 or more")
+def check_numbers(node: Any, prefix: str = "") -> None:
+    """Refuse numbers outside the range that their field of the schema names, and any that is not finite.
+
+    Raises:
+        ConfigError: names the key, its value and the range.
+    """
+    for field in dataclasses.fields(node):
+        key, value = prefix + field.name, getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            check_numbers(value, f"{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            wanted = field.metadata.get(RANGE, "")
+            low = value > 0 if "above 0" in wanted else value >= 0 if wanted else True
+            if not math.isfinite(value) or not low or ("below 1" in wanted and value >= 1):
+                kind = "a whole number" if "int" in str(field.type) else "a finite number"
+                join = " " if wanted.startswith("above") else ", " if wanted else ""
+                raise ConfigError(f"{key}={value}: must be {kind}{join}{wanted}")
 
 
 def _check_consistent(cfg: Config) -> None:
-    editor, sites = cfg.editor, cfg.model.edit_modules
+    sites = cfg.model.edit_modules
     if not sites:
         raise ConfigError("model.edit_modules=[]: name at least one nn.Linear or Conv1D module to edit")
     twice = sorted({name for name in sites if sites.count(name) > 1})
@@ -128,41 +94,6 @@ def _check_consistent(cfg: Config) -> None:
         raise ConfigError(f"eval.every={cfg.eval.every}: must be num_seq={cfg.num_seq} or less, or 0 for never")
     if cfg.model_cache and not cfg.model_cache_dir:
         raise ConfigError("model_cache=true needs model_cache_dir=DIR, the folder to save the edited model to")
-    if editor.name == "ultraedit":
-        fixed = {"RunningMeanStd_mode": StatisticsMode.original, "preheat_mode": PreheatMode.none}
-        for key, value in fixed.items():
-            if getattr(editor, key) is not value:
-                raise ConfigError(
-                    f"editor.{key}={getattr(editor, key).value}: editor=ultraedit means {value.value}; "
-                    "use editor=stableedit for anything else"
-                )
-    _check_statistics(editor)
-    if editor.whitening_floor_mode.value == "relative" and editor.whitening_floor >= 1:
-        raise ConfigError(
-            f"editor.whitening_floor={editor.whitening_floor}: a share of the largest eigenvalue, below 1"
-        )
-
-
-def _check_statistics(editor: EditorConfig) -> None:
-    whitens = editor.name in RIDGE and editor.RunningMeanStd_mode is StatisticsMode.stable
-    if editor.whiten_keys and not whitens:
-        raise ConfigError(
-            f"editor.whiten_keys=true: editor={editor.name} with "
-            f"editor.RunningMeanStd_mode={editor.RunningMeanStd_mode.value} whitens nothing; "
-            "use editor=stableedit with mode stable"
-        )
-    if not 0 <= editor.key_ridge < 1:
-        raise ConfigError(f"editor.key_ridge={editor.key_ridge}: the share of the ridge, 0 or more and below 1")
-    if editor.key_ridge and editor.name not in RIDGE:
-        raise ConfigError(
-            f"editor.key_ridge={editor.key_ridge}: editor={editor.name} learns its ridge; "
-            "only stableedit, stableedit_plus and ultraedit have it"
-        )
-    if editor.statistics_per is StatisticsPer.site and editor.name not in RIDGE:
-        raise ConfigError(
-            f"editor.statistics_per=site: editor={editor.name} has a network per weight shape and reads shape "
-            "statistics; only stableedit, stableedit_plus and ultraedit keep them per site"
-        )
 
 
 def _check_fields(dataset: DatasetConfig) -> None:
@@ -178,17 +109,3 @@ def _check_fields(dataset: DatasetConfig) -> None:
             f"dataset.fields.unrelated={fields.unrelated} dataset.fields.unrelated_answer={fields.unrelated_answer}: "
             "an unrelated prompt needs its answer; name both or set both to null"
         )
-
-
-def without_effect(editor: EditorConfig) -> Iterator[str]:
-    """Warnings about keys that are set but that the chosen editor does not use."""
-    learned_only = ["rank", "n_blocks", "meta_lr", "loc_coef", "max_grad_norm", "n_epochs", "reg_coef"]
-    unused = {
-        **{name: [*learned_only, "time_decay", "back_depth", "load_checkpoint"] for name in RIDGE},
-        "malmen": ["alpha", "time_decay", "back_depth"],
-        "mend": ["alpha", "time_decay", "back_depth"],
-        "rledit": ["alpha"],
-    }
-    for key in unused.get(editor.name, []):
-        if getattr(editor, key) is not None:
-            yield f"editor.{key}={getattr(editor, key)} has no effect on editor={editor.name}"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from config.schema import Config, register
+from config.schema import Config, EditorConfig, register
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -23,3 +24,20 @@ def compose_config(words: Sequence[str]) -> Config:
     register()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
         return cast(Config, OmegaConf.to_object(compose("config", overrides=list(words))))
+
+
+def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Config:
+    """A resolved configuration as it stands in results.json, as typed objects; `editor` is its editor's schema.
+
+    Raises:
+        omegaconf.errors.OmegaConfBaseException: an unknown key, a value of another type.
+    """
+    node = OmegaConf.structured(Config)
+    node.editor = OmegaConf.structured(editor)
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(node, dict(content))))
+
+
+def offer_schemas(kinds: Mapping[str, type[EditorConfig]]) -> None:
+    """Let yaml files start from further editors' schemas: /schema/NAME@_here_."""
+    for name, kind in kinds.items():
+        ConfigStore.instance().store(group="schema", name=name, node=kind)

@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
+
+RANGE = "range"
+"""The key of a field's metadata that says which numbers it takes (config/check.py)."""
+
+
+def above_zero(default: Any) -> Any:
+    """A number that must be finite and above 0."""
+    return field(default=default, metadata={RANGE: "above 0"})
+
+
+def at_least_zero(default: Any) -> Any:
+    """A number that must be finite and 0 or more."""
+    return field(default=default, metadata={RANGE: "0 or more"})
+
+
+def share(default: Any) -> Any:
+    """A number that must be 0 or more and below 1."""
+    return field(default=default, metadata={RANGE: "0 or more and below 1"})
 
 
 class StatisticsMode(Enum):
@@ -40,20 +59,6 @@ class FloorMode(Enum):
 
     absolute = "absolute"
     relative = "relative"
-
-
-class StatisticsPer(Enum):
-    """Whose rows share running statistics: all sites of one weight shape, or each site's alone."""
-
-    shape = "shape"
-    site = "site"
-
-
-class Shrinkage(Enum):
-    """Whether a covariance is drawn towards a multiple of the identity before whitening."""
-
-    none = "none"
-    oas = "oas"
 
 
 class Precision(Enum):
@@ -111,8 +116,8 @@ class DatasetConfig:
     """Which records are edited and how they are cut into steps."""
 
     name: str = MISSING
-    n_edits: int = 100
-    batch_size: int = 10
+    n_edits: int = above_zero(100)
+    batch_size: int = above_zero(10)
     train_path: str | None = MISSING
     valid_path: str = MISSING
     eval_mhop: bool = True
@@ -136,41 +141,55 @@ class ModelConfig:
     download: bool = False
     device_map: str | None = None
     frozen_cache_dir: str | None = None
-    frozen_cache_gib: float = 20.0
+    frozen_cache_gib: float = above_zero(20.0)
 
 
 @dataclass
 class EditorConfig:
-    """Every editor's keys; a key that the chosen editor does not use is null unless set by hand."""
+    """What every editor has; an editor's own keys stand in a class of its own below this one."""
 
     name: str = MISSING
-    lr: float = 1e-6
-    batch_size: int = 128
-    tokens_per_pass: int = 320
+    lr: float = above_zero(1e-6)
+    batch_size: int = above_zero(128)
+    tokens_per_pass: int = above_zero(320)
     token: TokenRows = TokenRows.ans
     cache_dir: str | None = None
     RunningMeanStd_mode: StatisticsMode = StatisticsMode.original
-    statistics_per: StatisticsPer = StatisticsPer.shape
     preheat_mode: PreheatMode = PreheatMode.none
+    float32_masters: bool = False
     save_checkpoint: bool = False
     load_checkpoint: str | None = None
-    float32_masters: bool = False
-    whitening_floor: float = 1e-6
+
+
+@dataclass
+class RidgeConfig(EditorConfig):
+    """Editors that solve a ridge-regularized system for the shift, with nothing learned beforehand."""
+
+    alpha: float = above_zero(1.0)
+    whitening_floor: float = above_zero(1e-6)
     whitening_floor_mode: FloorMode = FloorMode.absolute
-    whitening_every: int = 1
-    whiten_keys: bool = False
-    key_ridge: float = 0.0
-    shrinkage: Shrinkage = Shrinkage.none
-    alpha: float | None = None
-    rank: int | None = None
-    n_blocks: int | None = None
-    meta_lr: float | None = None
-    loc_coef: float | None = None
-    max_grad_norm: float | None = None
-    n_epochs: int | None = None
-    reg_coef: float | None = None
-    time_decay: float | None = None
-    back_depth: int | None = None
+    key_ridge: float = share(0.0)
+
+
+@dataclass
+class LearnedConfig(EditorConfig):
+    """Editors that train a network before they edit."""
+
+    rank: int = above_zero(1024)
+    n_blocks: int = above_zero(4)
+    meta_lr: float = above_zero(1e-5)
+    loc_coef: float = at_least_zero(0.6)
+    max_grad_norm: float = above_zero(1.0)
+    n_epochs: int = above_zero(1)
+    reg_coef: float = at_least_zero(1e-4)
+
+
+@dataclass
+class RLEditConfig(LearnedConfig):
+    """Training that looks back on earlier steps."""
+
+    time_decay: float = above_zero(0.95)
+    back_depth: int = above_zero(10)
 
 
 @dataclass
@@ -178,16 +197,16 @@ class EvalConfig:
     """How ES, GS and LS are scored, and what else is measured while editing and at the end."""
 
     before: bool = True
-    edits: int | None = None
-    tokens_per_batch: int = 2048
-    every: int = 0
-    sample: int = 100
-    knowns: int = 100
+    edits: int | None = above_zero(None)
+    tokens_per_batch: int = above_zero(2048)
+    every: int = at_least_zero(0)
+    sample: int = at_least_zero(100)
+    knowns: int = at_least_zero(100)
     knowns_path: str = "data/raw/known_1000.json"
     generate: bool = False
-    generate_sample: int | None = 200
-    max_new_tokens: int = 24
-    examples: int = 5
+    generate_sample: int | None = at_least_zero(200)
+    max_new_tokens: int = above_zero(24)
+    examples: int = at_least_zero(5)
     per_edit: bool = True
     cache_dir: str | None = "~/.cache/stableedit/eval"
 
@@ -216,7 +235,7 @@ class DownstreamConfig:
 class CheckpointConfig:
     """How often the state of a run is saved, to go on from with resume=RUN_DIR."""
 
-    every: int = 50
+    every: int = at_least_zero(50)
 
 
 @dataclass
@@ -239,22 +258,29 @@ class Config:
     downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
-    num_seq: int = 200
-    num_seq_zsre: int = 20
-    num_seq_wikibigedit: int = 20
+    num_seq: int = above_zero(200)
+    num_seq_zsre: int = at_least_zero(20)
+    num_seq_wikibigedit: int = at_least_zero(20)
     model_device: str = "auto"
     editor_device: str = "auto"
-    downstream_eval_steps: int = 0
+    downstream_eval_steps: int = at_least_zero(0)
     model_cache: bool = False
     model_cache_dir: str | None = None
     export: Export = Export.full
     report: bool = True
     inspect: bool = False
     verbose: bool = False
-    seed: int = 42
+    seed: int = at_least_zero(42)
     resume: str | None = None
 
 
 def register() -> None:
-    """Make the schema known to Hydra, as base_config."""
-    ConfigStore.instance().store(name="base_config", node=Config)
+    """Make the schema known to Hydra: base_config, and schema/KIND for the editors' yaml files to start from."""
+    store = ConfigStore.instance().store
+    store(name="base_config", node=Config)
+    for kind, node in KINDS.items():
+        store(group="schema", name=kind, node=node)
+
+
+KINDS: dict[str, type[EditorConfig]] = {"ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig}
+"""The editors' configurations by the name under which a yaml file starts from them: /schema/KIND@_here_."""

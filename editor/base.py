@@ -12,22 +12,24 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from config.schema import EditorConfig, FloorMode, StatisticsPer
+from config.check import ConfigError
+from config.schema import EditorConfig
 from data.batches import Batch, StepBatches, passes
-from editor.cache import RowCache
-from editor.capture import Rows, capture_together
+from editor.cache import MemoryCache, RowCache
+from editor.capture import Inputs, Rows, capture_together, tokens_of
 from editor.ridge import Shift
 from editor.sites import EditSite
 from nets import NumericsError, RunningStatistics
 
-Pool = tuple[int, int] | str
-"""Whose rows share running statistics: all sites of a weight shape (d_k, d_v), or the one site of that name."""
+Shape = tuple[int, int]
+"""(d_k, d_v) of a site's weight: sites of one shape share their running statistics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class SiteRecord:
 
 @dataclass(frozen=True, slots=True)
 class StatisticsRecord:
-    """Running statistics of one shape or site: rows seen, root mean square deviation of keys and value gradients."""
+    """Running statistics of one weight shape: rows seen, root mean square deviation of keys and value gradients."""
 
     rows: int
     key_std: float
@@ -50,7 +52,7 @@ class StatisticsRecord:
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """One written step; `sites` by name, `statistics` by weight shape (or site name), `seconds` by phase."""
+    """One written step; `sites` by name, `statistics` by weight shape, `seconds` by phase."""
 
     loss: float
     tokens: int
@@ -65,6 +67,19 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
 
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add what was timed elsewhere."""
+        for phase, more in seconds.items():
+            self.seconds[phase] += more
+
+    def state_dict(self) -> dict[str, float]:
+        """The seconds so far."""
+        return dict(self.seconds)
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Take over what state_dict gave."""
+        self.seconds.update(state)
+
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         """Time one stretch of a phase."""
@@ -73,17 +88,6 @@ class Stopwatch:
             yield
         finally:
             self.seconds[phase] += time.perf_counter() - start
-
-
-@dataclass(frozen=True, slots=True)
-class Workbench:
-    """What an editor works on and with; statistics and solves run on `solve_device`."""
-
-    model: PreTrainedModel
-    sites: list[EditSite]
-    cache: RowCache
-    solve_device: torch.device
-    seed: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,26 +104,64 @@ class CachedRows:
 
 
 class Editor(ABC):
-    """The state of a lifelong run: running statistics per weight shape (or site), and the last step's shifts."""
+    """The state of a lifelong run: running statistics per weight shape, and the last step's shifts."""
+
+    config_class: ClassVar[type[EditorConfig]] = EditorConfig
+    trains: ClassVar[bool] = False
+    """Whether a network is trained on training edits before the first edit."""
+    fixed: ClassVar[dict[str, Enum]] = {}
+    """Keys that have but one value here."""
 
     def __init__(
-        self, cfg: EditorConfig, bench: Workbench, *, covariance: bool = False, key_covariance: bool = False
+        self,
+        cfg: EditorConfig,
+        model: PreTrainedModel,
+        sites: list[EditSite],
+        cache: RowCache | None = None,
+        *,
+        solve_device: torch.device | None = None,
+        seed: int = 0,
+        inputs: Inputs = tokens_of,
     ) -> None:
-        self.cfg, self.model, self.sites, self.cache = cfg, bench.model, bench.sites, bench.cache
-        self.solve_device = bench.solve_device
-        shapes = {self.pool(site): site.shape for site in self.sites}
+        """`inputs` is how the model is called (capture.Inputs); statistics and solves run on `solve_device`."""
+        self.cfg, self.model, self.sites, self.inputs, self.seed = cfg, model, sites, inputs, seed
+        self.cache = MemoryCache() if cache is None else cache
+        self.solve_device = solve_device or torch.device("cpu")
+        covariance, key_covariance = self.covariances()
         self.statistics = {
-            pool: RunningStatistics(
+            shape: RunningStatistics(
                 *shape, covariance=covariance, device=self.solve_device, key_covariance=key_covariance
             )
-            for pool, shape in shapes.items()
+            for shape in dict.fromkeys(site.shape for site in sites)
         }
         self.last_shifts: dict[str, Shift] = {}
         self.retries: Counter[str] = Counter()
 
-    def pool(self, site: EditSite) -> Pool:
-        """The key of the site's running statistics in `statistics`."""
-        return site.name if self.cfg.statistics_per is StatisticsPer.site else site.shape
+    @classmethod
+    def check(cls, cfg: EditorConfig) -> None:
+        """Refuse settings that this editor cannot work with; needs no model.
+
+        Raises:
+            ConfigError: names the key, its value and what would be right.
+        """
+        for key, value in cls.fixed.items():
+            if getattr(cfg, key) is not value:
+                raise ConfigError(
+                    f"editor.{key}={getattr(cfg, key).value}: editor={cfg.name} means {value.value}; "
+                    "choose another editor for anything else"
+                )
+
+    @classmethod
+    def without_effect(cls, cfg: EditorConfig) -> Iterator[str]:
+        """Warnings about keys that are set but do nothing here."""
+        if not cls.trains:
+            for key, value in (("save_checkpoint", cfg.save_checkpoint), ("load_checkpoint", cfg.load_checkpoint)):
+                if value:
+                    yield f"editor.{key}={value} has no effect on editor={cfg.name}, which trains nothing"
+
+    def covariances(self) -> tuple[bool, bool]:
+        """Whether the covariance of value gradients, and that of keys, will be asked for."""
+        return False, False
 
     @abstractmethod
     def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
@@ -146,7 +188,7 @@ class Editor(ABC):
 
         On failure inside, the statistics are put back; the cache is emptied in any case.
         """
-        saved = {pool: statistics.copy() for pool, statistics in self.statistics.items()}
+        saved = {shape: statistics.copy() for shape, statistics in self.statistics.items()}
         try:
             loss, tokens = self._capture_rows(batches.edit, watch)
             with watch("statistics"):
@@ -163,7 +205,7 @@ class Editor(ABC):
         index = 0
         for group in passes(batches, self.cfg.tokens_per_pass):
             with watch("capture"):
-                found = capture_together(self.model, self.sites, group, self.cfg.token)
+                found = capture_together(self.model, self.sites, group, self.cfg.token, self.inputs)
             for captured in found:
                 rows = [row.to(self.solve_device) for row in captured.rows]
                 finite.append(torch.stack([row.is_finite() for row in rows]))
@@ -179,12 +221,12 @@ class Editor(ABC):
         return loss, tokens
 
     def _update_statistics(self, micro_batches: int) -> None:
-        for pool, statistics in self.statistics.items():
-            sites = [index for index, site in enumerate(self.sites) if self.pool(site) == pool]
+        for shape, statistics in self.statistics.items():
+            sites = [index for index, site in enumerate(self.sites) if site.shape == shape]
             statistics.merge(
                 CachedRows(self.cache, [(batch, site) for batch in range(micro_batches) for site in sites])
             )
-        finite = [self.statistics[self.pool(site)].m2_D.isfinite().all() for site in self.sites]
+        finite = [self.statistics[site.shape].m2_D.isfinite().all() for site in self.sites]
         self._check(torch.stack(finite), "the running statistics are not finite")
 
     def check_shifts(self, shifts: Sequence[Shift]) -> None:
@@ -202,7 +244,12 @@ class Editor(ABC):
         return Rows(torch.cat([row.keys_NK for row in rows]), torch.cat([row.gradients_NV for row in rows]))
 
     def write(self, shifts: Sequence[Shift]) -> dict[str, SiteRecord]:
-        """Add every shift to its site's weight and say what it did."""
+        """Add every shift to its site's weight and say what it did.
+
+        What is kept for the next step is contiguous, as it will be when a checkpoint is read: some processors'
+        kernels round other memory layouts differently.
+        """
+        shifts = [shift.contiguous() for shift in shifts]
         had = [site.name in self.last_shifts for site in self.sites]
         measured = []
         for site, shift in zip(self.sites, shifts, strict=True):
@@ -219,14 +266,14 @@ class Editor(ABC):
         }
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, by name."""
+        """Everything that the next step depends on, by name; every tensor is contiguous."""
         found: dict[str, Tensor] = {}
         for site in self.sites:
             found[f"weight/{site.name}"] = site.weight
             if site.master is not None:
                 found[f"master/{site.name}"] = site.master
-        for pool, statistics in self.statistics.items():
-            found |= {f"statistics/{pool}/{name}": value for name, value in statistics.state_dict().items()}
+        for shape, statistics in self.statistics.items():
+            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
         for name, shift in self.last_shifts.items():
             found[f"shift_right/{name}"] = shift.right_NV
             if shift.left_NK is not None:
@@ -240,23 +287,19 @@ class Editor(ABC):
             if f"shift_right/{site.name}" in tensors:
                 left_NK = tensors.get(f"shift_left/{site.name}")
                 self.last_shifts[site.name] = Shift(left_NK, tensors[f"shift_right/{site.name}"])
-        for pool, statistics in self.statistics.items():
-            statistics.load_state_dict(below(tensors, f"statistics/{pool}/"))
+        for shape, statistics in self.statistics.items():
+            statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
 
     def spectrum(self) -> dict[str, dict[str, Any]]:
-        """Eigenvalues of the value covariance by weight shape (or site), largest first, where this editor whitens."""
-        return {
-            str(pool): describe_spectrum(statistics, self.cfg)
-            for pool, statistics in self.statistics.items()
-            if statistics.whitens
-        }
+        """Eigenvalues of the value covariance by weight shape, largest first, where this editor whitens."""
+        return {}
 
     def describe_statistics(self) -> dict[str, StatisticsRecord]:
-        """The running statistics in three numbers per shape (or site)."""
+        """The running statistics in three numbers per shape."""
         deviations = torch.stack([_deviations(statistics) for statistics in self.statistics.values()]).tolist()
         return {
-            str(pool): StatisticsRecord(statistics.n, *pair)
-            for (pool, statistics), pair in zip(self.statistics.items(), deviations, strict=True)
+            str(shape): StatisticsRecord(statistics.n, *pair)
+            for (shape, statistics), pair in zip(self.statistics.items(), deviations, strict=True)
         }
 
 
@@ -268,23 +311,6 @@ def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def cosine(inner: float, norms: float) -> float:
     """Cosine of two shifts from their inner product and the product of their norms; 0 if one of them is zero."""
     return inner / norms if norms > 0 else 0.0
-
-
-def describe_spectrum(statistics: RunningStatistics, cfg: EditorConfig, most: int = 512) -> dict[str, Any]:
-    """At most `most` eigenvalues (evenly spaced ranks), the floor they are raised to, and how many lie below it."""
-    assert statistics.scatter_VV is not None
-    covariance_VV = statistics.scatter_VV / (statistics.n - statistics.d_v - 1)
-    values_V = torch.linalg.eigvalsh(covariance_VV).flip(0)
-    floor = cfg.whitening_floor * (values_V[0].item() if cfg.whitening_floor_mode is FloorMode.relative else 1.0)
-    ranks = torch.linspace(0, len(values_V) - 1, min(most, len(values_V))).round().long()
-    return {
-        "eigenvalues": values_V[ranks.to(values_V.device)].tolist(),
-        "ranks": (ranks + 1).tolist(),
-        "floor": floor,
-        "below": int((values_V < floor).sum()),
-        "size": len(values_V),
-        "rows": statistics.n,
-    }
 
 
 def _deviations(statistics: RunningStatistics) -> Tensor:

@@ -6,7 +6,7 @@ Shape suffixes: B sequences, T positions, M answer positions, N captured rows, K
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +16,16 @@ from transformers import PreTrainedModel
 
 from config.schema import TokenRows
 from data.batches import IGNORED, Batch, join, to_device
-from editor.frozen import shortened
 from editor.sites import EditSite
+
+Inputs = Callable[[PreTrainedModel, Batch], AbstractContextManager[dict[str, Tensor]]]
+"""What to call a model with for a batch, inside the block: its tokens, or states from further up (frozen.py)."""
+
+
+@contextmanager
+def tokens_of(model: PreTrainedModel, batch: Batch) -> Iterator[dict[str, Tensor]]:
+    """The batch's tokens, on the model's device."""
+    yield {"input_ids": to_device(batch.input_ids_BT, model.device)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +82,9 @@ def at(tensor_BTD: Tensor, positions_M: Tensor) -> Tensor:
     return tensor_BTD.flatten(0, 1).index_select(0, to_device(positions_M, tensor_BTD.device))
 
 
-def answer_logits(model: PreTrainedModel, batch: Batch, *, whole: bool = False) -> tuple[Tensor, Tensor]:
+def answer_logits(
+    model: PreTrainedModel, batch: Batch, inputs: Inputs = tokens_of, *, whole: bool = False
+) -> tuple[Tensor, Tensor]:
     """Logits where an answer token is predicted, and those tokens.
 
     The vocabulary is only ever computed at these positions, unless `whole`: the head then sees
@@ -87,8 +97,8 @@ def answer_logits(model: PreTrainedModel, batch: Batch, *, whole: bool = False) 
     """
     mask_BT = batch.labels_BT != IGNORED
     positions_M = positions(mask_BT)
-    with nullcontext() if whole else _head_sees_only(model, positions_M), shortened(model, batch) as inputs:
-        logits = model(**inputs, use_cache=False).logits
+    with nullcontext() if whole else _head_sees_only(model, positions_M), inputs(model, batch) as given:
+        logits = model(**given, use_cache=False).logits
     logits_MW = at(logits, positions_M) if whole else logits.squeeze(0)
     return logits_MW.float(), to_device(batch.labels_BT[mask_BT], logits.device)
 
@@ -120,14 +130,18 @@ def _watch(sites: Sequence[EditSite]) -> Iterator[dict[str, tuple[Tensor, Tensor
 
 
 def weight_gradients(
-    model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, loss_of: Callable[[Tensor, Tensor], Tensor]
+    model: PreTrainedModel,
+    sites: Sequence[EditSite],
+    batch: Batch,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    inputs: Inputs = tokens_of,
 ) -> tuple[Tensor, list[Tensor]]:
     """A loss of (logits_MW, labels_M) and d(loss)/dW of every site, [d_k, d_v] float32.
 
     Made of keys and output gradients, so that no parameter has to ask for gradients.
     """
     with torch.enable_grad(), _watch(sites) as seen:
-        loss = loss_of(*answer_logits(model, batch, whole=_edits_head(model, sites)))
+        loss = loss_of(*answer_logits(model, batch, inputs, whole=_edits_head(model, sites)))
         outputs = [seen[site.name][1] for site in sites]
         gradients = torch.autograd.grad(loss, outputs)
     found = []
@@ -147,7 +161,11 @@ def capture(model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, tok
 
 
 def capture_together(
-    model: PreTrainedModel, sites: Sequence[EditSite], batches: Sequence[Batch], token: TokenRows
+    model: PreTrainedModel,
+    sites: Sequence[EditSite],
+    batches: Sequence[Batch],
+    token: TokenRows,
+    inputs: Inputs = tokens_of,
 ) -> list[Captured]:
     """As capture for each of the batches, in one forward and one backward pass.
 
@@ -157,7 +175,7 @@ def capture_together(
     batch = join(batches) if len(batches) > 1 else batches[0]
     tokens = [int((part.labels_BT != IGNORED).sum()) for part in batches]
     with torch.enable_grad(), _watch(sites) as seen:
-        logits_MW, labels_M = answer_logits(model, batch, whole=_edits_head(model, sites))
+        logits_MW, labels_M = answer_logits(model, batch, inputs, whole=_edits_head(model, sites))
         pairs = zip(logits_MW.split(tokens), labels_M.split(tokens), strict=True)
         losses = torch.stack([cross_entropy(*pair) for pair in pairs])
         outputs = [seen[site.name][1] for site in sites]

@@ -10,38 +10,37 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
 import re
+import struct
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from config.check import ConfigError
 from config.schema import ModelConfig
 from data.batches import Batch, to_device
-from editor.states import StateFile
+from editor.capture import Inputs, tokens_of
 from model import fingerprint
-
-log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the states' folder; raise it when what is kept changes
 LAYER = re.compile(r"layers\.(\d+)\.")
 PROBE = 12  # tokens of the sequence on which the short way is compared with the whole model
-INSTALLED: WeakKeyDictionary[PreTrainedModel, FrozenLayers] = WeakKeyDictionary()
+ENTRY = struct.Struct("<16sQI")  # digest of the tokens, offset in bytes, tokens
 
 
 class FrozenLayers:
     """The hidden states that enter layer `first` of a decoder, kept in a file by token sequence."""
 
     def __init__(self, model: PreTrainedModel, first: int, parent: Path, most: int) -> None:
-        self.decoder, self.first = model.base_model, first  # not the model: INSTALLED would keep it alive
+        self.decoder, self.first = model.base_model, first
         layers = self.decoder.layers
         self.below, self.above = layers[:first], layers[first:]
         embeddings = model.get_input_embeddings().weight
@@ -73,6 +72,13 @@ class FrozenLayers:
             yield
         finally:
             self.decoder.layers, self.decoder.norm = whole
+
+    @contextmanager
+    def inputs(self, _: PreTrainedModel, batch: Batch) -> Iterator[dict[str, Tensor]]:
+        """The states to call the model with; inside the block it is its upper layers alone (capture.Inputs)."""
+        states_BTD = self.states(batch)
+        with self.upper():
+            yield {"inputs_embeds": states_BTD}
 
     def states(self, batch: Batch) -> Tensor:
         """Hidden states [B, T, D] that enter layer `first`, zeros at padding; computes and keeps what is missing."""
@@ -158,36 +164,114 @@ def _named(cfg: ModelConfig) -> Iterator[None]:
         raise ConfigError(f"model.frozen_cache_dir={cfg.frozen_cache_dir}: {error}; name another folder") from error
 
 
-def install(model: PreTrainedModel, cfg: ModelConfig) -> None:
-    """Let capture and scoring skip the layers below the lowest site, where model.frozen_cache_dir asks for it.
+def frozen_inputs(model: PreTrainedModel, cfg: ModelConfig) -> Inputs:
+    """How capture and scoring call the model: without the layers below the lowest site, where
+    model.frozen_cache_dir asks for it and such layers exist.
 
     Raises:
         ConfigError: as check_layers; layers that give other numbers apart, or that lie on several devices.
     """
-    INSTALLED.pop(model, None)
     check_layers(model, cfg)
-    if not cfg.frozen_cache_dir:
-        return
+    first = lowest_layer(model, cfg.edit_modules) if cfg.frozen_cache_dir else 0
+    if not cfg.frozen_cache_dir or first == 0:
+        return tokens_of
     if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
         raise unsupported(model, "lie on several devices")
-    first = lowest_layer(model, cfg.edit_modules)
-    if first == 0:
-        log.warning("model.frozen_cache_dir has no effect: no layer lies below the lowest site")
-        return
     with _named(cfg):
         parent, most = Path(cfg.frozen_cache_dir).expanduser(), int(cfg.frozen_cache_gib * 2**30)
         frozen = FrozenLayers(model, first, parent, most)
         frozen.check()
-    INSTALLED[model] = frozen
+    return frozen.inputs
 
 
-@contextmanager
-def shortened(model: PreTrainedModel, batch: Batch) -> Iterator[dict[str, Tensor]]:
-    """What to call the model with inside the block: hidden states where its lower layers are skipped, else tokens."""
-    frozen = INSTALLED.get(model)
-    if frozen is None:
-        yield {"input_ids": to_device(batch.input_ids_BT, model.device)}
-        return
-    states_BTD = frozen.states(batch)
-    with frozen.upper():
-        yield {"inputs_embeds": states_BTD}
+def digest(ids: Sequence[int]) -> bytes:
+    """What a token sequence is found by."""
+    return hashlib.blake2b(struct.pack(f"<{len(ids)}I", *ids), digest_size=16).digest()
+
+
+class StateFile:
+    """Hidden states [T, D] of token sequences in `folder`: states.bin, and index.bin with an entry for each.
+
+    Processes may read and append at the same time. The states are on the disk before their entry, so a
+    process that is killed leaves at most states that nothing names. Nothing is added beyond `most` bytes.
+    """
+
+    def __init__(self, folder: Path, width: int, dtype: torch.dtype, most: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.width, self.dtype, self.most = folder, width, dtype, most
+        self._size = width * dtype.itemsize  # bytes of a token
+        self.states, self.index = folder / "states.bin", folder / "index.bin"
+        self.index.touch()
+        self._states_fd = os.open(self.states, os.O_RDONLY | os.O_CREAT, 0o644)
+        weakref.finalize(self, os.close, self._states_fd)
+        self._known: dict[bytes, tuple[int, int]] = {}
+        self._read = 0
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take in what other processes have added.
+
+        Raises:
+            OSError: an entry names states that are not there, as in a copy made while a run added to it.
+        """
+        whole = self.index.stat().st_size // ENTRY.size * ENTRY.size
+        if whole <= self._read:
+            return
+        with open(self.index, "rb") as file:
+            file.seek(self._read)
+            for key, offset, tokens in ENTRY.iter_unpack(file.read(whole - self._read)):
+                if offset + tokens * self._size > os.fstat(self._states_fd).st_size:
+                    raise self._cut_short()
+                self._known.setdefault(key, (offset, tokens))
+        self._read = whole
+
+    def __contains__(self, ids: Sequence[int]) -> bool:
+        return digest(ids) in self._known
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def get(self, ids: Sequence[int]) -> Tensor:
+        """The states [T, D] of a sequence that is there, on the CPU.
+
+        Raises:
+            KeyError: it is not there.
+            OSError: the file was cut since it was opened.
+        """
+        offset, tokens = self._known[digest(ids)]
+        states_TD = torch.empty(tokens, self.width, dtype=self.dtype)
+        # read, not mapped: a map that torch may share has to be writable, and memory is set aside for all of it
+        read = os.preadv(self._states_fd, [states_TD.view(torch.uint8).numpy()], offset)
+        if read != tokens * self._size:
+            raise self._cut_short()
+        return states_TD
+
+    def _cut_short(self) -> OSError:
+        return OSError(f"{self.states} is cut short: remove its folder when no run uses it")
+
+    def add(self, sequences: Sequence[Sequence[int]], states: Sequence[Tensor]) -> None:
+        """Append the states [T, D] of sequences that are not there yet."""
+        with FileLock(self.folder / ".lock"):
+            self.refresh()
+            os.truncate(self.index, self._read)  # an entry that a killed process left unfinished
+            end = self.states.stat().st_size
+            entries: dict[bytes, bytes] = {}
+            parts: list[bytes] = []
+            for ids, state_TD in zip(sequences, states, strict=True):
+                key = digest(ids)
+                if key in self._known or key in entries or end + len(ids) * self._size > self.most:
+                    continue
+                entries[key] = ENTRY.pack(key, end, len(ids))
+                parts.append(state_TD.detach().to("cpu", self.dtype).contiguous().view(torch.uint8).numpy().tobytes())
+                end += len(parts[-1])
+            if entries:
+                self._append(b"".join(parts), b"".join(entries.values()))
+            self.refresh()
+
+    def _append(self, states: bytes, entries: bytes) -> None:
+        with open(self.states, "ab") as file:
+            file.write(states)
+            file.flush()
+            os.fsync(file.fileno())  # before the entries exist: not even a power cut leaves one without its states
+        with open(self.index, "ab") as file:
+            file.write(entries)

@@ -13,15 +13,17 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from itertools import islice
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from config.schema import EditorConfig
+from config.schema import LearnedConfig, PreheatMode, StatisticsMode
 from data.batches import Batch, StepBatches
-from editor.base import Editor, Pool, SiteRecord, Stopwatch, Workbench, below
+from editor.base import Editor, Shape, SiteRecord, Stopwatch, below
 from editor.capture import Rows, answer_logits, weight_gradients
 from editor.ridge import Shift
 from nets import EditNetwork, Normalizer, NumericsError
@@ -53,29 +55,37 @@ Proposal = tuple[Tensor, ...]
 """What the network makes of a block of rows: differences [N, V], or pseudo keys [N, K] and gradients [N, V]."""
 
 
-class HyperEditor(Editor):
+class LearnedEditor(Editor):
     """An editor with a trained network per weight shape."""
 
-    def __init__(self, cfg: EditorConfig, bench: Workbench) -> None:
-        super().__init__(cfg, bench)
+    cfg: LearnedConfig
+    trains = True
+    fixed: ClassVar[dict[str, Enum]] = {
+        "RunningMeanStd_mode": StatisticsMode.original, "preheat_mode": PreheatMode.none
+    }  # fmt: skip
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        """As Editor; `seed` draws the networks' start."""
+        super().__init__(*args, **more)
+        cfg = self.cfg
         self.originals = self.snapshot()
         shapes = [site.shape for site in self.sites]
         # a site's place among the sites of its shape: the row of scale, shift, lr and lamda
         self.places = [shapes[:index].count(shape) for index, shape in enumerate(shapes)]
-        generator = torch.Generator().manual_seed(bench.seed)
+        generator = torch.Generator().manual_seed(self.seed)
         self.networks = {
             shape: EditNetwork(
                 *shape,
-                rank=cfg.rank or 0,
-                n_blocks=cfg.n_blocks or 0,
+                rank=cfg.rank,
+                n_blocks=cfg.n_blocks,
                 n_sites=shapes.count(shape),
                 lr=cfg.lr,
                 generator=generator,
-            ).to(bench.solve_device)
+            ).to(self.solve_device)
             for shape in dict.fromkeys(shapes)
         }
         self.parameters = [p for network in self.networks.values() for p in network.parameters()]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=cfg.meta_lr or 0.0)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=cfg.meta_lr)
 
     @abstractmethod
     def propose(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> list[Proposal]:
@@ -113,18 +123,18 @@ class HyperEditor(Editor):
                 for index in range(len(self.sites))
             ]
 
-    def _propose(self, index: int, micro_batches: int, normalizers: dict[Pool, Normalizer]) -> list[Proposal]:
+    def _propose(self, index: int, micro_batches: int, normalizers: dict[Shape, Normalizer]) -> list[Proposal]:
         site = self.sites[index]
         rows = self.gather(index, micro_batches)
-        return self.propose(self.networks[site.shape], self.places[index], rows, normalizers[self.pool(site)])
+        return self.propose(self.networks[site.shape], self.places[index], rows, normalizers[site.shape])
 
     @torch.no_grad()
     def _join(self, index: int, micro_batches: int, proposals: list[Proposal]) -> Shift:
         rows = self.gather(index, micro_batches)
         return self.join(self.networks[self.sites[index].shape], self.places[index], rows, proposals)
 
-    def _normalizers(self) -> dict[Pool, Normalizer]:
-        return {pool: Normalizer(statistics) for pool, statistics in self.statistics.items()}
+    def _normalizers(self) -> dict[Shape, Normalizer]:
+        return {shape: Normalizer(statistics) for shape, statistics in self.statistics.items()}
 
     lookback = 1  # steps whose losses a training step needs, itself included
 
@@ -178,7 +188,7 @@ class HyperEditor(Editor):
                     gradient_KV = torch.stack([loss.gradients_KV[index] for loss in losses]).sum(0)
                     self._backward_site(index, count, proposals[index], shifts[index], gradient_KV)
                     proposals[index].clear()  # and with them their graphs
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm or 0.0).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.cfg.max_grad_norm).item()
         if not math.isfinite(norm):
             raise NumericsError(f"the gradient of the {self.cfg.name} networks has norm {norm}")
         gen, loc = self.reported([loss.gen for loss in losses], [loss.loc for loss in losses])
@@ -203,7 +213,7 @@ class HyperEditor(Editor):
         gradients = [torch.zeros(site.shape, device=site.weight.device) for site in self.sites]
 
         def add(batch: Batch, loss_of, coefficient: float) -> Tensor:
-            loss, found = weight_gradients(self.model, self.sites, batch, loss_of)
+            loss, found = weight_gradients(self.model, self.sites, batch, loss_of, self.inputs)
             for total_KV, gradient_KV in zip(gradients, found, strict=True):
                 total_KV.add_(gradient_KV, alpha=coefficient * weight)
             return loss
@@ -214,7 +224,7 @@ class HyperEditor(Editor):
         self.restore(after)
         gen = [add(batch, cross_entropy, 1.0) for batch in batches.rephrase]
         loc = [
-            add(batch, lambda logits, _, ref=reference_MW: kl(ref, logits), self.cfg.loc_coef or 0.0)
+            add(batch, lambda logits, _, ref=reference_MW: kl(ref, logits), self.cfg.loc_coef)
             for batch, reference_MW in zip(batches.unrelated, references, strict=True)
         ]
         numbers = torch.stack([*gen, *loc]).tolist()
@@ -222,7 +232,7 @@ class HyperEditor(Editor):
 
     @torch.no_grad()
     def _log_probabilities(self, batch: Batch) -> Tensor:
-        return answer_logits(self.model, batch)[0].log_softmax(-1)
+        return answer_logits(self.model, batch, self.inputs)[0].log_softmax(-1)
 
     def network_tensors(self) -> dict[str, Tensor]:
         """Networks and optimizer, by name."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from config.schema import LearnedConfig
 from editor.capture import Rows
-from editor.learned import HyperEditor, Proposal
+from editor.learned import LearnedEditor, Proposal
+from editor.registry import register
 from editor.ridge import Shift, solve_gradient, solve_ridge
 from nets import EditNetwork, Normalizer
 
 
-class Malmen(HyperEditor):
+@register("malmen", config=LearnedConfig)
+class Malmen(LearnedEditor):
     """One update of the network per training step."""
 
     def propose(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> list[Proposal]:

@@ -30,6 +30,11 @@ class Shift:
         """S, [d_k, d_v]."""
         return self.right_NV if self.left_NK is None else self.left_NK.T @ self.right_NV
 
+    def contiguous(self) -> Shift:
+        """The same shift in row-major memory; a Cholesky solve leaves its result column-major."""
+        left_NK = None if self.left_NK is None else self.left_NK.contiguous()
+        return Shift(left_NK, self.right_NV.contiguous())
+
     def rows(self, cut: slice) -> Tensor:
         """S[cut], [rows, d_v]: a block at a time, so that the whole need never exist."""
         return self.right_NV[cut] if self.left_NK is None else self.left_NK[:, cut].T @ self.right_NV

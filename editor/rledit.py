@@ -9,23 +9,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
+from config.schema import RLEditConfig
 from data.batches import StepBatches
 from editor.learned import TrainReport
 from editor.malmen import Malmen
+from editor.registry import register
 
 
+@register("rledit", config=RLEditConfig)
 class RLEdit(Malmen):
     """One update of the network per pass over the training steps."""
+
+    cfg: RLEditConfig
 
     @property
     def decay(self) -> float:
         """Weight of a loss one step back."""
-        return self.cfg.time_decay or 0.0
+        return self.cfg.time_decay
 
     @property
     def lookback(self) -> int:
         """Steps whose losses a training step needs, itself included."""
-        return self.cfg.back_depth or 1
+        return self.cfg.back_depth
 
     def train_epoch(self, steps: Iterable[StepBatches], done: int = 0) -> Iterator[TrainReport]:
         """One sequence, starting at the weights as loaded and ending there."""
@@ -42,4 +47,4 @@ class RLEdit(Malmen):
     def reported(self, gen: list[list[float]], loc: list[list[float]]) -> tuple[float, float]:
         """Sums over micro-batches, averaged over the steps looked back on; KL times loc_coef."""
         depth = len(gen)
-        return sum(map(sum, gen)) / depth, (self.cfg.loc_coef or 0.0) * sum(map(sum, loc)) / depth
+        return sum(map(sum, gen)) / depth, (self.cfg.loc_coef) * sum(map(sum, loc)) / depth

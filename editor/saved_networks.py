@@ -14,15 +14,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from config.check import ConfigError
-from config.schema import EditorConfig
+from config.schema import LearnedConfig
 from editor.base import below
-from editor.learned import HyperEditor
+from editor.learned import LearnedEditor
 from files import whole_folder, write_json
 
 TENSORS, DESCRIPTION = "tensors.safetensors", "checkpoint.json"
 
 
-def describe(editor: HyperEditor) -> dict[str, Any]:
+def describe(editor: LearnedEditor) -> dict[str, Any]:
     """What a checkpoint must have in common with the editor that loads it."""
     return {
         "editor": editor.cfg.name,
@@ -32,14 +32,14 @@ def describe(editor: HyperEditor) -> dict[str, Any]:
     }
 
 
-def _tensors(editor: HyperEditor) -> dict[str, Tensor]:
+def _tensors(editor: LearnedEditor) -> dict[str, Tensor]:
     found = editor.network_tensors()
     for shape, statistics in editor.statistics.items():
         found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
     return {name: value.contiguous() for name, value in found.items()}
 
 
-def save(editor: HyperEditor, folder: Path) -> None:
+def save(editor: LearnedEditor, folder: Path) -> None:
     """Write a checkpoint beside its place, then rename."""
     with whole_folder(folder) as fresh:
         save_file(_tensors(editor), fresh / TENSORS)
@@ -62,7 +62,7 @@ def read_description(folder: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def check(cfg: EditorConfig, site_names: Sequence[str]) -> None:
+def check(cfg: LearnedConfig, site_names: Sequence[str]) -> None:
     """Refuse editor.load_checkpoint where it cannot serve, as far as that shows without a model.
 
     Raises:
@@ -80,7 +80,7 @@ def _refuse_differences(folder: str | Path | None, saved: dict[str, Any], wanted
             raise ConfigError(f"editor.load_checkpoint={folder}: its {key} is {saved.get(key)}, this run's is {value}")
 
 
-def load(editor: HyperEditor, folder: str | Path) -> None:
+def load(editor: LearnedEditor, folder: str | Path) -> None:
     """Take over networks, optimizer and statistics.
 
     Raises:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from config.schema import PromptFormat
 from data.base import Edit
 from data.batches import IGNORED, Tokens, pad, tokenize
-from editor.capture import answer_logits
+from editor.capture import Inputs, answer_logits, tokens_of
 
 ENOUGH = 256  # tokens that keep a processor busy: filling a batch up further is not worth padding
 CHUNK = 256  # edits tokenized and sorted together: bounds memory, leaves little padding
@@ -80,14 +80,18 @@ Look = Callable[[int, Tensor], None]
 
 @torch.inference_mode()
 def answers(
-    model: PreTrainedModel, rows: Sequence[Tokens], tokens_per_batch: int, look: Look | None = None
+    model: PreTrainedModel,
+    rows: Sequence[Tokens],
+    tokens_per_batch: int,
+    look: Look | None = None,
+    inputs: Inputs = tokens_of,
 ) -> list[Answered]:
     """What the model would choose at each row's answer positions, in the order of `rows`."""
     found: dict[int, Answered] = {}
     for indices in batched(rows, tokens_per_batch):
         batch = pad([rows[i] for i in indices])
         counts = (batch.labels_BT != IGNORED).sum(1).tolist()
-        logits_MW, labels_M = answer_logits(model, batch)
+        logits_MW, labels_M = answer_logits(model, batch, inputs)
         chosen_M = logits_MW.argmax(-1)
         chosen, right = chosen_M.tolist(), (chosen_M == labels_M).tolist()
         start = 0
@@ -100,9 +104,11 @@ def answers(
     return [found[index] for index in range(len(rows))]
 
 
-def token_accuracy(model: PreTrainedModel, rows: Sequence[Tokens], tokens_per_batch: int) -> list[float]:
+def token_accuracy(
+    model: PreTrainedModel, rows: Sequence[Tokens], tokens_per_batch: int, inputs: Inputs = tokens_of
+) -> list[float]:
     """Share of each row's answer tokens that are the model's first choice, in the order of `rows`."""
-    return [answered.accuracy for answered in answers(model, rows, tokens_per_batch)]
+    return [answered.accuracy for answered in answers(model, rows, tokens_per_batch, inputs=inputs)]
 
 
 def score(
@@ -113,6 +119,7 @@ def score(
     mhop: bool,
     tokens_per_batch: int,
     prompt_format: PromptFormat = PromptFormat.raw,
+    inputs: Inputs = tokens_of,
 ) -> dict[str, float]:
     """Mean over edits of every metric that the edits have prompts for (DESIGN section 1)."""
     sums: dict[str, float] = {}
@@ -120,7 +127,7 @@ def score(
     for chunk in chunks(edits, None, "evaluate"):
         asked = [(name, pair) for edit in chunk for name, pair in probes(edit, mhop=mhop).items()]
         rows = tokenize(tokenizer, [pair for _, pair in asked], prompt_format)
-        for (name, _), value in zip(asked, token_accuracy(model, rows, tokens_per_batch), strict=True):
+        for (name, _), value in zip(asked, token_accuracy(model, rows, tokens_per_batch, inputs), strict=True):
             sums[name] = sums.get(name, 0.0) + value
             counts[name] = counts.get(name, 0) + 1
     return {name: total / counts[name] for name, total in sums.items()}

@@ -6,23 +6,27 @@ that a sweep measures it once: lines.jsonl (a line per edit), totals.json, refer
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from config.schema import Config
 from data.base import Edit
-from files import kept
-from lifelong.sample import Reference, known_facts
-from lifelong.scorer import Scorer, Scores, compare
-from lifelong.setup import Data, Loaded
+from data.batches import tokenize
+from editor.base import Stopwatch
+from files import kept, read_json, sha256_of_json, whole_file
+from lifelong.answers import answers
+from lifelong.recorder import Recorder
+from lifelong.sample import Reference, at_positions
+from lifelong.scorer import Scorer, Scores, agreement, compare
+from lifelong.session import Session
+from lifelong.setup import Data
 from model import fingerprint
 from report.metrics import HEADLINE, Measured, Tally
 
@@ -33,25 +37,38 @@ class Evaluation:
     """Scores the edits of a run with the model as it stands; `between` is called between chunks of edits."""
 
     def __init__(
-        self, cfg: Config, loaded: Loaded, data: Data, files: dict[str, str], run_dir: Path,
+        self, cfg: Config, session: Session, data: Data, files: dict[str, str], recorder: Recorder,
         between: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        self.cfg, self.model, self.tokenizer, self.data = cfg, loaded.model, loaded.tokenizer, data
-        self.files, self.run_dir = files, run_dir
-        self.scorer = Scorer(cfg, loaded, data.edits, between)
+        self.cfg, self.session, self.data, self.files, self.recorder = cfg, session, data, files, recorder
+        self.model, self.tokenizer, self.run_dir = session.model, session.tokenizer, recorder.run_dir
+        self.scorer = Scorer(cfg, session, data.edits, between)
         self.sample = self.scorer.some(cfg.eval.sample)
-        self.knowns = known_facts(cfg.eval, cfg.seed)
         self.before: Measured | None = None
         self.folder: Path | None = None
         self.reference: Reference | None = None
+        self.logged_before = False
+
+    def state_dict(self) -> dict[str, bool]:
+        """Whether metrics.jsonl has the numbers before editing."""
+        return {"logged_before": self.logged_before}
+
+    def load_state_dict(self, state: Mapping[str, bool]) -> None:
+        """Take over what state_dict gave."""
+        self.logged_before = state["logged_before"]
+
+    def log(self, measured: Measured, edits: int) -> None:
+        """A line of metrics.jsonl with the numbers before the first edit or after the last; the former once."""
+        if edits or not self.logged_before:
+            self.recorder.log({"event": "evaluate", "edits": edits, **{name: v for name, (v, _) in measured.items()}})
+        self.logged_before = True
 
     def measure_before(self) -> None:
         """Score the model before any edit, or find that it was done: the model must be as loaded."""
-        key = hashlib.sha256(json.dumps(self._key(), sort_keys=True).encode())
-        key.update(fingerprint(self.model.state_dict().items()))
+        key = sha256_of_json(self._key(), fingerprint(self.model.state_dict().items()))
         parent = Path(self.cfg.eval.cache_dir).expanduser() if self.cfg.eval.cache_dir else self.run_dir
-        folder = kept(parent, f"before-{key.hexdigest()[:32]}", self._write_before)
-        totals = json.loads((folder / "totals.json").read_text(encoding="utf-8"))
+        folder = kept(parent, f"before-{key[:32]}", self._write_before)
+        totals = read_json(folder / "totals.json")
         self.before = {name: (value, n) for name, (value, n) in totals.items()}
         self.folder = folder
         if (folder / "reference.safetensors").is_file():
@@ -67,7 +84,7 @@ class Evaluation:
         return {
             "format": FORMAT,
             "eval": measured,
-            "knowns": [[fact.prompt, fact.answer] for fact in self.knowns],
+            "knowns": [[fact.prompt, fact.answer] for fact in self.data.knowns],
             "data": data | {"edits": len(self.data.edits), "skipped": sorted(map(str, self.data.edits.bad))},
             "file": self.files[str(self.data.edits.path.resolve())],
             "seed": cfg.seed,
@@ -82,7 +99,7 @@ class Evaluation:
         with open(folder / "lines.jsonl", "w", encoding="utf-8") as file:
             for _, _, scores in self.scorer.scored("evaluate before", tally):
                 file.write(json.dumps(scores, ensure_ascii=False) + "\n")
-        self.scorer.measure_knowns(self.knowns, tally)
+        self.scorer.measure_knowns(self.data.knowns, tally)
         reference = Reference({})
         self.scorer.look_at(self.sample, reference.look)
         if reference.log_probs:
@@ -93,27 +110,21 @@ class Evaluation:
     def measure_after(self) -> tuple[dict[str, tuple[float, int]], list[dict[str, Any]]]:
         """Score the model as it stands; writes edits.jsonl. Returns totals and the examples to show."""
         tally, shown = Tally(), []
-        handle, scratch = tempfile.mkstemp(prefix=".edits-", dir=self.run_dir)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                for (index, edit, after), before in zip(
-                    self.scorer.scored("evaluate after", tally), self._lines_before(), strict=False
-                ):
-                    if before is not None:
-                        compare(tally, before, after)
-                    line = self._line(index, edit, before, after)
-                    if self.cfg.eval.per_edit:
-                        file.write(json.dumps(line, ensure_ascii=False) + "\n")
-                    if index in self.scorer.examples:
-                        shown.append(_example(line))
-            if self.cfg.eval.per_edit:
-                os.replace(scratch, self.run_dir / "edits.jsonl")
-        finally:
-            Path(scratch).unlink(missing_ok=True)
-        self.scorer.measure_knowns(self.knowns, tally)
-        if self.reference is not None:
+        with whole_file(self.run_dir / "edits.jsonl") if self.cfg.eval.per_edit else nullcontext() as file:
+            pairs = zip(self.scorer.scored("evaluate after", tally), self._lines_before(), strict=False)
+            for (index, edit, after), before in pairs:
+                if before is not None:
+                    compare(tally, before, after)
+                line = self._line(index, edit, before, after)
+                if file is not None:
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                if index in self.scorer.examples:
+                    shown.append(_example(line))
+        self.scorer.measure_knowns(self.data.knowns, tally)
+        reference = self.reference
+        if reference is not None:
             self.scorer.look_at(
-                self.sample, lambda index, logits_MW: tally.add("LS_kl", self.reference.divergence(index, logits_MW))
+                self.sample, lambda index, logits_MW: tally.add("LS_kl", reference.divergence(index, logits_MW))
             )
         return {name: (value, tally.counts[name]) for name, value in tally.means().items()}, shown
 
@@ -174,3 +185,92 @@ def _without_ids(scores: Scores | None) -> Scores | None:
 def headline(measured: Measured) -> dict[str, float]:
     """ES, GS, LS and their kin, without denominators."""
     return {name: measured[name][0] for name in HEADLINE if name in measured}
+
+
+class OverTime:
+    """Measures the run's fixed sample (Evaluation.sample) before the first step and after every eval.every."""
+
+    patient = False
+
+    def __init__(self, evaluation: Evaluation, watch: Stopwatch) -> None:
+        self.evaluation, self.cfg, self.watch = evaluation, evaluation.cfg, watch
+        self.measured = -1
+
+    def state_dict(self) -> dict[str, int]:
+        """The last step that was measured."""
+        return {"measured": self.measured}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take over what state_dict gave."""
+        self.measured = state["measured"]
+
+    @cached_property
+    def sample(self) -> dict[int, Edit]:
+        """The sampled edits by position."""
+        return dict(at_positions(self.evaluation.data.edits, self.evaluation.sample))
+
+    @cached_property
+    def before(self) -> dict[int, list[int]]:
+        """First choices before editing at the sample's unrelated answers."""
+        return self.evaluation.choices_before(self.evaluation.sample)
+
+    def look(self, edits_done: int, batch: Sequence[Edit]) -> str:
+        """Measure where it is due, and write it to metrics.jsonl."""
+        every, step = self.cfg.eval.every, edits_done // self.cfg.dataset.n_edits
+        if not every or step % every or step <= self.measured:
+            return ""
+        with self.watch("evaluate over time"):
+            found = self.measure(step, batch)
+        self.measured = step
+        self.evaluation.recorder.log({"event": "over_time", **found})
+        return f"ES of step {step}={found['immediate']['ES']:.2f}" if "immediate" in found else ""
+
+    def measure(self, step: int, batch: Sequence[Edit]) -> dict[str, Any]:
+        """One line of metrics.jsonl after `step` steps; `batch` is what the last of them wrote.
+
+        `immediate` is the batch's success, `sample` the fixed sample's (ES and GS over the sampled edits
+        written so far), `retention` its ES by the step that wrote them, `n` the denominators.
+        """
+        n_edits = self.cfg.dataset.n_edits
+        asked: list[tuple[str, int, str | None, str | None]] = []
+        for edit in batch:
+            asked += [("now_ES", 0, edit.prompt, edit.answer), ("now_GS", 0, edit.rephrase, edit.answer)]
+        for index, edit in self.sample.items():
+            if index < step * n_edits:
+                asked += [("ES", index, edit.prompt, edit.answer), ("GS", index, edit.rephrase, edit.answer)]
+            asked.append(("LS", index, edit.unrelated, edit.unrelated_answer))
+        asked += [("KS", 0, fact.prompt, fact.answer.strip()) for fact in self.evaluation.data.knowns]
+        tally, retention = self._tallied(asked)
+        means = tally.means()
+        immediate = {name.removeprefix("now_"): value for name, value in means.items() if name.startswith("now_")}
+        found: dict[str, Any] = {"step": step, "edits": step * n_edits}
+        found |= {"immediate": immediate} if immediate else {}
+        found["sample"] = {name: value for name, value in means.items() if not name.startswith("now_")}
+        return found | {"n": dict(tally.counts), "retention": retention.means()}
+
+    def _tallied(self, asked: list[tuple[str, int, str | None, str | None]]) -> tuple[Tally, Tally]:
+        whole = [
+            (metric, index, prompt, answer)
+            for metric, index, prompt, answer in asked
+            if prompt is not None and answer is not None
+        ]
+        pairs = [(prompt, answer) for _, _, prompt, answer in whole]
+        rows = tokenize(self.evaluation.tokenizer, pairs, self.cfg.dataset.prompt_format)
+        tally, retention = Tally(), Tally()
+        reference = self.evaluation.reference
+
+        def look(row: int, logits_MW: Any) -> None:
+            metric, index, _, _ = whole[row]
+            if metric == "LS" and reference is not None:
+                tally.add("LS_kl", reference.divergence(index, logits_MW))
+
+        found = answers(
+            self.evaluation.model, rows, self.cfg.eval.tokens_per_batch, look, self.evaluation.session.inputs
+        )
+        for (metric, index, _, _), answered in zip(whole, found, strict=True):
+            tally.add(metric, answered.accuracy)
+            if metric == "ES":
+                retention.add(str(index // self.cfg.dataset.n_edits + 1), answered.accuracy)
+            if metric == "LS" and index in self.before:
+                tally.add("LS_agreement", agreement(self.before[index], answered.chosen_M))
+        return tally, retention

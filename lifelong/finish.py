@@ -11,7 +11,7 @@ from typing import Any
 from config.schema import Config
 from exports.save import save_edited
 from lifelong.recorder import Recorder, peak_memory, versions
-from lifelong.setup import Loaded
+from lifelong.session import Session
 from report.tables import downstream_table
 from report.terminal import print_examples, print_metrics
 
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 def finish(
-    cfg: Config, loaded: Loaded, recorder: Recorder, results: dict[str, Any], identity: dict[str, Any] | None
+    cfg: Config, session: Session, recorder: Recorder, results: dict[str, Any], identity: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Complete the results and write them, with the edited model where `identity` (of its base) is given; report."""
     results |= {"peak_memory": peak_memory(), "versions": versions()}
     results["command"] = shlex.join(["python", "main.py", *sys.argv[1:]])
     if identity is not None:
-        results["model_cache_dir"] = str(save_edited(cfg, loaded.model, loaded.tokenizer, identity, results))
+        results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))
     evaluations = recorder.events("downstream")
     if evaluations:
         results["downstream"] = [{k: v for k, v in line.items() if k != "event"} for line in evaluations]

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import resource
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +67,14 @@ class Recorder:
         if self._wandb is not None:
             self._wandb.log(flatten(record, "/"))
 
-    def position(self) -> int:
-        """Bytes of metrics.jsonl so far."""
-        return self._metrics.tell()
+    def state_dict(self) -> dict[str, int]:
+        """How long metrics.jsonl is."""
+        return {"bytes": self._metrics.tell()}
 
-    def truncate(self, size: int) -> None:
-        """Cut metrics.jsonl back to an earlier position: what came after is written again."""
-        self._metrics.truncate(size)
-        self._metrics.seek(size)
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Cut metrics.jsonl back to an earlier length: what came after is written again."""
+        self._metrics.truncate(state["bytes"])
+        self._metrics.seek(state["bytes"])
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl of one kind of event, those from before a resume included."""

@@ -16,7 +16,7 @@ from data.records import RecordFile
 from lifelong.answers import Answered, answers, chunks, probes
 from lifelong.generation import contains, exact, generate
 from lifelong.sample import at_positions, drawn
-from lifelong.setup import Loaded
+from lifelong.session import Session
 from report.metrics import Tally
 
 Scores = dict[str, dict[str, Any]]
@@ -26,9 +26,9 @@ Scores = dict[str, dict[str, Any]]
 class Scorer:
     """Scores the edits of a run; `between` is called between chunks of edits."""
 
-    def __init__(self, cfg: Config, loaded: Loaded, edits: RecordFile, between: Callable[[], None]) -> None:
-        self.cfg, self.model, self.tokenizer, self.edits = cfg, loaded.model, loaded.tokenizer, edits
-        self.between = between
+    def __init__(self, cfg: Config, session: Session, edits: RecordFile, between: Callable[[], None]) -> None:
+        self.cfg, self.model, self.tokenizer, self.edits = cfg, session.model, session.tokenizer, edits
+        self.inputs, self.between = session.inputs, between
         self.chosen = drawn(len(edits), cfg.eval.edits, cfg.seed)
         self.examples = self.some(cfg.eval.examples)
         self.generated = set(self.some(cfg.eval.generate_sample)) if cfg.eval.generate else set()
@@ -55,7 +55,9 @@ class Scorer:
         style, budget = self.cfg.dataset.prompt_format, self.cfg.eval.tokens_per_batch
         rows = tokenize(self.tokenizer, [(prompt, answer) for _, _, prompt, answer in asked], style)
         scores: list[Scores] = [{} for _ in edits]
-        for (position, metric, _, _), answered in zip(asked, answers(self.model, rows, budget), strict=True):
+        for (position, metric, _, _), answered in zip(
+            asked, answers(self.model, rows, budget, inputs=self.inputs), strict=True
+        ):
             scores[position][metric] = self._teacher_forced(answered)
         spoken = [entry for entry in asked if self._is_generated(edits[entry[0]][0], entry[1])]
         prompts = prompt_ids(self.tokenizer, [prompt for _, _, prompt, _ in spoken], style)
@@ -64,8 +66,8 @@ class Scorer:
             max_new_tokens=self.cfg.eval.max_new_tokens, tokens_per_batch=budget,
         )  # fmt: skip
         for (position, metric, _, answer), text in zip(spoken, texts, strict=True):
-            found = {"generated": text, "exact": exact(text, answer), "contain": contains(text, answer)}
-            scores[position][metric] |= found
+            said = {"generated": text, "exact": exact(text, answer), "contain": contains(text, answer)}
+            scores[position][metric] |= said
         return scores
 
     def _teacher_forced(self, answered: Answered) -> dict[str, Any]:
@@ -84,7 +86,7 @@ class Scorer:
         """KS over known facts, into the tally."""
         pairs = [(fact.prompt, fact.answer.strip()) for fact in knowns]
         rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)
-        for answered in answers(self.model, rows, self.cfg.eval.tokens_per_batch):
+        for answered in answers(self.model, rows, self.cfg.eval.tokens_per_batch, inputs=self.inputs):
             tally.add("KS", answered.accuracy)
             tally.add("KS_all", answered.all_right)
 
@@ -94,7 +96,8 @@ class Scorer:
         pairs = {i: (e.unrelated, e.unrelated_answer) for i, e in edits.items() if e.unrelated and e.unrelated_answer}
         rows = tokenize(self.tokenizer, list(pairs.values()), self.cfg.dataset.prompt_format)
         indices = list(pairs)
-        answers(self.model, rows, self.cfg.eval.tokens_per_batch, lambda row, logits_MW: look(indices[row], logits_MW))
+        budget = self.cfg.eval.tokens_per_batch
+        answers(self.model, rows, budget, lambda row, logits_MW: look(indices[row], logits_MW), self.inputs)
 
 
 def count(tally: Tally, metric: str, found: dict[str, Any], *, generated: bool) -> None:

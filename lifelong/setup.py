@@ -1,43 +1,29 @@
-"""From a config to what a run works on: records, model, editor; everything is checked before a model loads."""
+"""From a config to the records of a run and the order of its steps; everything is checked before a model loads."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from config.check import LEARNED
-from config.schema import BadRow, Config, DatasetConfig, EditorConfig, FieldsConfig, PreheatMode
+from config.schema import BadRow, Config, DatasetConfig, FieldsConfig, PreheatMode
 from data.base import DataError, Edit
 from data.batches import context_check, steps
+from data.knowns import KnownFact
 from data.prompt_format import check_prompt_format
 from data.records import Fits, RecordFile, with_all_prompts
 from data.registry import FACTS_FILES
 from data.source import Source
-from editor.base import Editor, Workbench
-from editor.cache import RowCache
 from editor.frozen import check_layers
-from editor.malmen import Malmen
-from editor.mend import Mend
-from editor.rledit import RLEdit
-from editor.sites import check_sites, find_sites
-from editor.stableedit import StableEdit, StableEditPlus
+from editor.registry import editor_class
+from editor.sites import check_sites
+from lifelong.sample import known_facts
 from model import load_tokenizer, model_skeleton
 
 log = logging.getLogger(__name__)
-
-EDITORS: dict[str, Callable[[EditorConfig, Workbench], Editor]] = {
-    "stableedit": StableEdit,
-    "stableedit_plus": StableEditPlus,
-    "ultraedit": StableEdit,
-    "malmen": Malmen,
-    "mend": Mend,
-    "rledit": RLEdit,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +32,7 @@ class Data:
 
     edits: RecordFile
     training: RecordFile | None
+    knowns: Sequence[KnownFact] = ()
 
     @property
     def skipped(self) -> dict[str, dict[int, str]]:
@@ -54,17 +41,9 @@ class Data:
         return {str(file.path): file.bad for file in files if file is not None and file.bad}
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A model ready to be edited."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-
 def warm_up_steps(cfg: Config) -> int:
-    """How many warm-up steps run: 0 with preheat_mode none, and for editors that train instead."""
-    if cfg.editor.preheat_mode is PreheatMode.none or cfg.editor.name in LEARNED:
+    """How many warm-up steps run: 0 with preheat_mode none, as where an editor trains instead."""
+    if cfg.editor.preheat_mode is PreheatMode.none:
         return 0
     return cfg.num_seq_wikibigedit if cfg.dataset.name == "wikibigedit" else cfg.num_seq_zsre
 
@@ -106,12 +85,13 @@ def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedToken
     with _named("dataset.valid_path"):
         edits = Source(cfg.dataset, cfg.seed, fits, fits_key).records(cfg.dataset.valid_path, cfg.num_seq, "num_seq")
     with _named("dataset.train_path"):
-        return Data(edits, _open_training(cfg, fits, fits_key))
+        training = _open_training(cfg, fits, fits_key)
+    return Data(edits, training, known_facts(cfg.eval, cfg.seed))
 
 
 def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
     """What a learned editor trains on, or what the warm-up writes; None where the run needs neither."""
-    if cfg.editor.name in LEARNED:
+    if editor_class(cfg.editor.name).trains:
         if cfg.editor.load_checkpoint:
             return None
         trainable = with_all_prompts(fits, cfg.editor.name)
@@ -144,15 +124,7 @@ def _named(key: str) -> Iterator[None]:
         raise DataError(f"{key}: {error}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A run's checked inputs, before the model's weights are loaded."""
-
-    data: Data
-    tokenizer: PreTrainedTokenizerBase
-
-
-def prepare(cfg: Config) -> Prepared:
+def prepare(cfg: Config) -> tuple[Data, PreTrainedTokenizerBase]:
     """Check sites and records against the model's modules and tokenizer, without its weights.
 
     Raises:
@@ -163,11 +135,4 @@ def prepare(cfg: Config) -> Prepared:
     check_layers(skeleton, cfg.model)
     tokenizer = load_tokenizer(cfg.model)
     check_prompt_format(tokenizer, cfg.dataset.prompt_format, cfg.model.name_or_path)
-    return Prepared(open_data(cfg, skeleton, tokenizer), tokenizer)
-
-
-def build_editor(cfg: Config, loaded: Loaded, cache: RowCache, solve_device: torch.device) -> Editor:
-    """The editor that the config names, at work on the loaded model."""
-    sites = find_sites(loaded.model, cfg.model.edit_modules, masters=cfg.editor.float32_masters)
-    bench = Workbench(loaded.model, sites, cache, solve_device, cfg.seed)
-    return EDITORS[cfg.editor.name](cfg.editor, bench)
+    return open_data(cfg, skeleton, tokenizer), tokenizer

@@ -20,18 +20,61 @@ from typing import Any
 from hydra.core.utils import configure_log
 from omegaconf import OmegaConf
 
-from config.check import ConfigError, RunError, check_values
+from config.check import ConfigError, RunError
+from config.compose import typed_config
 from config.schema import Config
 from config.show import show_config
 from data.base import DataError
 from files import host, write_json
-from lifelong.interrupt import Interrupted
-from lifelong.shares import device_of_job
 
 STATUS = "status.json"
 EXPECTED = (ConfigError, DataError, RunError)  # errors that one line explains
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop and has saved what it had; `code` is the exit status (130 or 143)."""
+
+    def __init__(self, signum: int, run_dir: Path) -> None:
+        name = signal.Signals(signum).name
+        super().__init__(f"stopped by {name}; go on with: python main.py resume={run_dir}")
+        self.code = 128 + signum
+
+
+class StopRequests:
+    """Remembers the first signal; the second one acts as if nobody listened. Use as a context manager."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.signum: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> StopRequests:
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._before[signum] = signal.signal(signum, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._give_back()
+
+    def _remember(self, signum: int, _: FrameType | None) -> None:
+        self.signum = signum
+        self._give_back()
+
+    def _give_back(self) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())  # type: ignore[arg-type]
+
+    def check(self) -> None:
+        """Leave if a signal came.
+
+        Raises:
+            Interrupted: it did.
+        """
+        if self.signum is not None:
+            raise Interrupted(self.signum, self.run_dir)
 
 
 def now() -> str:
@@ -126,7 +169,6 @@ def execute(
         print(inspect_model(cfg))
         return {}
     with tracked(run_dir, overrides, job):
-        check_values(cfg)
         from lifelong.run import run  # torch and transformers load only when a run starts
 
         if spread and cfg.model_device == "auto":
@@ -136,13 +178,20 @@ def execute(
         return run(cfg, run_dir)
 
 
+def device_of_job(job: int, devices: int) -> str:
+    """The model_device of a sweep's job where it is auto: the GPUs in turn; auto where there is none."""
+    return f"cuda:{job % devices}" if devices else "auto"
+
+
 def child(run_dir: Path) -> int:
-    """A sweep's job in a process of its own, described by JSON on stdin (lifelong.sweep.describe); its exit status."""
+    """A sweep's job in a process of its own, described by JSON on stdin (sweep_job.describe); its exit status."""
     if sys.platform == "linux":  # a job must not outlive its sweep: SIGTERM lets it save and leave
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    from editor.registry import editor_class
+
     told = json.load(sys.stdin)
     configure_log(OmegaConf.create(told["logging"]), told["verbose"])
-    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), told["config"]))
+    cfg = typed_config(told["config"], editor_class(told["config"]["editor"]["name"]).config_class)
     try:
         execute(cfg, run_dir, told["overrides"], told["job"], spread=told["spread"])
     except EXPECTED as error:

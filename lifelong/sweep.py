@@ -25,24 +25,23 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from files import alive, host
-from lifelong.shares import USER_DEVICES
 from lifelong.status import SIGNALS, STATUS, end_status, new_status, now, read_status
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
 STOP = ".stop"  # in the sweep's folder: the number of the signal that stops all of its jobs
+USER_DEVICES = "SWEEP_CUDA_VISIBLE_DEVICES"  # what CUDA_VISIBLE_DEVICES was before a launcher changed it
 NOT_STARTED = "not started: the sweep was stopped"
 PLUGINS = {
     "hydra_plugins.hydra_joblib_launcher": "requirements-joblib.txt",
     "hydra_plugins.hydra_submitit_launcher": "requirements-submitit.txt",
-    "hydra_plugins.hydra_optuna_sweeper": "requirements-optuna.txt",
 }
 
 
 def prefer_our_presets() -> None:
     """Let config/hydra stand for the presets that plugins register under the same names.
 
-    Hydra would take theirs for the schemas of ours, warn, and for optuna refuse.
+    Hydra would take theirs for the schemas of ours and warn.
     """
     Plugins.instance()  # the plugins register what they have
     for folder in (PROJECT / "config" / "hydra").iterdir():

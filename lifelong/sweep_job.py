@@ -1,4 +1,7 @@
-"""A sweep's job as Hydra's launcher calls it: the run is a process of its own, so that its death is only its own."""
+"""A sweep's job as Hydra's launcher calls it, and how jobs share one machine: threads, places and GPUs.
+
+The run is a process of its own, so that its death is only its own.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from files import read_json
 from lifelong import sweep
-from lifelong.shares import child_env, cores, jobs_at_once, kind, slot
 from lifelong.status import SIGNALS, STATUS, end_status, new_status, read_status, write_status
 
 OUTPUT = "output.log"  # stdout and stderr of a job that runs beside others
@@ -25,7 +29,7 @@ TAIL_LINES = 20
 
 
 def sweep_job(cfg: DictConfig) -> float | None:
-    """Run one job of a sweep; its objective, or None if it did not finish (Optuna: a failed trial)."""
+    """Run one job of a sweep; its objective, or None if it did not finish."""
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     folder = Path(hydra.runtime.cwd, hydra.sweep.dir)
@@ -45,7 +49,7 @@ def sweep_job(cfg: DictConfig) -> float | None:
         print(f"job {told['job']}: {status['state']}" + (f": {status['error']}" if status["error"] else ""), flush=True)
     if status.get("state") != "done":
         return None
-    return objective(json.loads((run_dir / "results.json").read_text(encoding="utf-8")))
+    return objective(read_json(run_dir / "results.json"))
 
 
 def describe(cfg: DictConfig, hydra: DictConfig) -> dict[str, Any]:
@@ -137,3 +141,62 @@ def tail(path: Path) -> str:
     if not path.is_file():
         return ""
     return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:])
+
+
+def kind(launcher: Mapping[str, Any]) -> str:
+    """The class name of a launcher."""
+    return str(launcher.get("_target_")).rpartition(".")[2]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_per_job(launcher: Mapping[str, Any], available: int) -> int | None:
+    """Each job's share of the cores; None where one job has the machine to itself."""
+    if kind(launcher) == "JoblibLauncher":
+        n_jobs = launcher.get("n_jobs") or 1
+        return max(1, available // (n_jobs if n_jobs > 0 else max(1, available + 1 + n_jobs)))
+    return launcher.get("cpus_per_task")
+
+
+def jobs_at_once(launcher: Mapping[str, Any], available: int) -> int | None:
+    """How many jobs may run where the launcher itself starts all of them (submitit_local); None elsewhere."""
+    if kind(launcher) != "LocalLauncher":
+        return None
+    return max(1, available // (launcher.get("cpus_per_task") or 1))
+
+
+def child_env(launcher: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """The job's environment: its threads unless the user set them, the user's GPUs where submitit hid them."""
+    env = dict(environ)
+    threads = threads_per_job(launcher, cores())
+    if threads:
+        env.setdefault("OMP_NUM_THREADS", str(threads))
+    devices = env.pop(sweep.USER_DEVICES, None)
+    if kind(launcher) == "LocalLauncher" and not launcher.get("gpus_per_node") and devices is not None:
+        env.pop("CUDA_VISIBLE_DEVICES", None)
+        env |= {} if devices == "all" else {"CUDA_VISIBLE_DEVICES": devices}
+    return env
+
+
+@contextmanager
+def slot(folder: Path, count: int) -> Iterator[None]:
+    """Wait for one of `count` places; a process that dies gives its place back."""
+    folder.mkdir(parents=True, exist_ok=True)
+    while (lock := _free_lock(folder, count)) is None:
+        time.sleep(0.2)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _free_lock(folder: Path, count: int) -> FileLock | None:
+    for index in range(count):
+        lock = FileLock(folder / f"{index}.lock")
+        with suppress(Timeout):
+            lock.acquire(timeout=0)
+            return lock
+    return None

@@ -9,8 +9,9 @@ import pytest
 
 from config.compose import compose_config
 from editor.base import Editor
-from editor.learned import HyperEditor
+from editor.learned import LearnedEditor
 from lifelong import run as lifelong_run
+from lifelong import session
 from tests.reference_cases import FOLDER, case_names, load_case, overrides, relative
 
 METRICS = 1e-6
@@ -26,15 +27,14 @@ def run_case(name: str, work_dir: Path, monkeypatch: pytest.MonkeyPatch):
     """Run a case through the public entry; returns its results, metric lines and editor."""
     case = load_case(name)
     made: list[Editor] = []
-    build = lifelong_run.build_editor
+    build = session.Session.__init__
 
-    def keep(*args, **kwargs):
-        editor = build(*args, **kwargs)
+    def keep(self, cfg, model, tokenizer, editor):
         load_networks(editor, case.tensors, "hypernet_init")
         made.append(editor)
-        return editor
+        build(self, cfg, model, tokenizer, editor)
 
-    monkeypatch.setattr(lifelong_run, "build_editor", keep)
+    monkeypatch.setattr(session.Session, "__init__", keep)
     cfg = compose_config(overrides(case.expected, work_dir))
     results = lifelong_run.run(cfg, work_dir / "run")
     lines = lifelong_lines(work_dir / "run" / "metrics.jsonl")
@@ -50,7 +50,7 @@ def network_state(tensors, part: str, shape: tuple[int, int]) -> dict:
 
 def load_networks(editor: Editor, tensors, part: str) -> None:
     """Start a learned editor's networks from the case's."""
-    if isinstance(editor, HyperEditor):
+    if isinstance(editor, LearnedEditor):
         for shape, network in editor.networks.items():
             network.load_state_dict(network_state(tensors, part, shape))
 
@@ -87,7 +87,7 @@ def test_reference(name, tmp_path, monkeypatch):
 
 def check_networks(case, editor: Editor) -> None:
     """The trained networks, per tensor by relative Frobenius norm."""
-    if not isinstance(editor, HyperEditor):
+    if not isinstance(editor, LearnedEditor):
         return
     near = 5e-2 if case.expected["config"]["editor"]["name"] == "rledit" else 5e-3
     for shape, network in editor.networks.items():

@@ -15,7 +15,7 @@ from config.check import ConfigError
 from config.compose import compose_config
 from lifelong import resume, scorer
 from lifelong import run as lifelong_run
-from lifelong.interrupt import Interrupted, StopRequests
+from lifelong.status import Interrupted, StopRequests
 from main import with_saved_overrides
 from nets import RunningStatistics
 from tests.tiny import tiny_words

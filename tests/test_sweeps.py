@@ -19,14 +19,13 @@ import submitit
 import yaml
 from hydra.core.utils import setup_globals
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
+from lifelong.shares import USER_DEVICES, child_env, cores, device_of_job, jobs_at_once, slot, threads_per_job
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from config.show import config_tree
 from lifelong import sweep, sweep_job
-from lifelong.interrupt import Interrupted
-from lifelong.shares import USER_DEVICES, child_env, cores, device_of_job, jobs_at_once, slot, threads_per_job
-from lifelong.status import new_status, read_status, tracked, write_status
+from lifelong.status import Interrupted, new_status, read_status, tracked, write_status
 from lifelong.sweep_job import objective
 from tests.tiny import PROJECT, run_main, tiny_words
 

@@ -1,0 +1,142 @@
+"""The lifelong loop: train, then for each step of the schedule edit, record, let the watchers look, save."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from config.schema import Config
+from data.base import DataError, Edit
+from editor.base import StepReport, Stopwatch
+from lifelong.recorder import Recorder
+from lifelong.resume import Checkpoints, Owner
+from lifelong.session import Session
+from lifelong.setup import Data, schedule, warm_up_steps
+from lifelong.status import StopRequests
+from lifelong.training import Training
+from nets import NumericsError
+
+log = logging.getLogger(__name__)
+
+
+class Watcher(Owner, Protocol):
+    """Looks at the model before the first edit and after every step of edits; measures where it is due."""
+
+    patient: bool
+    """Looks only after the state was saved: a stop need not wait for it, and a resumed run catches up."""
+
+    def look(self, edits_done: int, batch: Sequence[Edit]) -> str:
+        """`batch` is what the last step wrote; gives a word for the progress bar, or nothing."""
+
+
+class Loop:
+    """The steps of a run over a session, and how far they are."""
+
+    def __init__(
+        self, cfg: Config, session: Session, data: Data, recorder: Recorder, checkpoints: Checkpoints,
+        watchers: Mapping[str, Watcher], owners: Mapping[str, Owner], watch: Stopwatch, stop: StopRequests,
+    ) -> None:  # fmt: skip
+        self.cfg, self.session, self.data, self.recorder, self.checkpoints = cfg, session, data, recorder, checkpoints
+        self.watchers, self.watch, self.stop = watchers, watch, stop
+        self.position, self.edits, self.tokens, self.changed = 0, 0, 0, False
+        trains = session.editor.trains
+        self.training = Training(session, data.training, recorder) if trains else None
+        training = {"training": self.training} if self.training else {}
+        self.owners: dict[str, Owner] = {
+            "session": session, "loop": self, "recorder": recorder, "watch": watch, **owners, **watchers, **training
+        }  # fmt: skip
+        self._shown_retries = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the steps are."""
+        return {"position": self.position, "edits": self.edits, "tokens": self.tokens, "changed": self.changed}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what state_dict gave."""
+        self.position, self.edits = state["position"], state["edits"]
+        self.tokens, self.changed = state["tokens"], state["changed"]
+
+    def restore(self, folder: Any, found: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.checkpoints.load(folder, found, self.session, self.owners)
+        log.info("resumed from %s: %d steps, %d edits", folder, self.position, self.edits)
+
+    def save(self) -> None:
+        """Save the state between two steps, unless checkpoint.every is 0."""
+        if self.cfg.checkpoint.every:
+            with self.watch("checkpoint"):
+                self.checkpoints.save(self.session, self.owners)
+
+    def run(self) -> None:
+        """All steps that are still ahead.
+
+        Raises:
+            Interrupted: after a signal, with the state saved.
+            NumericsError: with step, site and edits, and the state before the step saved.
+        """
+        try:
+            self.train()
+            self.edit()
+        except NumericsError:
+            self.save()
+            raise
+
+    def train(self) -> None:
+        """Train a learned editor's networks."""
+        if self.training is None or self.training.done:
+            return
+        with self.watch("train"):
+            for trained in self.training.steps():
+                self._between_steps(trained)
+        self.save()
+
+    def edit(self) -> None:
+        """The warm-up and edit steps."""
+        total, shown = self.cfg.num_seq + warm_up_steps(self.cfg), ""
+        self._look([], patient=False)
+        self._look([], patient=True)
+        with tqdm(total=total, initial=self.position, desc="edit", unit="step", disable=None, leave=False) as bar:
+            for warm_up, edits in islice(schedule(self.cfg, self.data), self.position, None):
+                report = self.step(edits, warm_up=warm_up)
+                shown = (not warm_up and self._look(edits, patient=False)) or shown
+                speed = len(edits) / sum(report.seconds.values())
+                bar.set_postfix_str(", ".join(filter(None, [f"edits/s={speed:.1f}, loss={report.loss:.3f}", shown])))
+                bar.update()
+                self._between_steps(self.position, last=self.position == total)
+                if not warm_up:
+                    self._look(edits, patient=True)
+
+    def step(self, edits: list[Edit], *, warm_up: bool) -> StepReport:
+        """Write one step and record it."""
+        try:
+            report = self.session.edit(edits, warm_up=warm_up)
+        except (NumericsError, DataError) as error:
+            where = f"{'warm-up ' * warm_up}step {self.position} (rows {edits[0].row} to {edits[-1].row})"
+            raise NumericsError(f"{where}: {error}") from error
+        retries = self.session.editor.retries
+        if retries.total() > self._shown_retries:
+            self._shown_retries = retries.total()
+            log.warning("step %d: decompositions retried so far: %s", self.position, dict(retries))
+        self.position += 1
+        self.edits += 0 if warm_up else len(edits)
+        self.tokens += report.tokens
+        self.changed |= any(site.shift_norm > 0 and site.lost_share < 1 for site in report.sites.values())
+        self.watch.add({f"step: {name}": seconds for name, seconds in report.seconds.items()})
+        line = {"event": "step", "index": self.position - 1, "phase": "warm-up" if warm_up else "edit"}
+        self.recorder.log(line | {"edits": self.edits, **asdict(report)})
+        return report
+
+    def _look(self, batch: Sequence[Edit], *, patient: bool) -> str:
+        said = [w.look(self.edits, batch) for w in self.watchers.values() if w.patient is patient]
+        return ", ".join(filter(None, said))
+
+    def _between_steps(self, done: int, *, last: bool = False) -> None:
+        every = self.cfg.checkpoint.every
+        if every and (last or done % every == 0 or self.stop.signum is not None):
+            self.save()
+        self.stop.check()
