@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check import ConfigError, check_override_names
 from config.schema import register
+from lifelong.job import EXPECTED, execute
 from lifelong.outside import config_dir, use_editors
-from lifelong.status import EXPECTED, Interrupted, execute
+from lifelong.status import Interrupted
 from lifelong.sweep import prefer_our_presets, swept
 from lifelong.sweep_job import sweep_job
 

@@ -84,7 +84,7 @@ def run_child(told: dict[str, Any], run_dir: Path, folder: Path, env: dict[str, 
 
     Where other jobs run beside it, what it prints goes to output.log in its folder.
     """
-    command = [sys.executable, "-P", "-m", "lifelong.status", str(run_dir)]
+    command = [sys.executable, "-P", "-m", "lifelong.job", str(run_dir)]
     with open(run_dir / OUTPUT, "ab") if sweep.current is None else nullcontext() as output:
         child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env, text=True, process_group=0

@@ -17,6 +17,7 @@ from config.compose import compose_config
 from config.schema import Config
 from data.base import DataError
 from lifelong import run as lifelong_run
+from lifelong import session
 from tests.tiny import DATA, SITES, run_main, tiny_words
 
 FIRST = SITES["tiny-llama"][0]
@@ -30,7 +31,7 @@ def no_model(monkeypatch):
     def load_model(*_):
         pytest.fail("a model was loaded before the input was refused")
 
-    monkeypatch.setattr(lifelong_run, "load_model", load_model)
+    monkeypatch.setattr(session, "load_model", load_model)
 
 
 @cache

@@ -291,7 +291,7 @@ def test_a_learned_editor_needs_both_other_prompts_on_training_records(tmp_path)
 def test_without_a_training_split_the_warm_up_is_on_facts_and_says_so(tmp_path, caplog):
     path = write_facts(tmp_path / "my.csv", FACT_ROWS)
     cfg: Config = compose_config(words(path, "num_seq_zsre=2", "dataset.prompt_format=qa"))
-    data = setup.prepare(cfg).data
+    data, _ = setup.prepare(cfg)
     assert "no training split: warm-up on facts; its 2 counterfactual edits stay in the weights" in caplog.text
     assert data.training is not None and data.training.path.name == "facts_train.jsonl.xz"
     steps = list(setup.schedule(cfg, data))
@@ -299,7 +299,7 @@ def test_without_a_training_split_the_warm_up_is_on_facts_and_says_so(tmp_path, 
     assert all(edit.persona for edit in steps[0][1]) and steps[2][1][0].prompt == FACTS[0][0]
     caplog.clear()
     cfg.num_seq_zsre = 0
-    assert setup.prepare(cfg).data.training is None and not caplog.text
+    assert setup.prepare(cfg)[0].training is None and not caplog.text
 
 
 @pytest.mark.parametrize("name", ["my.csv", "my.json", "my.jsonl"])

@@ -30,8 +30,9 @@ from exports.card import base_license, front_matter, model_card
 from exports.delta import apply_delta, read_delta
 from exports.identity import base_identity
 from exports.save import check_export, save_edited
+from files import whole_folder
 from lifelong.inspect import inspect_model, ranges
-from model import check_save_folder, fresh_folder, load_model, load_tokenizer, model_skeleton
+from model import check_save_folder, load_model, load_tokenizer, model_skeleton
 from tests.tiny import MODELS, PROJECT, SITES, load_tiny
 
 NAMES = ("tiny-llama", "tiny-gptj", "tiny-gpt2")
@@ -340,7 +341,7 @@ def test_a_delta_never_replaces_its_own_base(tmp_path):
 def test_a_failed_save_leaves_the_old_model(tmp_path):
     folder = save(config(), tmp_path / "kept")
     before = contents(folder)
-    with pytest.raises(OSError, match="disk full"), fresh_folder(folder) as fresh:
+    with pytest.raises(OSError, match="disk full"), whole_folder(folder) as fresh:
         (fresh / "config.json").write_text("half")
         raise OSError("disk full")
     assert contents(folder) == before and list(tmp_path.iterdir()) == [folder]

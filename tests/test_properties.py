@@ -25,6 +25,7 @@ from data.batches import context_check, step_batches
 from data.registry import READERS
 from data.source import Source
 from lifelong import run as lifelong_run
+from lifelong import session
 from tests.test_data_readers import CASES
 from tests.tiny import PROJECT, tiny_tokenizer, tiny_words
 
@@ -169,7 +170,7 @@ def nothing_loads(monkeypatch):
     def load_model(*_: object) -> None:
         raise Accepted
 
-    monkeypatch.setattr(lifelong_run, "load_model", load_model)
+    monkeypatch.setattr(session, "load_model", load_model)
 
 
 def attempt(words: list[str], run_dir: Path) -> str | None:
