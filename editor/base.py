@@ -110,7 +110,8 @@ class Editor(ABC):
     trains: ClassVar[bool] = False
     """Whether a network is trained on training edits before the first edit."""
     fixed: ClassVar[dict[str, Enum]] = {}
-    """Keys that have but one value here."""
+    """Keys that have but one value here; `otherwise` says what to do for another."""
+    otherwise: ClassVar[str] = "choose another editor"
 
     def __init__(
         self,
@@ -148,7 +149,7 @@ class Editor(ABC):
             if getattr(cfg, key) is not value:
                 raise ConfigError(
                     f"editor.{key}={getattr(cfg, key).value}: editor={cfg.name} means {value.value}; "
-                    "choose another editor for anything else"
+                    f"{cls.otherwise} for anything else"
                 )
 
     @classmethod

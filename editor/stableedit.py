@@ -123,6 +123,7 @@ class UltraEdit(StableEdit):
     fixed: ClassVar[dict[str, Enum]] = {
         "RunningMeanStd_mode": StatisticsMode.original, "preheat_mode": PreheatMode.none
     }  # fmt: skip
+    otherwise = "use editor=stableedit"
 
 
 def describe_spectrum(statistics: RunningStatistics, cfg: RidgeConfig, most: int = 512) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from config.check import ConfigError, check_values
+from config.check import ConfigError
 from config.compose import compose_config
 from config.schema import Config, DatasetConfig, FieldsConfig, ModelConfig, PromptFormat
 from data import custom
@@ -271,7 +271,7 @@ def words(path: Path, *more: str) -> list[str]:
 )
 def test_keys_that_cannot_work_are_refused(more, says):
     with pytest.raises(ConfigError) as caught:
-        check_values(compose_config(words(Path("my.csv"), *more)))
+        lifelong_run.check(compose_config(words(Path("my.csv"), *more)))
     assert says in str(caught.value)
 
 

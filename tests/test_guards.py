@@ -67,7 +67,7 @@ def position(run_dir: Path) -> dict[str, Any]:
     """How far the newest checkpoint is."""
     found = resume.newest(run_dir)
     assert found is not None
-    return found[1]["progress"]
+    return found[1]["state"]["loop"] | {"retries": found[1]["state"]["session"]["retries"]}
 
 
 @pytest.mark.parametrize(
