@@ -19,6 +19,7 @@ from data.base import DataError, Edit
 from data.batches import context_check, step_batches, tokenize
 from data.prompt_format import check_prompt_format, prompt_ids, special_prefix
 from data.source import Source
+from lifelong import run as lifelong_run
 from lifelong import setup
 from model import load_tokenizer, model_source
 from tests.tiny import MODELS, SITES, run_main, tiny_tokenizer

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
-from config.schema import Config, DatasetConfig, EditorConfig, Export, ModelConfig, Precision, PromptFormat
+from config.schema import Config, DatasetConfig, Export, ModelConfig, Precision, PromptFormat, RidgeConfig
 from editor.sites import check_sites, find_sites
 from exports.__main__ import main
 from exports.ask import Question, ask
@@ -44,7 +44,7 @@ def config(name: str = "tiny-llama", base: Path | None = None, **more) -> Config
     return Config(
         dataset=DatasetConfig(name="zsre", train_path="train.json", valid_path="eval.json"),
         model=ModelConfig(name=name, name_or_path=str(base or MODELS / name), edit_modules=SITES[name]),
-        editor=EditorConfig(name="stableedit", alpha=10.0, lr=3e-3),
+        editor=RidgeConfig(name="stableedit", alpha=10.0, lr=3e-3),
         **more,
     )
 
@@ -88,7 +88,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def run_model(*words: str, cwd: Path, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """`python -m exports WORDS`."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, *python, "-m", "model", *words]
+    command = [sys.executable, *python, "-m", "exports", *words]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
