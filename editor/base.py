@@ -23,7 +23,7 @@ from config.check import ConfigError
 from config.schema import EditorConfig
 from data.batches import Batch, StepBatches, passes
 from editor.cache import MemoryCache, RowCache
-from editor.capture import Inputs, Rows, capture_together, tokens_of
+from editor.capture import Inputs, capture_together, tokens_of
 from editor.ridge import Shift
 from editor.sites import EditSite
 from nets import NumericsError, RunningStatistics
@@ -76,9 +76,7 @@ class Stopwatch:
         """The seconds so far."""
         return dict(self.seconds)
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take over what state_dict gave."""
-        self.seconds.update(state)
+    load_state_dict = add
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -88,19 +86,6 @@ class Stopwatch:
             yield
         finally:
             self.seconds[phase] += time.perf_counter() - start
-
-
-@dataclass(frozen=True, slots=True)
-class CachedRows:
-    """Blocks (keys_NK, gradients_NV) of a step, read from the cache each time they are asked for."""
-
-    cache: RowCache
-    places: list[tuple[int, int]]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch, site in self.places:
-            rows = self.cache.get(batch, site)
-            yield rows.keys_NK, rows.gradients_NV
 
 
 class Editor(ABC):
@@ -165,7 +150,7 @@ class Editor(ABC):
         return False, False
 
     @abstractmethod
-    def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
+    def shifts(self, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
         """The shift of every site, from the rows in the cache and the statistics as they are now."""
 
     def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
@@ -177,11 +162,11 @@ class Editor(ABC):
         """
         watch = Stopwatch()
         with self.step_rows(batches, watch) as (loss, tokens):
-            shifts = self.shifts(len(batches.edit), watch, warm_up=warm_up)
+            shifts = self.shifts(watch, warm_up=warm_up)
             self.check_shifts(shifts)
         with watch("write"):
             records = self.write(shifts)
-        return StepReport(loss, tokens, records, self.describe_statistics(), dict(watch.seconds))
+        return StepReport(loss, tokens, records, describe_statistics(self.statistics), dict(watch.seconds))
 
     @contextmanager
     def step_rows(self, batches: StepBatches, watch: Stopwatch) -> Iterator[tuple[float, int]]:
@@ -193,7 +178,7 @@ class Editor(ABC):
         try:
             loss, tokens = self._capture_rows(batches.edit, watch)
             with watch("statistics"):
-                self._update_statistics(len(batches.edit))
+                self._update_statistics()
             yield loss, tokens
         except BaseException:
             self.statistics = saved
@@ -203,7 +188,6 @@ class Editor(ABC):
 
     def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
         losses, tokens, finite = [], 0, []
-        index = 0
         for group in passes(batches, self.cfg.tokens_per_pass):
             with watch("capture"):
                 found = capture_together(self.model, self.sites, group, self.cfg.token, self.inputs)
@@ -211,22 +195,19 @@ class Editor(ABC):
                 rows = [row.to(self.solve_device) for row in captured.rows]
                 finite.append(torch.stack([row.is_finite() for row in rows]))
                 with watch("cache"):
-                    self.cache.put(index, rows)
+                    self.cache.put(rows)
                 losses.append(captured.loss)
                 tokens += captured.tokens
-                index += 1
         loss = torch.stack(losses).mean().item()
         self._check(torch.stack(finite).all(0), "keys or value gradients are not finite")
         if not math.isfinite(loss):
             raise NumericsError(f"the loss is {loss}")
         return loss, tokens
 
-    def _update_statistics(self, micro_batches: int) -> None:
+    def _update_statistics(self) -> None:
         for shape, statistics in self.statistics.items():
             sites = [index for index, site in enumerate(self.sites) if site.shape == shape]
-            statistics.merge(
-                CachedRows(self.cache, [(batch, site) for batch in range(micro_batches) for site in sites])
-            )
+            statistics.merge(self.cache.blocks(sites))
         finite = [self.statistics[site.shape].m2_D.isfinite().all() for site in self.sites]
         self._check(torch.stack(finite), "the running statistics are not finite")
 
@@ -239,11 +220,6 @@ class Editor(ABC):
         if bad:
             raise NumericsError(f"{bad[0]}: {complaint}")
 
-    def gather(self, site: int, micro_batches: int) -> Rows:
-        """All rows of one site in the current step."""
-        rows = [self.cache.get(batch, site) for batch in range(micro_batches)]
-        return Rows(torch.cat([row.keys_NK for row in rows]), torch.cat([row.gradients_NV for row in rows]))
-
     def write(self, shifts: Sequence[Shift]) -> dict[str, SiteRecord]:
         """Add every shift to its site's weight and say what it did.
 
@@ -251,20 +227,11 @@ class Editor(ABC):
         kernels round other memory layouts differently.
         """
         shifts = [shift.contiguous() for shift in shifts]
-        had = [site.name in self.last_shifts for site in self.sites]
-        measured = []
-        for site, shift in zip(self.sites, shifts, strict=True):
-            lost = site.add(shift).to(self.solve_device)
-            previous = self.last_shifts.get(site.name)
-            product = shift.inner(previous) if previous is not None else torch.zeros_like(lost)
-            norm = previous.norm() if previous is not None else torch.zeros_like(lost)
-            measured.append(torch.stack([x.double() for x in (shift.norm(), product, norm, lost)]))
-            self.last_shifts[site.name] = shift
-        rows = torch.stack(measured).tolist()  # the step's one look at them from the host
-        return {
-            site.name: SiteRecord(norm, cosine(product, norm * before) if known else None, lost)
-            for site, known, (norm, product, before, lost) in zip(self.sites, had, rows, strict=True)
-        }
+        lost = [site.add(shift).to(self.solve_device) for site, shift in zip(self.sites, shifts, strict=True)]
+        names = [site.name for site in self.sites]
+        records = site_records(shifts, [self.last_shifts.get(name) for name in names], lost)
+        self.last_shifts = dict(zip(names, shifts, strict=True))
+        return dict(zip(names, records, strict=True))
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name; every tensor is contiguous."""
@@ -295,13 +262,27 @@ class Editor(ABC):
         """Eigenvalues of the value covariance by weight shape, largest first, where this editor whitens."""
         return {}
 
-    def describe_statistics(self) -> dict[str, StatisticsRecord]:
-        """The running statistics in three numbers per shape."""
-        deviations = torch.stack([_deviations(statistics) for statistics in self.statistics.values()]).tolist()
-        return {
-            str(shape): StatisticsRecord(statistics.n, *pair)
-            for (shape, statistics), pair in zip(self.statistics.items(), deviations, strict=True)
-        }
+
+def site_records(shifts: Sequence[Shift], before: Sequence[Shift | None], lost: Sequence[Tensor]) -> list[SiteRecord]:
+    """What a step did to each site, read by the host at once; `before` are the last step's shifts, `lost` shares."""
+    measured = []
+    for shift, previous, share in zip(shifts, before, lost, strict=True):
+        product = shift.inner(previous) if previous is not None else torch.zeros_like(share)
+        norm = previous.norm() if previous is not None else torch.zeros_like(share)
+        measured.append(torch.stack([x.double() for x in (shift.norm(), product, norm, share)]))
+    return [
+        SiteRecord(norm, None if previous is None else cosine(product, norm * other), share)
+        for previous, (norm, product, other, share) in zip(before, torch.stack(measured).tolist(), strict=True)
+    ]
+
+
+def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[str, StatisticsRecord]:
+    """Running statistics in three numbers per shape."""
+    deviations = torch.stack([_deviations(one) for one in statistics.values()]).tolist()
+    return {
+        str(shape): StatisticsRecord(one.n, *pair)
+        for (shape, one), pair in zip(statistics.items(), deviations, strict=True)
+    }
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ def trained(editor: str, work_dir: Path, *words: str) -> LearnedEditor:
 
 def parameters(editor: LearnedEditor) -> torch.Tensor:
     """All of the networks' parameters in one vector."""
-    return torch.cat([parameter.detach().flatten() for parameter in editor.parameters])
+    return torch.cat([parameter.detach().flatten() for parameter in editor.networks.parameters])
 
 
 @pytest.mark.parametrize("editor", CASE)

@@ -57,7 +57,7 @@ def network_state(tensors, part: str, shape: tuple[int, int]) -> dict:
 def load_networks(editor: Editor, tensors, part: str) -> None:
     """Start a learned editor's networks from the case's."""
     if isinstance(editor, LearnedEditor):
-        for shape, network in editor.networks.items():
+        for shape, network in editor.networks.by_shape.items():
             network.load_state_dict(network_state(tensors, part, shape))
 
 
@@ -97,7 +97,7 @@ def check_networks(case, editor: Editor) -> None:
     if not isinstance(editor, LearnedEditor):
         return
     near = 5e-2 if case.expected["config"]["editor"]["name"] == "rledit" else 5e-3
-    for shape, network in editor.networks.items():
+    for shape, network in editor.networks.by_shape.items():
         expected = network_state(case.tensors, "hypernet_trained", shape)
         assert expected.keys() == dict(network.named_parameters()).keys()
         for key, value in network.named_parameters():

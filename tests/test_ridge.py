@@ -115,7 +115,7 @@ def learned_editor(kind, name):
     cfg = config(name=name, lr=0.1, batch_size=7, rank=4, n_blocks=2, meta_lr=1e-3, max_grad_norm=1.0)
     sites = [EditSite(f"site{i}", nn.Linear(D_K, D_V).requires_grad_(False)) for i in range(2)]
     editor = kind(cfg, nn.Module(), sites)
-    network = editor.networks[(D_K, D_V)].double()
+    network = editor.networks.by_shape[(D_K, D_V)].double()
     for seed, parameter in enumerate(network.parameters()):
         parameter.data = 0.3 * rand(*parameter.shape, seed=seed)
     return editor, network

@@ -77,9 +77,9 @@ def spied_rows(monkeypatch: pytest.MonkeyPatch) -> list[list[Rows]]:
     """Filled with the raw rows of every step from now, by step and site."""
     seen, real = [], StableEdit.shifts
 
-    def shifts(self, micro_batches, watch, *, warm_up):
-        seen.append([self.gather(index, micro_batches) for index in range(len(self.sites))])
-        return real(self, micro_batches, watch, warm_up=warm_up)
+    def shifts(self, watch, *, warm_up):
+        seen.append([self.cache.gather(index) for index in range(len(self.sites))])
+        return real(self, watch, warm_up=warm_up)
 
     monkeypatch.setattr(StableEdit, "shifts", shifts)
     return seen
