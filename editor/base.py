@@ -24,21 +24,12 @@ from config.schema import EditorConfig
 from data.batches import Batch, StepBatches, passes
 from editor.cache import MemoryCache, RowCache
 from editor.capture import Inputs, capture_together, tokens_of
-from editor.ridge import Shift
+from editor.ridge import Shift, SiteRecord, site_records
 from editor.sites import EditSite
 from nets import NumericsError, RunningStatistics
 
 Shape = tuple[int, int]
 """(d_k, d_v) of a site's weight: sites of one shape share their running statistics."""
-
-
-@dataclass(frozen=True, slots=True)
-class SiteRecord:
-    """One site in one step: norm of its shift, cosine to the last step's, share of updates lost to rounding."""
-
-    shift_norm: float
-    cosine: float | None
-    lost_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +79,47 @@ class Stopwatch:
             self.seconds[phase] += time.perf_counter() - start
 
 
-class Editor(ABC):
-    """The state of a lifelong run: running statistics per weight shape, and the last step's shifts."""
+class EditorState:
+    """What an editor carries from step to step: the sites' weights, statistics per weight shape, the last shifts."""
+
+    def __init__(self, sites: list[EditSite], covariances: tuple[bool, bool], solve_device: torch.device) -> None:
+        self.sites, self.solve_device = sites, solve_device
+        covariance, key_covariance = covariances
+        self.statistics = {
+            shape: RunningStatistics(*shape, covariance=covariance, device=solve_device, key_covariance=key_covariance)
+            for shape in dict.fromkeys(site.shape for site in sites)
+        }
+        self.last_shifts: dict[str, Shift] = {}
+        self.retries: Counter[str] = Counter()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name; every tensor is contiguous."""
+        found: dict[str, Tensor] = {}
+        for site in self.sites:
+            found[f"weight/{site.name}"] = site.weight
+            if site.master is not None:
+                found[f"master/{site.name}"] = site.master
+        for shape, statistics in self.statistics.items():
+            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
+        for name, shift in self.last_shifts.items():
+            found[f"shift_right/{name}"] = shift.right_NV
+            if shift.left_NK is not None:
+                found[f"shift_left/{name}"] = shift.left_NK
+        return found
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what state_tensors gave; the tensors are on solve_device."""
+        for site in self.sites:
+            site.restore((tensors[f"weight/{site.name}"], tensors.get(f"master/{site.name}")))
+            if f"shift_right/{site.name}" in tensors:
+                left_NK = tensors.get(f"shift_left/{site.name}")
+                self.last_shifts[site.name] = Shift(left_NK, tensors[f"shift_right/{site.name}"])
+        for shape, statistics in self.statistics.items():
+            statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
+
+
+class Editor(EditorState, ABC):
+    """One way to write edits; what a new one adds is `shifts`."""
 
     config_class: ClassVar[type[EditorConfig]] = EditorConfig
     trains: ClassVar[bool] = False
@@ -110,18 +140,9 @@ class Editor(ABC):
         inputs: Inputs = tokens_of,
     ) -> None:
         """`inputs` is how the model is called (capture.Inputs); statistics and solves run on `solve_device`."""
-        self.cfg, self.model, self.sites, self.inputs, self.seed = cfg, model, sites, inputs, seed
+        self.cfg, self.model, self.inputs, self.seed = cfg, model, inputs, seed
         self.cache = MemoryCache() if cache is None else cache
-        self.solve_device = solve_device or torch.device("cpu")
-        covariance, key_covariance = self.covariances()
-        self.statistics = {
-            shape: RunningStatistics(
-                *shape, covariance=covariance, device=self.solve_device, key_covariance=key_covariance
-            )
-            for shape in dict.fromkeys(site.shape for site in sites)
-        }
-        self.last_shifts: dict[str, Shift] = {}
-        self.retries: Counter[str] = Counter()
+        super().__init__(sites, self.covariances(), solve_device or torch.device("cpu"))
 
     @classmethod
     def check(cls, cfg: EditorConfig) -> None:
@@ -136,14 +157,6 @@ class Editor(ABC):
                     f"editor.{key}={getattr(cfg, key).value}: editor={cfg.name} means {value.value}; "
                     f"{cls.otherwise} for anything else"
                 )
-
-    @classmethod
-    def without_effect(cls, cfg: EditorConfig) -> Iterator[str]:
-        """Warnings about keys that are set but do nothing here."""
-        if not cls.trains:
-            for key, value in (("save_checkpoint", cfg.save_checkpoint), ("load_checkpoint", cfg.load_checkpoint)):
-                if value:
-                    yield f"editor.{key}={value} has no effect on editor={cfg.name}, which trains nothing"
 
     def covariances(self) -> tuple[bool, bool]:
         """Whether the covariance of value gradients, and that of keys, will be asked for."""
@@ -233,47 +246,9 @@ class Editor(ABC):
         self.last_shifts = dict(zip(names, shifts, strict=True))
         return dict(zip(names, records, strict=True))
 
-    def state_tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, by name; every tensor is contiguous."""
-        found: dict[str, Tensor] = {}
-        for site in self.sites:
-            found[f"weight/{site.name}"] = site.weight
-            if site.master is not None:
-                found[f"master/{site.name}"] = site.master
-        for shape, statistics in self.statistics.items():
-            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
-        for name, shift in self.last_shifts.items():
-            found[f"shift_right/{name}"] = shift.right_NV
-            if shift.left_NK is not None:
-                found[f"shift_left/{name}"] = shift.left_NK
-        return found
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what state_tensors gave; the tensors are on solve_device."""
-        for site in self.sites:
-            site.restore((tensors[f"weight/{site.name}"], tensors.get(f"master/{site.name}")))
-            if f"shift_right/{site.name}" in tensors:
-                left_NK = tensors.get(f"shift_left/{site.name}")
-                self.last_shifts[site.name] = Shift(left_NK, tensors[f"shift_right/{site.name}"])
-        for shape, statistics in self.statistics.items():
-            statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
-
     def spectrum(self) -> dict[str, dict[str, Any]]:
         """Eigenvalues of the value covariance by weight shape, largest first, where this editor whitens."""
         return {}
-
-
-def site_records(shifts: Sequence[Shift], before: Sequence[Shift | None], lost: Sequence[Tensor]) -> list[SiteRecord]:
-    """What a step did to each site, read by the host at once; `before` are the last step's shifts, `lost` shares."""
-    measured = []
-    for shift, previous, share in zip(shifts, before, lost, strict=True):
-        product = shift.inner(previous) if previous is not None else torch.zeros_like(share)
-        norm = previous.norm() if previous is not None else torch.zeros_like(share)
-        measured.append(torch.stack([x.double() for x in (shift.norm(), product, norm, share)]))
-    return [
-        SiteRecord(norm, None if previous is None else cosine(product, norm * other), share)
-        for previous, (norm, product, other, share) in zip(before, torch.stack(measured).tolist(), strict=True)
-    ]
 
 
 def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[str, StatisticsRecord]:
@@ -288,11 +263,6 @@ def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[s
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries whose names start with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def cosine(inner: float, norms: float) -> float:
-    """Cosine of two shifts from their inner product and the product of their norms; 0 if one of them is zero."""
-    return inner / norms if norms > 0 else 0.0
 
 
 def _deviations(statistics: RunningStatistics) -> Tensor:

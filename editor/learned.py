@@ -24,10 +24,10 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from config.schema import LearnedConfig, PreheatMode, StatisticsMode
 from data.batches import Batch, StepBatches
-from editor.base import Editor, SiteRecord, Stopwatch
+from editor.base import Editor, Stopwatch
 from editor.capture import LossOf, Rows, answer_logits, weight_gradients
 from editor.networks import Networks
-from editor.ridge import Shift
+from editor.ridge import Shift, SiteRecord
 from nets import EditNetwork, Normalizer, NumericsError
 
 Saved = list[tuple[Tensor, Tensor | None]]
@@ -156,7 +156,7 @@ class LearnedEditor(Editor):
             self.check_shifts(shifts)
             records = self.write(shifts)
             with watch("losses"):
-                losses = [self.losses(step, before, self.decay**back) for back, step in enumerate(looked_at)]
+                losses = [losses_of(self, step, before, self.decay**back) for back, step in enumerate(looked_at)]
             with watch("network"):
                 for index in whole:
                     rows = self.cache.gather(index)
@@ -173,30 +173,6 @@ class LearnedEditor(Editor):
     def reported(self, gen: list[list[float]], loc: list[list[float]]) -> tuple[float, float]:
         """The losses as the published program reports them: means over micro-batches."""
         return _mean(gen[0]), _mean(loc[0])
-
-    def losses(self, batches: StepBatches, before: Saved, weight: float) -> Losses:
-        """Rephrase loss and KL to the model before the shift, at the weights as they are; gradients times weight."""
-        after = self.snapshot()
-        self.restore(before)
-        with torch.no_grad():
-            logits = [answer_logits(self.model, batch, self.inputs)[0] for batch in batches.unrelated]
-            references = [logits_MW.log_softmax(-1) for logits_MW in logits]
-        self.restore(after)
-        gradients = [torch.zeros(site.shape, device=site.weight.device) for site in self.sites]
-
-        def add(batch: Batch, loss_of: LossOf, coefficient: float) -> Tensor:
-            loss, found = weight_gradients(self.model, self.sites, batch, loss_of, self.inputs)
-            for total_KV, gradient_KV in zip(gradients, found, strict=True):
-                total_KV.add_(gradient_KV, alpha=coefficient * weight)
-            return loss
-
-        gen = [add(batch, cross_entropy, 1.0) for batch in batches.rephrase]
-        loc = [
-            add(batch, partial(kl_to, reference_MW), self.cfg.loc_coef)
-            for batch, reference_MW in zip(batches.unrelated, references, strict=True)
-        ]
-        numbers = torch.stack([*gen, *loc]).tolist()
-        return Losses(numbers[: len(gen)], numbers[len(gen) :], gradients)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on: networks, optimizer and gathered gradients too."""
@@ -215,6 +191,31 @@ class LearnedEditor(Editor):
         """Put copies back."""
         for site, copy in zip(self.sites, saved, strict=True):
             site.restore(copy)
+
+
+def losses_of(editor: LearnedEditor, batches: StepBatches, before: Saved, weight: float) -> Losses:
+    """Rephrase loss and KL to the model before the shift, at the weights as they are; gradients times weight."""
+    after = editor.snapshot()
+    editor.restore(before)
+    with torch.no_grad():
+        logits = [answer_logits(editor.model, batch, editor.inputs)[0] for batch in batches.unrelated]
+        references = [logits_MW.log_softmax(-1) for logits_MW in logits]
+    editor.restore(after)
+    gradients = [torch.zeros(site.shape, device=site.weight.device) for site in editor.sites]
+
+    def add(batch: Batch, loss_of: LossOf, coefficient: float) -> Tensor:
+        loss, found = weight_gradients(editor.model, editor.sites, batch, loss_of, editor.inputs)
+        for total_KV, gradient_KV in zip(gradients, found, strict=True):
+            total_KV.add_(gradient_KV, alpha=coefficient * weight)
+        return loss
+
+    gen = [add(batch, cross_entropy, 1.0) for batch in batches.rephrase]
+    loc = [
+        add(batch, partial(kl_to, reference_MW), editor.cfg.loc_coef)
+        for batch, reference_MW in zip(batches.unrelated, references, strict=True)
+    ]
+    numbers = torch.stack([*gen, *loc]).tolist()
+    return Losses(numbers[: len(gen)], numbers[len(gen) :], gradients)
 
 
 def kl_to(reference_MW: Tensor, logits_MW: Tensor, _: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from config.schema import LearnedConfig, RLEditConfig
-from editor.base import cosine
 from editor.capture import Rows
 from editor.malmen import Malmen
 from editor.mend import Mend
-from editor.ridge import Shift, solve_gradient, solve_ridge, target_rows
+from editor.ridge import Shift, cosine, solve_gradient, solve_ridge, target_rows
 from editor.rledit import RLEdit
 from editor.sites import EditSite
 from nets import Normalizer
