@@ -29,7 +29,7 @@ class Survey:
 class RecordFile:
     """The edits of a record file, or its first `limit` good ones; may be iterated again and again.
 
-    `read_row` makes a row an edit (`data.registry.READERS`), `seed` is what its draws start from,
+    `read_row` makes a row an edit (`data.fields.RowReader`), `seed` is what its draws start from,
     `how_to_get` the command to name if the file is not there, `bad` the rows to pass over. Raises
     ValueError for a negative limit; iterating and counting raise DataError, naming path and row.
     """

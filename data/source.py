@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 from config.schema import BadRow, DatasetConfig
-from data.base import DataError, ReadRow
-from data.custom import check_named_fields
+from data.base import DataError, Edit
+from data.fields import READING, RowReader, check_named_fields
 from data.records import Fits, RecordFile, Survey, survey, too_few
-from data.registry import HOW_TO_GET, READERS, reader
+from files import read_json, sha256_of, sha256_of_json, write_whole
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -32,20 +31,21 @@ def locate(path: str) -> Path:
         raise DataError(f"{path}: cannot be looked for ({error}); it must be a record file's path") from None
 
 
-def accept_all(edits: object) -> list[None]:
+def accept_all(edits: Sequence[Edit]) -> list[DataError | None]:
     """A check that every edit passes, for readers without a model."""
-    return [None] * len(edits)  # type: ignore[arg-type]
+    return [None] * len(edits)
 
 
 class Source:
     """Opens the record files of one data set; `fits` is the model's word on each edit, `fits_key` names it."""
 
     def __init__(self, cfg: DatasetConfig, seed: int, fits: Fits = accept_all, fits_key: str = "") -> None:
-        if cfg.name not in READERS:
-            raise DataError(f"dataset.name={cfg.name}: must be one of {', '.join(READERS)}")
         self.cfg, self.seed, self.fits, self.fits_key = cfg, seed, fits, fits_key
-        self.read_row: ReadRow = reader(cfg.name, cfg.fields)
         self.skip = cfg.on_bad_row is BadRow.skip
+
+    def open(self, path: str, limit: int | None = None) -> RecordFile:
+        """The first `limit` records of a file (None: all), not looked at yet."""
+        return RecordFile(locate(path), RowReader(self.cfg), self.seed, limit, self.cfg.how_to_get)
 
     def records(self, path: str, num_seq: int, num_seq_key: str) -> RecordFile:
         """The first num_seq x n_edits good records of a file.
@@ -78,24 +78,25 @@ class Source:
         return records.remember_length(records.limit)
 
     def _survey(self, path: str, needed: int) -> tuple[RecordFile, Survey]:
-        records = RecordFile(locate(path), self.read_row, self.seed, needed, HOW_TO_GET[self.cfg.name])
+        records = self.open(path, needed)
         known = self._cache_file(records.path, needed)
         found = _read_survey(known) if known else None
         if found is None:
             found = survey(records, needed, self.fits, skip=self.skip)
             if known:
-                _write_atomically(known, json.dumps(asdict(found)))
+                _remember(known, json.dumps(asdict(found)))
         records.bad = found.bad
-        if self.cfg.name == "custom" and found.good:
-            check_named_fields(records, self.cfg.fields, records.path)
+        if found.good:
+            check_named_fields(records, self.cfg, records.path)
         return records, found
 
     def _cache_file(self, path: Path, needed: int) -> Path | None:
         """Where the survey of a large file is remembered, under everything that it depends on."""
         if not path.is_file() or path.stat().st_size < LARGE:
             return None
-        key = [self.cfg.name, needed, self.skip, self.fits_key, asdict(self.cfg.fields)]
-        return cache_file(self.cfg.cache_dir, path, "survey", key)
+        reading = [asdict(self.cfg.fields), *(getattr(self.cfg, key) for key in READING)]
+        drawn = self.seed if self.cfg.draw_rephrase else None
+        return cache_file(self.cfg.cache_dir, path, "survey", [needed, self.skip, drawn, self.fits_key, reading])
 
 
 LARGE = 16 * 2**20
@@ -105,8 +106,8 @@ LARGE = 16 * 2**20
 def cache_file(cache_dir: str, path: Path, kind: str, key: list[object]) -> Path:
     """A cache entry's path, under the file's identity: place, size, time of change."""
     stat = path.stat()
-    whole = json.dumps([kind, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *key])
-    return Path(cache_dir).expanduser() / f"{kind}-{hashlib.sha256(whole.encode()).hexdigest()[:32]}.json"
+    identity = sha256_of_json([kind, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *key])
+    return Path(cache_dir).expanduser() / f"{kind}-{identity[:32]}.json"
 
 
 def file_hashes(cache_dir: str, *files: RecordFile | None) -> dict[str, str]:
@@ -117,31 +118,21 @@ def file_hashes(cache_dir: str, *files: RecordFile | None) -> dict[str, str]:
         if known and known.is_file():
             hashes[str(path.resolve())] = known.read_text(encoding="utf-8")
             continue
-        with open(path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = hashes[str(path.resolve())] = sha256_of(path)
         if known:
-            _write_atomically(known, digest)
-        hashes[str(path.resolve())] = digest
+            _remember(known, digest)
     return hashes
 
 
 def _read_survey(path: Path) -> Survey | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return Survey(content["good"], {int(row): message for row, message in content["bad"].items()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _write_atomically(path: Path, content: str) -> None:
+def _remember(path: Path, content: str) -> None:
     """A cache is a help, not a need: a folder that cannot be written is no error."""
-    scratch = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(content)
-        os.replace(scratch, path)
-    except OSError:
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
+    with suppress(OSError):
+        write_whole(path, content)
