@@ -26,6 +26,17 @@ class Edit:
     mhop: str | None = None
     mhop_answer: str | None = None
 
+    def asked(self) -> dict[str, tuple[str, str]]:
+        """The prompts that this edit has, by their names, each with its answer."""
+        pairs = {
+            "prompt": (self.prompt, self.answer),
+            "rephrase": (self.rephrase, self.answer),
+            "unrelated": (self.unrelated, self.unrelated_answer),
+            "persona": (self.persona, self.answer),
+            "mhop": (self.mhop, self.mhop_answer),
+        }
+        return {name: (ask, say) for name, (ask, say) in pairs.items() if ask is not None and say is not None}
+
 
 ReadRow = Callable[[dict[str, Any], int, int], Edit]
 """How a data set's row becomes an edit: (row, its index counted from 0, seed) -> Edit."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -18,10 +16,11 @@ from config.schema import DatasetConfig
 
 from .base import DataError, Edit
 from .fetch import published
-from .fields import NamedFields, RowReader
+from .fields import RowReader, check_named_fields
+from .records import RecordFile
 from .source import PROJECT, locate
-from .stream import scan
 
+T = TypeVar("T")
 SHOWN = 20
 LARGE = 4 << 20
 """Bytes from which a file gets a progress bar."""
@@ -45,17 +44,16 @@ class Report:
         """Whether every row was read and good."""
         return self.bad == 0 and self.broken is None
 
-    def add_good(self, edit: Edit) -> None:
-        """Count a row that became an edit."""
-        self.good += 1
-        self.prompt_chars += len(edit.prompt)
-        self.answer_chars += len(edit.answer)
-
-    def add_bad(self, error: DataError) -> None:
-        """Count a row that is none, and keep what is wrong with the first of them."""
+    def add(self, found: Edit | DataError) -> None:
+        """Count a row; of the first bad ones keep what is wrong with them."""
+        if isinstance(found, Edit):
+            self.good += 1
+            self.prompt_chars += len(found.prompt)
+            self.answer_chars += len(found.answer)
+            return
         self.bad += 1
         if len(self.first_bad) < SHOWN:
-            self.first_bad.append(str(error).removeprefix(f"{self.path}: "))
+            self.first_bad.append(str(found).removeprefix(f"{self.path}: "))
 
 
 def default_files(cfg: DatasetConfig, root: Path | None) -> tuple[list[Path], list[Path]]:
@@ -72,33 +70,26 @@ def default_files(cfg: DatasetConfig, root: Path | None) -> tuple[list[Path], li
 
 def check_file(path: Path, reader: RowReader, limit: int | None = None, seed: int = 0) -> Report:
     """Read the first `limit` rows (None: all) of a file; never raises for what is in it."""
-    report, named = Report(path), NamedFields(reader.cfg)
+    report, records = Report(path), RecordFile(path, reader, seed, limit, reader.cfg.how_to_get)
     # 8 bytes a prompt, not the prompts: two million of them must not fill the memory.
     prompts = array("q")
     try:
-        with closing(scan(path, reader.cfg.how_to_get)) as rows:
-            for index, row in enumerate(_progress(islice(rows, limit), path)):
-                try:
-                    if isinstance(row, DataError):
-                        raise row
-                    edit = reader(row, index, seed)
-                except DataError as error:
-                    report.add_bad(error)
-                    continue
-                report.add_good(edit)
-                named.look(edit)
-                prompts.append(hash(edit.prompt))
-        if report.good and (complaint := named.complaint()):
-            report.broken = f"{path}: {complaint}"
+        for found in _progress(islice(records.attempts(), limit), path):
+            report.add(found)
+            if isinstance(found, Edit):
+                prompts.append(hash(found.prompt))
+        if report.good:
+            good = (found for found in islice(records.attempts(), limit) if isinstance(found, Edit))
+            check_named_fields(good, reader.cfg, path)
     except DataError as error:
         report.broken = str(error)
     report.duplicates = len(prompts) - np.unique(np.frombuffer(prompts, dtype=np.int64)).size
     return report
 
 
-def _progress(rows: Iterator[Any], path: Path) -> Iterator[Any]:
+def _progress(rows: Iterable[T], path: Path) -> Iterator[T]:
     """`rows` with a bar if the file is large and someone is watching."""
-    large = path.is_file() and os.path.getsize(path) > LARGE
+    large = path.is_file() and path.stat().st_size > LARGE
     return iter(tqdm(rows, desc=path.name, unit=" rows", disable=None if large else True))
 
 

@@ -51,7 +51,7 @@ class RowReader:
         field = str(self.fields[key])
         value = look_up(row, field)
         if value is ABSENT:
-            advice = f"; set {self.keys}.{key} to the field that holds the {key.replace('_', ' ')}" if self.keys else ""
+            advice = f"; set {self.keys}.{key} to the field that holds it" if self.keys else ""
             raise DataError(missing(list(paths(row)), field, index) + advice)
         return self._written(value, f"field {field!r}", index, number=key.endswith("answer"))
 
@@ -118,41 +118,21 @@ def _is_nothing(value: object) -> bool:
     return value is None or value is ABSENT or (isinstance(value, str) and not value.strip())
 
 
-class NamedFields:
-    """Watches that every optional field which was named is in some record: a slip would leave a score out."""
-
-    def __init__(self, cfg: DatasetConfig) -> None:
-        self.fields, usual = asdict(cfg.fields), asdict(FieldsConfig())
-        self.unseen = {
-            key
-            for key, field in self.fields.items()
-            if field not in (None, usual[key]) and key not in ("prompt", "answer", *cfg.required)
-        }
-
-    def look(self, edit: Edit) -> None:
-        """Strike out what this edit has."""
-        self.unseen = {key for key in self.unseen if getattr(edit, key) is None}
-
-    def complaint(self) -> str | None:
-        """What is wrong with the first field that no edit had; None if nothing is."""
-        for key in sorted(self.unseen):
-            return (
-                f"dataset.fields.{key}={self.fields[key]}: no record has this field; "
-                "name a field of the file, or null for none"
-            )
-        return None
-
-
 def check_named_fields(edits: Iterable[Edit], cfg: DatasetConfig, path: Path) -> None:
-    """Refuse an optional field that was named and that no record of the file has.
+    """Refuse an optional field that was named and that no record of the file has: a slip would leave a score out.
 
     Raises:
         DataError: names the file, the key and its value.
     """
-    named = NamedFields(cfg)
-    for edit in edits if named.unseen else ():
-        named.look(edit)
-        if not named.unseen:
+    fields, usual = asdict(cfg.fields), asdict(FieldsConfig())
+    optional = fields.keys() - {"prompt", "answer", *cfg.required}
+    named = {key for key in optional if fields[key] not in (None, usual[key])}
+    for edit in edits if named else ():
+        named = {key for key in named if getattr(edit, key) is None}
+        if not named:
             return
-    if complaint := named.complaint():
-        raise DataError(f"{path}: {complaint}")
+    for key in sorted(named):
+        raise DataError(
+            f"{path}: dataset.fields.{key}={fields[key]}: no record has this field; "
+            "name a field of the file, or null for none"
+        )

@@ -59,7 +59,8 @@ class Source:
             raise too_few(
                 records.path, found.good, needed, num_seq_key=num_seq_key, num_seq=num_seq, n_edits=self.cfg.n_edits
             )
-        return records.remember_length(needed)
+        records.count = needed
+        return records
 
     def training(self, num_seq: int) -> RecordFile:
         """Training records for learned editors: whole steps, num_seq of them or as many as the file holds.
@@ -74,8 +75,8 @@ class Source:
             raise DataError(
                 f"{records.path}: holds {found.good} records, fewer than one step of dataset.n_edits={n_edits}"
             )
-        records.limit = found.good - found.good % n_edits
-        return records.remember_length(records.limit)
+        records.limit = records.count = found.good - found.good % n_edits
+        return records
 
     def _survey(self, path: str, needed: int) -> tuple[RecordFile, Survey]:
         records = self.open(path, needed)

@@ -238,7 +238,7 @@ def test_a_wrong_path_says_which_there_are() -> None:
     assert str(caught.value) == (
         "row 4 (counted from 0): field 'requested_rewrite.promt' is missing; it must be a non-empty string (fields "
         "found: 'case_id, requested_rewrite.prompt, requested_rewrite.target.str, locality.0.loc, locality.0.loc_ans, "
-        "tags, a.b'); set dataset.fields.prompt to the field that holds the prompt"
+        "tags, a.b'); set dataset.fields.prompt to the field that holds it"
     )
 
 
