@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from config.schema import BadRow, DatasetConfig
 from data.base import DataError, Edit
 from data.fields import READING, RowReader, check_named_fields
 from data.records import Fits, RecordFile, Survey, survey, too_few
-from files import read_json, sha256_of, sha256_of_json, write_whole
+from files import read_json, sha256_of, sha256_of_json, write_json
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -80,60 +81,45 @@ class Source:
 
     def _survey(self, path: str, needed: int) -> tuple[RecordFile, Survey]:
         records = self.open(path, needed)
-        known = self._cache_file(records.path, needed)
-        found = _read_survey(known) if known else None
-        if found is None:
-            found = survey(records, needed, self.fits, skip=self.skip)
-            if known:
-                _remember(known, json.dumps(asdict(found)))
+        drawn = self.seed if self.cfg.draw_rephrase else None
+        reading = [asdict(self.cfg.fields), *(getattr(self.cfg, key) for key in READING)]
+        key = [needed, self.skip, drawn, self.fits_key, reading]
+
+        def look() -> dict[str, Any]:
+            return asdict(survey(records, needed, self.fits, skip=self.skip))
+
+        known = remembered(look, self.cfg.cache_dir, records.path, "survey", key)
+        found = Survey(known["good"], {int(row): message for row, message in known["bad"].items()})
         records.bad = found.bad
         if found.good:
             check_named_fields(records, self.cfg, records.path)
         return records, found
-
-    def _cache_file(self, path: Path, needed: int) -> Path | None:
-        """Where the survey of a large file is remembered, under everything that it depends on."""
-        if not path.is_file() or path.stat().st_size < LARGE:
-            return None
-        reading = [asdict(self.cfg.fields), *(getattr(self.cfg, key) for key in READING)]
-        drawn = self.seed if self.cfg.draw_rephrase else None
-        return cache_file(self.cfg.cache_dir, path, "survey", [needed, self.skip, drawn, self.fits_key, reading])
 
 
 LARGE = 16 * 2**20
 """Smaller files are surveyed and hashed anew by every run: it takes no time."""
 
 
-def cache_file(cache_dir: str, path: Path, kind: str, key: list[object]) -> Path:
-    """A cache entry's path, under the file's identity: place, size, time of change."""
+def remembered(find_out: Callable[[], Any], cache_dir: str, path: Path, kind: str, key: Sequence[object] = ()) -> Any:
+    """What `find_out` says of a file, as JSON holds it; of a large one it is asked once while the file stays as it is.
+
+    `key` is what else the answer depends on. A cache is a help, not a need: one that cannot be read or
+    written is no error.
+    """
+    if not path.is_file() or path.stat().st_size < LARGE:
+        return find_out()
     stat = path.stat()
     identity = sha256_of_json([kind, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *key])
-    return Path(cache_dir).expanduser() / f"{kind}-{identity[:32]}.json"
+    known = Path(cache_dir).expanduser() / f"{kind}-{identity[:32]}.json"
+    with suppress(OSError, ValueError):
+        return read_json(known)
+    found = find_out()
+    with suppress(OSError):
+        write_json(known, found)
+    return found
 
 
 def file_hashes(cache_dir: str, *files: RecordFile | None) -> dict[str, str]:
-    """sha256 of each record file; that of a large one is computed once while the file stays as it is."""
-    hashes = {}
-    for path in [file.path for file in files if file is not None]:
-        known = cache_file(cache_dir, path, "sha256", []) if path.stat().st_size >= LARGE else None
-        if known and known.is_file():
-            hashes[str(path.resolve())] = known.read_text(encoding="utf-8")
-            continue
-        digest = hashes[str(path.resolve())] = sha256_of(path)
-        if known:
-            _remember(known, digest)
-    return hashes
-
-
-def _read_survey(path: Path) -> Survey | None:
-    try:
-        content = read_json(path)
-        return Survey(content["good"], {int(row): message for row, message in content["bad"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _remember(path: Path, content: str) -> None:
-    """A cache is a help, not a need: a folder that cannot be written is no error."""
-    with suppress(OSError):
-        write_whole(path, content)
+    """sha256 of each record file."""
+    paths = [file.path for file in files if file is not None]
+    return {str(path.resolve()): remembered(partial(sha256_of, path), cache_dir, path, "sha256") for path in paths}

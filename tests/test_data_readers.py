@@ -75,7 +75,7 @@ FULL = Edit(
     mhop="So then, The birthplace of Wim Ilmarin is",
     mhop_answer="Bergen, again",
 )
-ROWS = {
+ROWS: dict[str, tuple[dict[str, Any], Edit]] = {
     "zsre": (ZSRE, PLAIN),
     "fever": (FEVER, PLAIN),
     "ultraeditbench": (ULTRA, PLAIN),
@@ -84,9 +84,8 @@ ROWS = {
     "custom": (CUSTOM, PLAIN),
 }
 READERS = {name: RowReader(dataset_config(name)) for name in ROWS}
-CASES = {name: (READERS[name], *case) for name, case in ROWS.items()} | {
-    "knowns": (knowns.read_row, KNOWN, Edit(4, KNOWN["prompt"], " of Antarctica", None, None, None))
-}
+CASES = {name: (READERS[name], *case) for name, case in ROWS.items()}
+CASES["knowns"] = (knowns.read_row, KNOWN, Edit(4, str(KNOWN["prompt"]), " of Antarctica", None, None, None))
 REQUIRED = [
     (name, field)
     for name, (_, row, _) in CASES.items()
@@ -179,7 +178,7 @@ def test_fever_accepts_one_plain_string() -> None:
 @pytest.mark.parametrize("field", ["mhop", "mhop_ans"])
 @pytest.mark.parametrize("value", [None, "", "  ", "absent"])
 def test_wikibigedit_without_a_second_hop_asks_null(field: str, value: str | None) -> None:
-    row = {k: v for k, v in WIKI.items() if not (k == field and value == "absent")}
+    row: dict[str, Any] = {k: v for k, v in WIKI.items() if not (k == field and value == "absent")}
     if value != "absent":
         row[field] = value
     edit = READERS["wikibigedit"](row, 0, 42)

@@ -1,4 +1,4 @@
-"""A data set of one's own is one yaml in a folder outside the project: it is edited and scored, or refused with words."""
+"""One yaml in a folder outside the project is a data set: it is edited and scored, or refused with words."""
 
 from __future__ import annotations
 
