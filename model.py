@@ -25,17 +25,6 @@ log = logging.getLogger(__name__)
 
 EMBEDDED_PREFIX = "embedded:"
 DELTA_FILE = "delta.json"  # a folder with it holds changed weights only (exports/delta.py)
-CLASSES = {
-    name: getattr(transformers, name)
-    for name in (
-        "AutoModelForCausalLM",
-        "LlamaForCausalLM",
-        "MistralForCausalLM",
-        "GPTJForCausalLM",
-        "Qwen2ForCausalLM",
-        "GPT2LMHeadModel",
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +80,6 @@ def model_source(cfg: ModelConfig) -> str:
         ConfigError: an unknown embedded model, a package that is not installed, a folder that is no model.
     """
     name = cfg.name_or_path
-    if cfg.class_name not in CLASSES:
-        raise ConfigError(f"model.class_name={cfg.class_name}: must be one of {', '.join(CLASSES)}")
     if name.startswith(EMBEDDED_PREFIX):
         return str(_embedded_folder(name.removeprefix(EMBEDDED_PREFIX), Path(cfg.embedded_cache_dir).expanduser()))
     folder = Path(name).expanduser()
@@ -171,7 +158,7 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     source = model_source(cfg)
     spread = {"device_map": cfg.device_map} if cfg.device_map else {}
     with _explained(source):
-        model = CLASSES[cfg.class_name].from_pretrained(source, dtype=pick_dtype(cfg, device), **spread, **_how(cfg))
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=pick_dtype(cfg, device), **spread, **_how(cfg))
     if not spread:
         model.to(device)
     for name in cfg.edit_modules:

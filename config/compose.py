@@ -11,6 +11,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from config.schema import Config, EditorConfig, register
+from config.sites import quoted
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -23,7 +24,7 @@ def compose_config(words: Sequence[str]) -> Config:
     """
     register()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        return cast(Config, OmegaConf.to_object(compose("config", overrides=list(words))))
+        return cast(Config, OmegaConf.to_object(compose("config", overrides=[quoted(word) for word in words])))
 
 
 def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Config:
