@@ -8,15 +8,16 @@ import shlex
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 
 from config.check import check_override_names, check_values
-from config.schema import register
+from config.schema import Config, ModelConfig, register
+from config.sites import expand_sites, fold_sites
 from editor.registry import editor_class
 from tests.tiny import PROJECT, run_main
 
@@ -70,15 +71,20 @@ def preset_value(key: str, text: Any) -> Any:
     return text
 
 
+def composed(*words: str) -> Config:
+    """What `main.py WORDS` runs with."""
+    return OmegaConf.to_object(compose("config", overrides=list(words)))
+
+
 @cache
-def experiment(name: str) -> DictConfig:
-    """An experiment's composed configuration."""
-    return compose("config", overrides=[f"experiment={name}"])
+def experiment(name: str) -> Config:
+    """An experiment's configuration."""
+    return composed(f"experiment={name}")
 
 
-def value_at(cfg: DictConfig, key: str) -> Any:
+def value_at(cfg: Config, key: str) -> Any:
     """The value of a dotted key, enums by name; a group's by its name."""
-    plain = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)
+    plain = OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True)
     for part in (f"{key}.name" if key in NAMES else key).split("."):
         plain = plain[part]
     return plain
@@ -93,20 +99,40 @@ def test_experiment_has_the_presets_values(preset):
     cfg = experiment(experiment_name(preset))
     for key, text in preset.items():
         assert value_at(cfg, key) == preset_value(key, text), key
-    config = OmegaConf.to_object(cfg)
-    check_values(config)
-    assert list(editor_class(config.editor.name).without_effect(config.editor)) == []
+    check_values(cfg)
+    assert list(editor_class(cfg.editor.name).without_effect(cfg.editor)) == []
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=experiment_name)
 def test_experiment_is_its_published_command(preset):
     words = preset_words(preset)
     check_override_names(words)
-    assert compose("config", overrides=words) == experiment(experiment_name(preset))
+    assert composed(*words) == experiment(experiment_name(preset))
+
+
+SMALL = "dataset=facts model=smollm2-135m num_seq=5 num_seq_zsre=2 dataset.n_edits=100 dataset.batch_size=10"
+LAYERS = [f"model.layers.{layer}.mlp.down_proj" for layer in (24, 25, 26, 27)]
+FLOOR = "editor.whitening_floor=1e-2 editor.whitening_floor_mode=relative"
+OURS = {
+    "quickstart": f"{SMALL} editor=stableedit editor.lr=1.5e-3 editor.alpha=10 {FLOOR}",
+    "quickstart_ultraedit": f"{SMALL} editor=ultraedit editor.lr=1e-3 editor.alpha=1 {FLOOR}",
+    "quickstart_malmen": f"{SMALL} editor=malmen editor.lr=1e-3 editor.meta_lr=1e-5 editor.rank=256",
+    "quickstart_mend": f"{SMALL} editor=mend editor.lr=1e-4 editor.meta_lr=1e-5 editor.rank=256",
+    "quickstart_rledit": f"{SMALL} editor=rledit editor.lr=1e-3 editor.meta_lr=1e-5 editor.rank=256",
+    "sweep_alpha_preheat": f"{SMALL} editor=stableedit editor.lr=1.5e-3 editor.alpha=10 {FLOOR} "
+    "num_seq=2 num_seq_zsre=1 dataset.n_edits=50 eval.every=1 eval.sample=40 eval.knowns=40",
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_experiment_is_its_command(name):
+    sites = f"model.edit_modules=[{','.join(LAYERS)}]"
+    assert experiment(name) == composed(*OURS[name].split(), sites, "editor.batch_size=512")
+    check_values(experiment(name))
 
 
 def test_overrides_win_over_an_experiment():
-    cfg = compose("config", overrides=["experiment=zsre_mistral-7b", "num_seq=3", "editor.alpha=7", "model=gpt-j"])
+    cfg = composed("experiment=zsre_mistral-7b", "num_seq=3", "editor.alpha=7", "model=gpt-j")
     assert (cfg.num_seq, cfg.editor.alpha, cfg.model.name) == (3, 7, "gpt-j")
 
 
@@ -120,9 +146,7 @@ def test_groups_are_those_of_the_design():
 def test_every_combination_composes(editor, model):
     for dataset in GROUPS["dataset"]:
         own = ["dataset.train_path=more.csv", "dataset.valid_path=mine.csv"] if dataset == "custom" else []
-        cfg = OmegaConf.to_object(
-            compose("config", overrides=[f"dataset={dataset}", f"model={model}", f"editor={editor}", *own])
-        )
+        cfg = composed(f"dataset={dataset}", f"model={model}", f"editor={editor}", *own)
         assert (cfg.dataset.name, cfg.model.name, cfg.editor.name) == (dataset, model, editor)
         assert cfg.model.edit_modules and cfg.dataset.train_path and cfg.dataset.valid_path
         check_values(cfg)
@@ -151,7 +175,7 @@ DEFAULTS = {
 
 @pytest.mark.parametrize("editor", list(DEFAULTS))
 def test_editor_defaults(editor):
-    cfg = compose("config", overrides=[f"editor={editor}"])
+    cfg = composed(f"editor={editor}")
     for key, value in DEFAULTS[editor].items():
         assert value_at(cfg, f"editor.{key}") == value, key
 
@@ -172,11 +196,11 @@ SITES = {
 
 @pytest.mark.parametrize("model", list(SITES))
 def test_default_sites(model):
-    assert list(compose("config", overrides=[f"model={model}"]).model.edit_modules) == SITES[model]
+    assert composed(f"model={model}").model.edit_modules == SITES[model]
 
 
 def test_run_defaults():
-    cfg = compose("config")
+    cfg = composed()
     expected = {
         "dataset": "zsre", "model": "llama-3-instruct", "editor": "stableedit", "num_seq": 200, "num_seq_zsre": 20,
         "num_seq_wikibigedit": 20, "dataset.n_edits": 100, "dataset.batch_size": 10, "seed": 42, "model_device": "auto",
@@ -195,7 +219,7 @@ RAW = {
 
 @pytest.mark.parametrize("dataset", list(RAW))
 def test_default_paths(dataset):
-    cfg = compose("config", overrides=[f"dataset={dataset}"]).dataset
+    cfg = composed(f"dataset={dataset}").dataset
     found = [path.removeprefix("./") for path in (cfg.train_path, cfg.valid_path)]
     assert found == [f"data/raw/{path}" for path in RAW[dataset]]
 
@@ -233,7 +257,23 @@ def test_experiment_says_what_it_is(name):
 
 def test_experiments_are_the_presets_and_ours():
     assert {experiment_name(preset) for preset in PRESETS} <= set(EXPERIMENTS)
-    assert "quickstart" in EXPERIMENTS
+    assert OURS.keys() <= set(EXPERIMENTS)
+
+
+def test_what_experiments_share_is_no_experiment():
+    shared = sorted((CONFIG / "experiment").glob("*/*.yaml"))
+    assert {path.parent.name for path in shared} == {"published", "embedded"}
+    for path in shared:
+        first, second, *_ = path.read_text().splitlines()
+        assert first == "# @package _global_" and re.fullmatch(r"# \S.{10,}", second), path
+
+
+@pytest.mark.parametrize("file", sorted(str(path.relative_to(CONFIG)) for path in CONFIG.glob("[em]*/**/*.yaml")))
+def test_sites_stand_as_ranges(file):
+    """A file names sites in the form that inspect=true prints, the shortest."""
+    content = yaml.safe_load((CONFIG / file).read_text())
+    sites = (content if file.startswith("model/") else content.get("model", {})).get("edit_modules", [])
+    assert sites == MISSING or sites == fold_sites(expand_sites(sites))
 
 
 def uncommented(path: Path) -> list[str]:
@@ -248,6 +288,25 @@ def uncommented(path: Path) -> list[str]:
     return found
 
 
+def parents(path: Path) -> list[Path]:
+    """The files of its group that a file starts from, theirs among them."""
+    names = [name for name in yaml.safe_load(path.read_text()).get("defaults", []) if isinstance(name, str)]
+    files = [path.parent / f"{name}.yaml" for name in names]
+    return [above for file in files if file.is_file() for above in (file, *parents(file))]
+
+
+def commented(path: Path) -> set[str]:
+    """Keys with a comment on their line."""
+    return set(re.findall(r"^\s*([\w.]+):.* # \S", path.read_text(), flags=re.MULTILINE))
+
+
 @pytest.mark.parametrize("file", ["config.yaml", *(f"{g}/{n}.yaml" for g in GROUPS for n in GROUPS[g])])
 def test_every_key_is_commented(file):
-    assert uncommented(CONFIG / file) == []
+    """In its own file or in one that this starts from."""
+    known = {key for path in parents(CONFIG / file) for key in commented(path)}
+    assert set(uncommented(CONFIG / file)) - known == set()
+
+
+def test_each_key_of_a_model_is_commented_once():
+    keys = {key for name in GROUPS["model"] for key in commented(CONFIG / "model" / f"{name}.yaml")}
+    assert keys == set() and commented(CONFIG / "model" / "base" / "common.yaml") == set(get_type_hints(ModelConfig))
