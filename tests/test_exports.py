@@ -100,7 +100,7 @@ def call(monkeypatch, capsys):
     """The same command inside this process, as (exit status, stdout, stderr); torch need not be loaded again."""
 
     def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["model", *words])
+        monkeypatch.setattr(sys, "argv", ["exports", *words])
         status: str | int | None = 0
         try:
             main()
