@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import transformers
 from filelock import FileLock
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
@@ -160,7 +161,7 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     with _explained(source):
         model = AutoModelForCausalLM.from_pretrained(source, dtype=pick_dtype(cfg, device), **spread, **_how(cfg))
     if not spread:
-        model.to(device)
+        cast(nn.Module, model).to(device)  # mypy misreads the decorator of transformers' own `to`
     for name in cfg.edit_modules:
         if model.get_submodule(name).weight.is_meta:
             raise ConfigError(
