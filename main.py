@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check import ConfigError, check_override_names
 from config.schema import register
+from config.sites import quoted
 from lifelong.job import EXPECTED, execute
 from lifelong.outside import config_dir, use_editors
 from lifelong.status import Interrupted
@@ -66,7 +67,7 @@ def as_it_was(saved: Path, argv: list[str]) -> list[str]:
 def main() -> None:
     """Check the names on the command line, then let Hydra compose and run."""
     try:
-        argv = ["verbose=true" if word == "-v" else word for word in sys.argv[1:]]
+        argv = ["verbose=true" if word == "-v" else quoted(word) for word in sys.argv[1:]]
         sys.argv[1:] = with_saved_overrides(argv)
         check_override_names(sys.argv[1:], use_editors(sys.argv[1:]))
         prefer_our_presets()

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import transformers
 from filelock import FileLock
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
@@ -25,17 +26,6 @@ log = logging.getLogger(__name__)
 
 EMBEDDED_PREFIX = "embedded:"
 DELTA_FILE = "delta.json"  # a folder with it holds changed weights only (exports/delta.py)
-CLASSES = {
-    name: getattr(transformers, name)
-    for name in (
-        "AutoModelForCausalLM",
-        "LlamaForCausalLM",
-        "MistralForCausalLM",
-        "GPTJForCausalLM",
-        "Qwen2ForCausalLM",
-        "GPT2LMHeadModel",
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +81,6 @@ def model_source(cfg: ModelConfig) -> str:
         ConfigError: an unknown embedded model, a package that is not installed, a folder that is no model.
     """
     name = cfg.name_or_path
-    if cfg.class_name not in CLASSES:
-        raise ConfigError(f"model.class_name={cfg.class_name}: must be one of {', '.join(CLASSES)}")
     if name.startswith(EMBEDDED_PREFIX):
         return str(_embedded_folder(name.removeprefix(EMBEDDED_PREFIX), Path(cfg.embedded_cache_dir).expanduser()))
     folder = Path(name).expanduser()
@@ -171,9 +159,9 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     source = model_source(cfg)
     spread = {"device_map": cfg.device_map} if cfg.device_map else {}
     with _explained(source):
-        model = CLASSES[cfg.class_name].from_pretrained(source, dtype=pick_dtype(cfg, device), **spread, **_how(cfg))
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=pick_dtype(cfg, device), **spread, **_how(cfg))
     if not spread:
-        model.to(device)
+        cast(nn.Module, model).to(device)  # mypy misreads the decorator of transformers' own `to`
     for name in cfg.edit_modules:
         if model.get_submodule(name).weight.is_meta:
             raise ConfigError(

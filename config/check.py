@@ -8,17 +8,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, get_type_hints
 
+from config.errors import ConfigError as ConfigError
+from config.errors import RunError as RunError
 from config.schema import KINDS, RANGE, Config, DatasetConfig, EditorConfig
 
 GROUPS = ("dataset", "model", "editor", "experiment")
-
-
-class ConfigError(ValueError):
-    """A key or value that cannot work; the message says which and what would be right."""
-
-
-class RunError(RuntimeError):
-    """A run that could not go on, or that did not do what it is for; the message says where and why."""
+GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itself; leave the key out"}
+"""Keys of the published program that this one does without, and why."""
 
 
 def known_keys(node: type = Config, prefix: str = "") -> Iterator[str]:
@@ -42,6 +38,8 @@ def check_override_names(argv: Sequence[str], more: Sequence[str] = ()) -> None:
         key = key.lstrip("+")
         if not equals or key.startswith(("-", "~", "hydra")) or "@" in key or "/" in key:
             continue
+        if key in GONE:
+            raise ConfigError(f"{key}={value}: there is no key {key}: {GONE[key]}")
         if key not in keys:
             close = difflib.get_close_matches(key, keys, n=3) or sorted(keys)
             raise ConfigError(f"{key}={value}: there is no key {key}; the nearest are {', '.join(close)}")

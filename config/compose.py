@@ -13,8 +13,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from config.check import ConfigError
+from config.errors import ConfigError
 from config.schema import Config, DatasetConfig, EditorConfig, register
+from config.sites import quoted
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -27,7 +28,7 @@ def compose_config(words: Sequence[str]) -> Config:
     """
     register()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        return cast(Config, OmegaConf.to_object(compose("config", overrides=list(words))))
+        return cast(Config, OmegaConf.to_object(compose("config", overrides=[quoted(word) for word in words])))
 
 
 def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Config:

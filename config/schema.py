@@ -9,6 +9,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from config.sites import expand_sites
+
 RANGE = "range"
 """The key of a field's metadata that says which numbers it takes (config/check.py)."""
 
@@ -151,7 +153,6 @@ class ModelConfig:
 
     name: str = MISSING
     name_or_path: str = MISSING
-    class_name: str = "AutoModelForCausalLM"
     edit_modules: list[str] = MISSING
     half: bool = False
     precision: Precision = Precision.auto
@@ -160,6 +161,10 @@ class ModelConfig:
     device_map: str | None = None
     frozen_cache_dir: str | None = None
     frozen_cache_gib: float = above_zero(20.0)
+
+    def __post_init__(self) -> None:
+        if self.edit_modules != MISSING:
+            self.edit_modules = expand_sites(self.edit_modules)
 
 
 @dataclass

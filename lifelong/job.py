@@ -64,8 +64,8 @@ def child(run_dir: Path) -> int:
 
     told = json.load(sys.stdin)
     configure_log(OmegaConf.create(told["logging"]), told["verbose"])
-    cfg = typed_config(told["config"], editor_class(told["config"]["editor"]["name"]).config_class)
     try:
+        cfg = typed_config(told["config"], editor_class(told["config"]["editor"]["name"]).config_class)
         execute(cfg, run_dir, told["overrides"], told["job"], spread=told["spread"])
     except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)

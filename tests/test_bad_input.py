@@ -251,7 +251,10 @@ def test_sites(tmp_path, model, sites, parts):
             "model.name_or_path=someone/no-such-model",
             ["someone/no-such-model", "hf download", "model.name_or_path=FOLDER"],
         ),
-        ("model.class_name=LlamaModel", ["model.class_name=LlamaModel", "AutoModelForCausalLM"]),
+        (
+            "model.class_name=LlamaForCausalLM",
+            ["model.class_name=LlamaForCausalLM", "no key model.class_name", "AutoModelForCausalLM finds", "leave"],
+        ),
     ],
 )
 def test_models(tmp_path, word, parts):

@@ -1,4 +1,4 @@
-"""exports/ and editor/editable.py: cards, changed weights alone, asking saved models, listing what can be edited."""
+"""exports/ and lifelong/inspect.py: cards, changed weights alone, asking saved models, listing what can be edited."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
+from config.compose import compose_config
 from config.schema import Config, DatasetConfig, Export, ModelConfig, Precision, PromptFormat, RidgeConfig
+from config.sites import expand_sites
 from editor.sites import check_sites, find_sites
 from exports.__main__ import main
 from exports.ask import Question, ask
@@ -31,7 +34,7 @@ from exports.delta import apply_delta, read_delta
 from exports.identity import base_identity
 from exports.save import check_export, save_edited
 from files import whole_folder
-from lifelong.inspect import inspect_model, ranges
+from lifelong.inspect import inspect_model
 from model import check_save_folder, load_model, load_tokenizer, model_skeleton
 from tests.tiny import MODELS, PROJECT, SITES, load_tiny
 
@@ -97,7 +100,7 @@ def call(monkeypatch, capsys):
     """The same command inside this process, as (exit status, stdout, stderr); torch need not be loaded again."""
 
     def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["model", *words])
+        monkeypatch.setattr(sys, "argv", ["exports", *words])
         status: str | int | None = 0
         try:
             main()
@@ -458,13 +461,10 @@ def test_help_lists_the_commands_and_loads_no_torch(tmp_path):
 # what can be edited
 
 
-def expanded(label: str) -> list[str]:
-    """model.layers.{0-1,3}.x -> its names."""
-    found = re.fullmatch(r"(.*?)\{([\d,-]+)\}(.*)", label)
-    if found is None:
-        return [label]
-    runs = [(int(run.split("-")[0]), int(run.split("-")[-1])) for run in found[2].split(",")]
-    return [f"{found[1]}{n}{rest}" for a, b in runs for n in range(a, b + 1) for rest in expanded(found[3])]
+def to_paste(text: str) -> tuple[str, list[str]]:
+    """What the last lines of a listing say, and the sites of the word that they offer, as main.py reads it."""
+    said, word = text.splitlines()[-2:]
+    return said.removesuffix(":"), compose_config(["model=smollm2-135m", *shlex.split(word)]).model.edit_modules
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -472,7 +472,7 @@ def test_inspect_lists_exactly_what_can_be_edited(name):
     cfg = config(name)
     text = inspect_model(cfg)
     table = [line.split() for line in text.split("\n\n")[1].splitlines()[1:]]
-    listed = [site for words in table for site in expanded(words[words[0] == "*"])]
+    listed = [site for words in table for site in expand_sites([words[words[0] == "*"]])]
     accepted = []
     skeleton = model_skeleton(cfg.model)
     for module_name, module in skeleton.named_modules():
@@ -483,9 +483,9 @@ def test_inspect_lists_exactly_what_can_be_edited(name):
         else:
             accepted.append(module_name)
     assert sorted(listed) == sorted(accepted) and len(listed) == len(set(listed))
-    marked = [site for words in table if words[0] == "*" for site in expanded(words[1])]
+    marked = [site for words in table if words[0] == "*" for site in expand_sites([words[1]])]
     assert set(SITES[name]) <= set(marked) and "3 (1-3)" in text
-    assert f"'model.edit_modules=[{','.join(SITES[name])}]'" in text
+    assert to_paste(text) == ("chosen now, to copy and change", SITES[name])
 
 
 def test_inspect_counts_parameters_and_statistics():
@@ -504,10 +504,6 @@ def test_inspect_helps_where_the_chosen_modules_do_not_fit():
     cfg.model.edit_modules = SITES["tiny-llama"]
     text = inspect_model(cfg)
     assert "a run would be refused: model.edit_modules: the model has no module model.layers.1.mlp.down_proj" in text
-    names = re.search(r"for example:\n  'model.edit_modules=\[(.*)\]'", text)[1].split(",")
+    said, names = to_paste(text)
     check_sites(model_skeleton(cfg.model), names)
-    assert len(names) == 3 and all(".mlp." in name for name in names)
-
-
-def test_ranges():
-    assert ranges([5, 0, 1, 2, 2, 7, 8]) == "0-2,5,7-8" and ranges([]) == "" and ranges([3]) == "3"
+    assert said == "for example" and len(names) == 3 and all(".mlp." in name for name in names)
