@@ -66,16 +66,21 @@ class LearnedEditor(Editor):
         "RunningMeanStd_mode": StatisticsMode.original, "preheat_mode": PreheatMode.none
     }  # fmt: skip
 
-    lookback = 1
-    """Steps whose losses a training step needs, itself included."""
-    decay = 1.0
-    """Weight of a loss one step back."""
-
     def __init__(self, *args: Any, **more: Any) -> None:
         """As Editor; `seed` draws the networks' start."""
         super().__init__(*args, **more)
         self.originals = self.snapshot()
         self.networks = Networks(self.cfg, self.sites, self.seed, self.solve_device)
+
+    @property
+    def lookback(self) -> int:
+        """Steps whose losses a training step needs, itself included."""
+        return 1
+
+    @property
+    def decay(self) -> float:
+        """Weight of a loss one step back."""
+        return 1.0
 
     @abstractmethod
     def propose(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> list[Proposal]:

@@ -70,7 +70,7 @@ class Scorer:
         return scores
 
     def _teacher_forced(self, answered: Answered) -> dict[str, Any]:
-        prediction = self.tokenizer.decode(answered.chosen_M).strip()
+        prediction = str(self.tokenizer.decode(answered.chosen_M)).strip()
         return {
             "ids": answered.chosen_M,
             "prediction": prediction,

@@ -52,7 +52,7 @@ def sweep_job(cfg: DictConfig) -> float | None:
     return objective(read_json(run_dir / "results.json"))
 
 
-def describe(cfg: DictConfig, hydra: DictConfig) -> dict[str, Any]:
+def describe(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
     """All that the child needs, as JSON: resolved here, where ${hydra:job.num} and ${now:} mean something."""
     return {
         "config": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
