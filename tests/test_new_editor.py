@@ -50,7 +50,7 @@ def words(folder: Path, *more: str) -> list[str]:
 
 
 def test_an_editor_from_outside_writes_shifts(folder, tmp_path):
-    done = run_main(*words(folder, "hydra.run.dir=run", "checkpoint.every=1"), cwd=tmp_path)
+    done = run_main(*words(folder, "hydra.run.dir=run", "editor.lr=1"), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["config"]["editor"]["strength"] == 2.0 and results["counts"]["edits"] == 24
