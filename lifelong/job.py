@@ -18,7 +18,7 @@ from config.compose import typed_config
 from config.schema import Config
 from config.show import show_config
 from data.base import DataError
-from lifelong.status import Interrupted, tracked
+from lifelong.status import Interrupted, held, tracked
 
 EXPECTED = (ConfigError, DataError, RunError)  # errors that one line explains
 PR_SET_PDEATHSIG = 1
@@ -41,7 +41,7 @@ def execute(
 
         print(inspect_model(cfg))
         return {}
-    with tracked(run_dir, overrides, job):
+    with held(run_dir, resumes=cfg.resume is not None), tracked(run_dir, overrides, job):
         from lifelong.run import run  # torch and transformers load only when a run starts
 
         if spread and cfg.model_device == "auto":

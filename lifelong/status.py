@@ -15,9 +15,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from config.errors import ConfigError
+from data.base import DataError
 from files import host, write_json
 
 STATUS = "status.json"
+ENDED = ("done", "failed", "interrupted")
+RECORDS = ("metrics.jsonl", "results.json", "checkpoints")  # what a run leaves that another must not mix with
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -102,6 +108,29 @@ def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | N
 
 
 @contextmanager
+def held(run_dir: Path, *, resumes: bool) -> Iterator[None]:
+    """A run directory that is this process's alone; its death frees it.
+
+    Raises:
+        ConfigError: it cannot be written, another run is at work in it, or it holds a run that is not resumed.
+    """
+    lock = FileLock(run_dir / ".lock")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except OSError as error:
+        if isinstance(error, Timeout):
+            raise ConfigError(f"{run_dir}: another run is at work there; name another hydra.run.dir, or wait") from None
+        raise ConfigError(f"hydra.run.dir={run_dir}: cannot be written ({error}); name another folder") from error
+    with lock:
+        if not resumes and any((run_dir / name).exists() for name in RECORDS):
+            raise ConfigError(
+                f"hydra.run.dir={run_dir}: holds another run; go on with it by resume={run_dir}, or name another folder"
+            )
+        yield
+
+
+@contextmanager
 def tracked(run_dir: Path, overrides: Sequence[str], job: int | None) -> Iterator[None]:
     """Keep status.json of what runs inside: running, then done, failed or interrupted.
 
@@ -109,12 +138,15 @@ def tracked(run_dir: Path, overrides: Sequence[str], job: int | None) -> Iterato
         Interrupted: SIGINT or SIGTERM came while the run did not listen itself.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    status = new_status(overrides, job)
+    before, status = read_status(run_dir), new_status(overrides, job)
     write_status(run_dir, status)
     try:
         with _signals_raise(run_dir):
             yield
     except BaseException as error:
+        if before.get("state") in ENDED and isinstance(error, ConfigError | DataError):
+            write_status(run_dir, before)  # a resume that was refused has changed nothing
+            raise
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         line = str(error) if stopped else f"{type(error).__name__}: {error}"
         trace = "" if stopped else "".join(traceback.format_exception(error))

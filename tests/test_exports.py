@@ -18,6 +18,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
@@ -30,7 +31,7 @@ from editor.sites import check_sites, find_sites
 from exports.__main__ import main
 from exports.ask import Question, ask
 from exports.card import base_license, front_matter, model_card
-from exports.delta import apply_delta, read_delta
+from exports.delta import apply_delta, read_delta, read_weights
 from exports.identity import base_identity
 from exports.save import check_export, save_edited
 from files import whole_folder
@@ -279,6 +280,7 @@ def test_damaged_and_foreign_deltas_are_refused(tmp_path):
         (said | {"version": 2}, "is stableedit-delta 2 in float32"),
         (said | {"dtype": "int8"}, "in int8"),
         ([], "cannot be read"),
+        (said | {"tensors": {}}, "names no tensor that was changed"),
         ({k: v for k, v in said.items() if k != "tensors"}, "cannot be read.*tensors"),
     ):
         (delta / "delta.json").write_text(json.dumps(wrong))
@@ -286,6 +288,21 @@ def test_damaged_and_foreign_deltas_are_refused(tmp_path):
             read_delta(delta)
     with pytest.raises(ConfigError, match="holds no delta.json"):
         read_delta(base)
+
+
+@pytest.mark.parametrize("wrong", [{"shape": [1, 2]}, {"dtype": "float16"}])
+def test_a_delta_holds_what_it_declares_and_nothing_else(wrong, tmp_path):
+    delta = save(config(), tmp_path / "delta", Export.delta)
+    weights, said = load_file(delta / "delta.safetensors"), json.loads((delta / "delta.json").read_text())
+    save_file(weights | {"lm_head.weight": torch.zeros(2)}, delta / "delta.safetensors")
+    with pytest.raises(ConfigError, match=r"holds lm_head\.weight, which delta\.json does not name"):
+        read_weights(read_delta(delta))
+    save_file(weights, delta / "delta.safetensors")
+    name = next(iter(weights))
+    said["tensors"][name] |= wrong
+    (delta / "delta.json").write_text(json.dumps(said))
+    with pytest.raises(ConfigError, match="is not what delta.json says"):
+        read_weights(read_delta(delta))
 
 
 def test_identity_does_not_depend_on_where_the_model_lies(tmp_path):
