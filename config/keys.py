@@ -94,7 +94,8 @@ def shown(value: Any) -> str:
         return f"[{', '.join(map(shown, value))}]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    return str(value.value if isinstance(value, Enum) else value) or '""'
+    text = str(value.value if isinstance(value, Enum) else value)
+    return f'"{text}"' if text in ("", "null") else text
 
 
 def one_of(values: Mapping[str, str], group: str) -> str:
