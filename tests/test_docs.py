@@ -267,4 +267,4 @@ def test_the_metric_and_the_task_are_measured(tmp_path):
     assert metrics["LS_first"]["protocol"] == "first answer token as before editing, teacher-forced"
     assert "LS_first" in done.stdout
     base = json.loads((tmp_path / "run" / "glue_eval" / "base_glue.json").read_text())
-    assert base["colours"]["total"] == 4 if "colours" in base else base["colours/total"] == 4
+    assert (base["colours"]["total"], base["colours"]["correct_new"] + base["colours"]["incorrect_new"]) == (4, 4)
