@@ -118,5 +118,5 @@ def require_lm_eval() -> None:
     """Raises ConfigError, naming the command, where the harness is not installed."""
     if importlib.util.find_spec("lm_eval") is None:
         raise ConfigError(
-            "downstream.backend=lm_eval: the package lm_eval is missing: pip install -r requirements-lm-eval.txt"
+            "downstream.backend=lm_eval: the package lm_eval is missing: sh run.sh install lm_eval"
         )
