@@ -117,6 +117,4 @@ def _check_backend(cfg: DownstreamConfig) -> None:
 def require_lm_eval() -> None:
     """Raises ConfigError, naming the command, where the harness is not installed."""
     if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError(
-            "downstream.backend=lm_eval: the package lm_eval is missing: sh run.sh install lm_eval"
-        )
+        raise ConfigError("downstream.backend=lm_eval: the package lm_eval is missing: sh run.sh install lm_eval")

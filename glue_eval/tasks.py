@@ -1,4 +1,4 @@
-"""The downstream tasks as data: prompt, choices, how a generated answer is read, file, label (DESIGN section 6)."""
+"""The downstream tasks as data: prompt, choices, how a generated answer is read, file, label (docs/design.md, 6)."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def learned_editor(kind, name):
 
 
 def whole_shift(name, network, place, rows, normalizer):
-    """The shift as one expression with a graph, as DESIGN section 3 writes it."""
+    """The shift as one expression with a graph, as docs/design.md, 3 writes it."""
     pseudo_keys, pseudo_gradients = network(
         normalizer.keys(rows.keys_NK), normalizer.gradients(rows.gradients_NV), place
     )
