@@ -13,11 +13,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from config.schema import PromptFormat
 from data.base import Edit
-from data.batches import IGNORED, Tokens, pad, tokenize
+from data.batches import IGNORED, Tokens, pad
 from editor.capture import Inputs, answer_logits, tokens_of
 
 ENOUGH = 256  # tokens that keep a processor busy: filling a batch up further is not worth padding
@@ -102,35 +101,6 @@ def answers(
                 look(index, logits_MW[cut])
             start += count
     return [found[index] for index in range(len(rows))]
-
-
-def token_accuracy(
-    model: PreTrainedModel, rows: Sequence[Tokens], tokens_per_batch: int, inputs: Inputs = tokens_of
-) -> list[float]:
-    """Share of each row's answer tokens that are the model's first choice, in the order of `rows`."""
-    return [answered.accuracy for answered in answers(model, rows, tokens_per_batch, inputs=inputs)]
-
-
-def score(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    edits: Iterable[Edit],
-    *,
-    mhop: bool,
-    tokens_per_batch: int,
-    prompt_format: PromptFormat = PromptFormat.raw,
-    inputs: Inputs = tokens_of,
-) -> dict[str, float]:
-    """Mean over edits of every metric that the edits have prompts for (docs/design.md, 1)."""
-    sums: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for chunk in chunks(edits, None, "evaluate"):
-        asked = [(name, pair) for edit in chunk for name, pair in probes(edit, mhop=mhop).items()]
-        rows = tokenize(tokenizer, [pair for _, pair in asked], prompt_format)
-        for (name, _), value in zip(asked, token_accuracy(model, rows, tokens_per_batch, inputs), strict=True):
-            sums[name] = sums.get(name, 0.0) + value
-            counts[name] = counts.get(name, 0) + 1
-    return {name: total / counts[name] for name, total in sums.items()}
 
 
 Item = TypeVar("Item")

@@ -14,15 +14,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.schema import Config
 from data.base import Edit
-from data.batches import StepBatches, step_batches
+from data.batches import StepBatches, step_batches, tokenize
 from editor.base import Editor, StepReport
 from editor.cache import row_cache
 from editor.capture import tokens_of
 from editor.frozen import frozen_inputs
 from editor.registry import editor_class
 from editor.sites import find_sites
-from lifelong.answers import score
+from lifelong.answers import answers, chunks, probes
 from model import load_model, save_model
+from report.metrics import Tally
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +51,14 @@ class Session:
 
     def score(self, edits: Iterable[Edit]) -> dict[str, float]:
         """ES, GS, LS and their kin: mean token accuracies over the edits that have the prompt (docs/design.md, 1)."""
-        return score(
-            self.model,
-            self.tokenizer,
-            edits,
-            mhop=self.cfg.dataset.eval_mhop,
-            tokens_per_batch=self.cfg.eval.tokens_per_batch,
-            prompt_format=self.cfg.dataset.prompt_format,
-            inputs=self.inputs,
-        )
+        cfg, tally = self.cfg, Tally()
+        for chunk in chunks(edits, None, "score"):
+            asked = [one for edit in chunk for one in probes(edit, mhop=cfg.dataset.eval_mhop).items()]
+            rows = tokenize(self.tokenizer, [pair for _, pair in asked], cfg.dataset.prompt_format)
+            found = answers(self.model, rows, cfg.eval.tokens_per_batch, inputs=self.inputs)
+            for (metric, _), answered in zip(asked, found, strict=True):
+                tally.add(metric, answered.accuracy)
+        return tally.means()
 
     def save(self, folder: str | Path) -> Path:
         """Save model and tokenizer for AutoModelForCausalLM.from_pretrained(folder); returns the absolute folder."""

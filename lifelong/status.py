@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -36,30 +36,36 @@ class Interrupted(BaseException):
         self.code = 128 + signum
 
 
+class Listener:
+    """SIGINT and SIGTERM go to one function until given back; only the main thread can listen."""
+
+    def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
+        listens = threading.current_thread() is threading.main_thread()
+        self._before = {signum: signal.signal(signum, handler) for signum in SIGNALS} if listens else {}
+
+    def give_back(self) -> None:
+        """Let those listen again who did before."""
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+
 class StopRequests:
     """Remembers the first signal; the second one acts as if nobody listened. Use as a context manager."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.signum: int | None = None
-        self._before: dict[int, object] = {}
 
     def __enter__(self) -> StopRequests:
-        if threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._before[signum] = signal.signal(signum, self._remember)
+        self._listener = Listener(self._remember)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._give_back()
+        self._listener.give_back()
 
     def _remember(self, signum: int, _: FrameType | None) -> None:
         self.signum = signum
-        self._give_back()
-
-    def _give_back(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())  # type: ignore[arg-type]
+        self._listener.give_back()
 
     def check(self) -> None:
         """Leave if a signal came.
@@ -160,12 +166,8 @@ def _signals_raise(run_dir: Path) -> Iterator[None]:
     def leave(signum: int, _: FrameType | None) -> None:
         raise Interrupted(signum, run_dir)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {signum: signal.signal(signum, leave) for signum in SIGNALS}
+    listener = Listener(leave)
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        listener.give_back()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from files import alive, host
-from lifelong.status import SIGNALS, STATUS, end_status, new_status, now, read_status
+from lifelong.status import STATUS, Listener, end_status, new_status, now, read_status
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
@@ -84,23 +83,19 @@ class Sweep:
         self.signum: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
         (folder / STOP).unlink(missing_ok=True)
-        self._before = {signum: signal.signal(signum, self._stop) for signum in SIGNALS}
+        self._listener = Listener(self._stop)
 
     def _stop(self, signum: int, _: FrameType | None) -> None:
         self.signum = signum
         (self.folder / STOP).write_text(str(signum))
         print("stopping: the jobs finish their step and save; once more to leave at once", file=sys.stderr)
-        self._give_back()
-
-    def _give_back(self) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
+        self._listener.give_back()
 
     def finish(self) -> int:
         """Settle what is open, print the outcome, write the report; the exit status."""
         jobs = self.settled()
         (self.folder / STOP).unlink(missing_ok=True)
-        self._give_back()
+        self._listener.give_back()
         if jobs and self.report:
             self._write_report()
         if jobs:

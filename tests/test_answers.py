@@ -1,4 +1,4 @@
-"""editor/answers.py: token accuracy against a plain loop, whatever the batches."""
+"""lifelong/answers.py: token accuracy against a plain loop, whatever the batches."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from statistics import fmean
 import pytest
 import torch
 
+from config.compose import compose_config
 from data.batches import IGNORED, Tokens, tokenize
+from editor.sites import find_sites
+from editor.stableedit import StableEdit
 from lifelong import answers
-from lifelong.answers import batched, probes, score, token_accuracy
-from tests.tiny import SITES, load_tiny, tiny_edits, tiny_tokenizer
+from lifelong.answers import batched, probes
+from lifelong.session import Session
+from tests.tiny import SITES, load_tiny, tiny_edits, tiny_tokenizer, tiny_words
 
 
 def plain_accuracy(model, row: Tokens) -> float:
@@ -27,17 +31,29 @@ def tiny_rows(name: str, count: int = 20) -> list[Tokens]:
     return tokenize(tiny_tokenizer(name), pairs)
 
 
+def accuracies(model, rows, tokens_per_batch: int) -> list[float]:
+    """Token accuracy of each row."""
+    return [answered.accuracy for answered in answers.answers(model, rows, tokens_per_batch)]
+
+
+def tiny_session(dataset: str, *words: str) -> Session:
+    """A session on the tiny Llama."""
+    cfg, model = compose_config(tiny_words(*words, dataset=dataset)), load_tiny("tiny-llama")
+    editor = StableEdit(cfg.editor, model, find_sites(model, cfg.model.edit_modules))
+    return Session(cfg, model, tiny_tokenizer("tiny-llama"), editor)
+
+
 @pytest.mark.parametrize("name", list(SITES))
 def test_accuracy_is_that_of_a_plain_loop(name):
     model, rows = load_tiny(name), tiny_rows(name)
     expected = [plain_accuracy(model, row) for row in rows]
     assert len(set(expected)) > 1, "rows must differ, or their order is not tested"
     for tokens_per_batch in (1, 40, 100_000):
-        assert token_accuracy(model, rows, tokens_per_batch) == pytest.approx(expected)
+        assert accuracies(model, rows, tokens_per_batch) == pytest.approx(expected)
 
 
 def test_no_rows_no_scores():
-    assert token_accuracy(load_tiny("tiny-gptj"), [], 10) == []
+    assert accuracies(load_tiny("tiny-gptj"), [], 10) == []
 
 
 @pytest.mark.parametrize("budget", [1, 7, 10, 33, 10_000])
@@ -75,12 +91,8 @@ def test_score_is_the_mean_over_edits(dataset, mhop, names, monkeypatch):
     assert list(expected) == names
     for chunk in (256, 4):  # tokenized 256 edits at a time; the cut must not show
         monkeypatch.setattr(answers, "CHUNK", chunk)
-        found = score(
-            load_tiny("tiny-llama"),
-            tiny_tokenizer("tiny-llama"),
-            tiny_edits(dataset, 11),
-            mhop=mhop,
-            tokens_per_batch=64,
+        found = tiny_session(dataset, f"dataset.eval_mhop={mhop}", "eval.tokens_per_batch=64").score(
+            tiny_edits(dataset, 11)
         )
         assert list(found) == names
         assert found == pytest.approx(expected)
@@ -100,5 +112,5 @@ def test_probes_ask_what_the_design_says():
 def test_padding_in_a_batch_does_not_count():
     """A row's score does not depend on its neighbours."""
     model, rows = load_tiny("tiny-llama"), tiny_rows("tiny-llama", 6)
-    together = token_accuracy(model, rows, 100_000)
-    assert together == [token_accuracy(model, [row], 100_000)[0] for row in rows]
+    together = accuracies(model, rows, 100_000)
+    assert together == [accuracies(model, [row], 100_000)[0] for row in rows]

@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from config.compose import compose_config
 from config.schema import PreheatMode
 from editor.base import Editor
+from editor.sites import find_sites
 from editor.stableedit import StableEdit
 from lifelong import run as lifelong_run
-from lifelong.answers import score
+from lifelong.session import Session
 from lifelong.setup import Data, schedule, warm_up_steps
 from tests.tiny import SITES, run_main, tiny_edits, tiny_words
 
@@ -114,7 +115,9 @@ def test_saved_model_scores_the_same(plain):
     results, _ = read(plain)
     model = AutoModelForCausalLM.from_pretrained(plain / "saved").eval()
     tokenizer = AutoTokenizer.from_pretrained(plain / "saved")
-    found = score(model, tokenizer, tiny_edits(count=24), mhop=True, tokens_per_batch=2048)
+    cfg = compose_config(tiny_words())
+    editor = StableEdit(cfg.editor, model, find_sites(model, cfg.model.edit_modules))
+    found = Session(cfg, model, tokenizer, editor).score(tiny_edits(count=24))
     assert found == {name: results[name] for name in METRICS}
     assert {path.name for path in plain.iterdir()} == {"run", "saved"}, "no scratch folder stays"
 
