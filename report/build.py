@@ -13,40 +13,34 @@ from config.check import ConfigError
 from files import write_whole
 from report.comparison import comparison_figures
 from report.diagnostics import diagnostic_figures
-from report.export import comparison_table, csv_table, final_table, latex, markdown
 from report.figures import score_figures
 from report.load import load_runs
-from report.page import Picture, page
+from report.page import page
 from report.style import LOOKS, save
 from report.sweep import compare
+from report.tables import comparison_table, csv_table, final_table, latex, markdown
 
 SEVERAL = Path("outputs/comparison")
 
 
 def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
-    """Write report.html, figures/, table.csv, table.md and table.tex; returns the path of report.html.
-
-    `out` is RUN_DIR/report by default, SWEEP_DIR/report for a sweep, outputs/comparison for several folders.
-
-    Raises:
-        ConfigError: a folder that holds neither a run nor a sweep, or an `out` that cannot be used.
-    """
+    """As report.make."""
     runs = load_runs(run_dirs)
     out = out or (run_dirs[0] / "report" if len(run_dirs) == 1 else SEVERAL)
     if out.resolve() == Path(__file__).resolve().parent:
         raise ConfigError(f"--out {out}: is the program's own folder; name another")
     found = compare(runs) if len(runs) > 1 else None
-    pictures = []
+    drawn = comparison_figures(found) if found else chain(score_figures(runs[0]), diagnostic_figures(runs[0]))
     with matplotlib.rc_context(LOOKS), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks
-        for plate in comparison_figures(found) if found else chain(score_figures(runs[0]), diagnostic_figures(runs[0])):
-            png, svg = save(plate.figure)
+        plates = [plate for plate in drawn if plate is not None]
+        for plate in plates:
+            png, plate.svg = save(plate.figure)
             write_whole(out / "figures" / f"{plate.name}.png", png)
-            write_whole(out / "figures" / f"{plate.name}.svg", svg)
-            pictures.append(Picture(plate.name, plate.title, plate.caption, svg, plate.wide))
+            write_whole(out / "figures" / f"{plate.name}.svg", plate.svg)
     table = comparison_table(found) if found else final_table(runs[0])
     write_whole(out / "table.csv", csv_table(runs))
     write_whole(out / "table.md", markdown(*table))
     write_whole(out / "table.tex", latex(*table))
-    write_whole(out / "report.html", page(runs, found, pictures))
+    write_whole(out / "report.html", page(runs, found, plates))
     return out / "report.html"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -42,27 +42,33 @@ class Run:
         """Whether its numbers count: results are there and the run did not end in an error."""
         return bool(self.results) and self.state == "done"
 
+    @property
+    def error(self) -> str:
+        """What it stopped with; else why it has no numbers that count, or nothing."""
+        if self.status.get("error") or self.finished:
+            return str(self.status.get("error") or "")
+        if self.state == "running":
+            return "still running, or killed: it has not written results.json"
+        if not self.status:
+            return "no status.json and no results.json: it stopped before it began, or was killed"
+        return "it has not written results.json" if not self.results else "it ended otherwise than done"
+
     def named(self, *keys: str) -> str | None:
         """A value of the configuration as text, or None."""
         value: Any = self.config
         for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
+            value = mapping(value).get(key)
         return None if value is None else str(value)
 
     @property
     def date(self) -> str:
         """When it started, to the minute; else when its newest record was written."""
         started = self.status.get("started")
-        if isinstance(started, int | float):
-            return _minute(started)
-        if started:
-            return str(started)[:16].replace("T", " ")
+        if isinstance(started, str) and started:
+            return started[:16].replace("T", " ")
         times = [path.stat().st_mtime for path in map(self.path.joinpath, RECORDS) if path.is_file()]
-        return _minute(max(times)) if times else ""
-
-
-def _minute(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+        times = [started] if isinstance(started, int | float) else times
+        return f"{datetime.fromtimestamp(max(times)):%Y-%m-%d %H:%M}" if times else ""
 
 
 def number(value: Any) -> float | None:
@@ -88,9 +94,7 @@ def is_run(path: Path) -> bool:
 
 def jobs(path: Path) -> list[Path]:
     """The job folders of a sweep in order of their numbers; those that left nothing but .hydra included."""
-    if not path.is_dir():
-        return []
-    children = [child for child in path.iterdir() if child.is_dir()]
+    children = [child for child in path.iterdir() if child.is_dir()] if path.is_dir() else []
     found = [child for child in children if is_run(child) or (child / ".hydra").is_dir()]
     if not found:  # hydra.sweep.subdir may have named the jobs by group/job
         found = [job for child in children for job in child.iterdir() if job.is_dir() and is_run(job)]
@@ -123,20 +127,18 @@ def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
 def _short_names(paths: Sequence[Path]) -> list[str]:
     """The shortest endings of the paths that tell them apart."""
     parts = [path.resolve().parts for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]
+    endings = (["/".join(part[-depth:]) for part in parts] for depth in range(1, max(map(len, parts)) + 1))
+    return next((names for names in endings if len(set(names)) == len(names)), [str(path) for path in paths])
 
 
 def load_run(path: Path, name: str = "") -> Run:
     """Read one run directory."""
     run = Run(path, name or path.resolve().name)
-    run.results = mapping(_json(run, "results.json"))
-    run.status = mapping(_json(run, "status.json"))
-    run.overrides = [str(word) for word in run.status.get("overrides") or _yaml(path, "overrides") or []]
-    run.config = mapping(run.results.get("config")) or mapping(_yaml(path, "config"))
+    run.results = mapping(_read(run, "results.json", json.loads))
+    run.status = mapping(_read(run, "status.json", json.loads))
+    words = run.status.get("overrides") or _read(run, ".hydra/overrides.yaml", yaml.safe_load)
+    run.overrides = [str(word) for word in words or []]
+    run.config = mapping(run.results.get("config")) or mapping(_read(run, ".hydra/config.yaml", yaml.safe_load))
     for line in _lines(run):
         if line.get("event") in run.events:
             run.events[line["event"]].append(_slim(line))
@@ -145,21 +147,14 @@ def load_run(path: Path, name: str = "") -> Run:
     return run
 
 
-def _json(run: Run, name: str) -> Any:
+def _read(run: Run, name: str, parse: Callable[[str], Any]) -> Any:
     try:
-        return json.loads((run.path / name).read_text(encoding="utf-8"))
+        return parse((run.path / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         run.notes.append(f"{name} cannot be read: {error}")
         return {}
-
-
-def _yaml(path: Path, name: str) -> Any:
-    try:
-        return yaml.safe_load((path / ".hydra" / f"{name}.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
 
 
 def _lines(run: Run) -> Iterator[dict[str, Any]]:
@@ -169,12 +164,9 @@ def _lines(run: Run) -> Iterator[dict[str, Any]]:
         with open(run.path / "metrics.jsonl", encoding="utf-8", errors="replace") as file:
             for text in file:
                 try:
-                    line = json.loads(text)
+                    yield mapping(json.loads(text))
                 except ValueError:
                     bad += 1
-                    continue
-                if isinstance(line, dict):
-                    yield line
     except FileNotFoundError:
         pass
     except OSError as error:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from files import flatten
-from report.glossary import PROTOCOLS
+import pandas as pd
+
 from report.load import Run, dictionaries, mapping, number
+from report.metrics import METRICS
 
 POINTS = 1000
 SCORES = ("ES", "GS", "LS", "KS", "LS_agreement")
@@ -18,8 +19,8 @@ TIDY = ("value", "low", "high", "n", "edits", "step", "before", "before_low", "b
 class Curve(NamedTuple):
     """A series of equally many x and y; None in y where nothing was measured."""
 
-    x: list[float]
-    y: list[float | None]
+    x: Sequence[float]
+    y: Sequence[float | None]
 
 
 def thin(items: Sequence[Any], limit: int = POINTS) -> list[Any]:
@@ -27,6 +28,15 @@ def thin(items: Sequence[Any], limit: int = POINTS) -> list[Any]:
     if len(items) <= limit:
         return list(items)
     return [items[round(i * (len(items) - 1) / (limit - 1))] for i in range(limit)]
+
+
+def curves(lines: Sequence[Mapping[str, Any]], names: Iterable[str], over: str | None = None) -> dict[str, Curve]:
+    """A curve per name that has any number, over what the lines call `over` (else over 1, 2, ...); thinned."""
+    places = [number(line.get(over)) if over else i for i, line in enumerate(lines, start=1)]
+    kept = thin([(x, line) for x, line in zip(places, lines, strict=True) if x is not None])
+    x = [place for place, _ in kept]
+    found = {name: Curve(x, [number(line.get(name)) for _, line in kept]) for name in names}
+    return {name: curve for name, curve in found.items() if any(y is not None for y in curve.y)}
 
 
 def metric_rows(run: Run) -> list[dict[str, Any]]:
@@ -45,10 +55,11 @@ def metric_rows(run: Run) -> list[dict[str, Any]]:
 
 def _tidy(row: dict[str, Any]) -> dict[str, Any]:
     name = str(row["metric"])
-    tidy = {"metric": name, "protocol": str(row.get("protocol") or PROTOCOLS.get(name, ""))}
-    tidy |= {key: number(row.get(key)) for key in TIDY}
-    both = tidy["value"] is not None and tidy["before"] is not None
-    return tidy | {"difference": tidy["value"] - tidy["before"] if both else None}
+    told = row.get("protocol") or (METRICS[name].protocol if name in METRICS else "")
+    tidy = {key: number(row.get(key)) for key in TIDY}
+    value, before = tidy["value"], tidy["before"]
+    difference = value - before if value is not None and before is not None else None
+    return {"metric": name, "protocol": str(told)} | tidy | {"difference": difference}
 
 
 def before_scores(run: Run) -> dict[str, float]:
@@ -59,25 +70,25 @@ def before_scores(run: Run) -> dict[str, float]:
     return {k: v for k, v in found.items() if k not in ("event", "edits") and number(v) is not None}
 
 
+def final_scores(run: Run) -> dict[str, float | None]:
+    """The final numbers of a run by metric."""
+    return {row["metric"]: row["value"] for row in reversed(metric_rows(run))}
+
+
 def final(run: Run, metric: str) -> float | None:
     """One final number of a run."""
-    rows = [row["value"] for row in metric_rows(run) if row["metric"] == metric]
-    return rows[0] if rows else None
+    return final_scores(run).get(metric)
 
 
-def score_curves(run: Run) -> dict[str, Curve]:
-    """The fixed sample's scores against edits, by metric."""
-    lines = [(number(line.get("edits")), mapping(line.get("sample"))) for line in run.events["over_time"]]
-    lines = [(edits, sample) for edits, sample in lines if edits is not None]
-    names = [name for name in (*SCORES, "LS_kl") if any(number(sample.get(name)) is not None for _, sample in lines)]
-    return {name: Curve([e for e, _ in lines], [number(s.get(name)) for _, s in lines]) for name in names}
+def over_time(run: Run, group: str, names: Sequence[str], over: str = "edits") -> dict[str, Curve]:
+    """What was measured while editing: of the fixed sample (group "sample") or of each batch ("immediate")."""
+    lines = [(line.get(over), mapping(line.get(group))) for line in run.events["over_time"]]
+    return curves([found | {over: place} for place, found in lines if found], names, over)
 
 
 def end_points(run: Run) -> dict[str, Curve]:
-    """ES, GS, LS and their kin over all edits, before the first and after the last, by metric."""
-    lines = [line for line in run.events["evaluate"] if number(line.get("edits")) is not None]
-    names = [name for name in SCORES if any(number(line.get(name)) is not None for line in lines)]
-    return {name: Curve([ln["edits"] for ln in lines], [number(ln.get(name)) for ln in lines]) for name in names}
+    """ES, GS, LS and their kin over all edits, before the first and after the last."""
+    return curves(run.events["evaluate"], SCORES, "edits")
 
 
 def downstream_lines(run: Run) -> list[dict[str, Any]]:
@@ -91,27 +102,22 @@ def downstream_curves(run: Run) -> tuple[str, dict[str, Curve]]:
     lines = downstream_lines(run)
     for figure in DOWNSTREAM:
         names = dict.fromkeys(key for line in lines for key in line if key.partition("/")[2] == figure)
-        tasks = sorted(names, key=lambda key: key.startswith("average/"))
-        if tasks:
-            x = [line["edits"] for line in lines]
-            return figure, {t.partition("/")[0]: Curve(x, [number(line.get(t)) for line in lines]) for t in tasks}
+        if names:
+            found = curves(lines, sorted(names, key=lambda key: key.startswith("average/")), "edits")
+            return figure, {name.partition("/")[0]: curve for name, curve in found.items()}
     return "", {}
 
 
-def retention(run: Run) -> tuple[list[int], list[int], list[list[float | None]]]:
-    """Steps measured at (rows), batches (columns), and the ES of a batch's edits at a step."""
-    lines = [line for line in run.events["over_time"] if mapping(line.get("retention")) and number(line.get("step"))]
-    batches = sorted({int(batch) for line in lines for batch in line["retention"] if str(batch).isdigit()})
-    lines, batches = thin(lines, 120), thin(batches, 120)
-    table = [[number(line["retention"].get(str(batch))) for batch in batches] for line in lines]
-    return [line["step"] for line in lines], batches, table
-
-
-def differing(runs: Sequence[Run]) -> list[str]:
-    """The configuration keys in which the runs differ; those without a configuration do not count."""
-    flats = [flatten(run.config) for run in runs if run.config]
-    keys = dict.fromkeys(key for flat in flats for key in flat)
-    return [key for key in keys if len({repr(flat.get(key)) for flat in flats}) > 1]
+def retention(run: Run) -> pd.DataFrame:
+    """The ES of each batch's edits (columns) after later steps (rows); NaN where it was not measured."""
+    found = {
+        line["step"]: mapping(line.get("retention")) for line in run.events["over_time"] if number(line.get("step"))
+    }
+    rows = {step: row for step, row in found.items() if row}
+    batches = sorted({int(batch) for row in rows.values() for batch in row if str(batch).isdigit()})
+    kept, batches = thin(list(rows), 120), thin(batches, 120)
+    table = [[number(rows[step].get(str(batch))) for batch in batches] for step in kept]
+    return pd.DataFrame(table, kept, batches, dtype=float)
 
 
 def shown(value: Any) -> str:

@@ -6,155 +6,92 @@ import base64
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jinja2
-from markupsafe import Markup
 
-from report.export import comparison_table, final_table, interval
-from report.glossary import EXTRA, MEANING, TOKENS
 from report.load import Run, dictionaries, mapping, number
+from report.metrics import METRICS, TOKENS
 from report.numbers import downstream_lines, metric_rows, shown
-from report.sweep import Comparison, reason
+from report.style import Plate
+from report.sweep import Comparison
+from report.tables import comparison_table, final_table, interval
 
 EXCERPT = 14  # lines of a traceback that are shown
-COUNTS = {
-    "edits": "edits",
-    "steps": "steps, warm-up included",
-    "warm_up_steps": "warm-up steps",
-    "tokens": "answer tokens",
+WORDS = {
+    TOKENS: "every answer token is predicted from the prompt and the true tokens before it; the share that "
+    "is right, mean over the examples",
+    "95 % interval": "Wilson score interval of the value over its n; where it is missing, none is defined",
+    "immediate": "ES or GS of a batch right after its own write, before the next one",
+    "retention": "ES of the edits of an earlier batch, measured after later batches were written",
+    "f1_new": "downstream: mean of the classes' F1, weighted by how often a class is a label, of the likeliest choice",
 }
 
 
-class Picture(NamedTuple):
-    """A drawn figure as the page shows it."""
-
-    name: str
-    title: str
-    caption: str
-    svg: str
-    wide: bool
-
-    @property
-    def source(self) -> Markup:
-        """The SVG as a data URI."""
-        return Markup("data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode())
-
-
-def page(runs: Sequence[Run], found: Comparison | None, pictures: Sequence[Picture]) -> str:
+def page(runs: Sequence[Run], found: Comparison | None, plates: Sequence[Plate]) -> str:
     """The page of one run, or with a comparison of several."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals |= {"shown": shown, "is_mapping": lambda value: isinstance(value, dict)}
-    table = comparison_table(found) if found else None
+    environment.globals |= {"mapping": mapping, "number": number, "dictionaries": dictionaries, "shown": shown}
+    environment.globals |= {"facts": facts, "final_rows": final_rows, "excerpt": excerpt, "command": command}
+    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
     return environment.get_template("page.html.j2").render(
-        title=_several_title(runs) if found else _title(runs[0]),
-        views=[_view(run) for run in runs],
+        title=title(runs),
+        runs=runs,
         found=found,
-        head=table[0] if table else [],
-        rows=table[1] if table else [],
-        pictures=pictures,
-        glossary=_glossary(runs, pictures),
+        table=comparison_table(found) if found else final_table(runs[0]),
+        plates=plates,
+        glossary=glossary(runs, plates),
     )
 
 
-def _title(run: Run) -> str:
-    names = [run.named(group, "name") for group in ("dataset", "model", "editor")]
-    return " · ".join(name for name in names if name) or run.name
+def title(runs: Sequence[Run]) -> str:
+    """What was edited, and with what."""
+    groups = [dict.fromkeys(run.named(group, "name") for run in runs) for group in ("dataset", "model", "editor")]
+    words = " · ".join(filter(None, (" | ".join(filter(None, names)) for names in groups)))
+    if len(runs) == 1:
+        return words or runs[0].name
+    return f"{len(runs)} runs: {words}" if words else f"{len(runs)} runs"
 
 
-def _several_title(runs: Sequence[Run]) -> str:
-    groups = []
-    for group in ("dataset", "model", "editor"):
-        names = list(dict.fromkeys(name for run in runs if (name := run.named(group, "name"))))
-        groups += [" | ".join(names)] if names else []
-    return f"{len(runs)} runs: " + " · ".join(groups) if groups else f"{len(runs)} runs"
-
-
-def _view(run: Run) -> dict[str, Any]:
-    """Everything the template says about a run, as plain values."""
-    head, rows = final_table(run)
-    before = [interval(row["before_low"], row["before_high"]) for row in metric_rows(run)]
-    trace = str(run.status.get("traceback") or "").rstrip().splitlines()
-    failed = run.state not in ("done", "running")
-    return {
-        "name": run.name,
-        "title": _title(run),
-        "path": str(run.path),
-        "state": run.state,
-        "facts": " · ".join(_facts(run)),
-        "error": str(run.status.get("error") or ("" if run.finished else reason(run))),
-        "failed": failed,
-        "traceback": "\n".join((["…"] if len(trace) > EXCERPT else []) + trace[-EXCERPT:]),
-        "notes": run.notes,
-        "head": head,
-        "rows": list(zip(rows, before, strict=True)),
-        "examples": [_example(example) for example in dictionaries(run.results.get("examples"))],
-        "config": run.config,
-        "about": _about(run),
-        "versions": mapping(run.results.get("versions")),
-        "command": _command(run),
-    }
-
-
-def _facts(run: Run) -> list[str]:
-    counts = mapping(run.results.get("counts"))
+def facts(run: Run) -> str:
+    """Edits and steps written, and the date."""
     steps = run.events["step"]
-    edits = counts.get("edits", steps[-1]["edits"] if steps else None)
-    warm_up = sum(step["phase"] == "warm-up" for step in steps)
-    written = len(steps) - warm_up if steps else None
-    if number(counts.get("steps")) is not None:
-        written = counts["steps"] - (number(counts.get("warm_up_steps")) or 0)
-    words = [f"{edits:,} edits"] if number(edits) is not None else []
-    words += [f"{written:,} steps"] if number(written) is not None else []
-    return [*words, run.date] if run.date else words
+    told = {"edits": steps[-1]["edits"], "steps": len(steps)} if steps else {}
+    told |= {"warm_up_steps": sum(step["phase"] == "warm-up" for step in steps)} | mapping(run.results.get("counts"))
+    counts = {name: count for name, count in told.items() if number(count) is not None}
+    words = [f"{counts['edits']:,} edits"] if "edits" in counts else []
+    words += [f"{counts['steps'] - counts['warm_up_steps']:,} steps"] if "steps" in counts else []
+    return " · ".join(filter(None, [*words, run.date]))
 
 
-def _example(example: dict[str, Any]) -> dict[str, str]:
-    """An example's four texts; before is a dash where nothing was measured."""
-    texts = {name: example.get(name) for name in ("prompt", "before", "after", "target")}
-    return {name: "–" if text is None else str(text) for name, text in texts.items()}
+def final_rows(run: Run) -> list[tuple[list[str], str]]:
+    """The rows of the final table, each with the interval before editing."""
+    before = [interval(row["before_low"], row["before_high"]) for row in metric_rows(run)]
+    return list(zip(final_table(run)[1], before, strict=True))
 
 
-def _about(run: Run) -> dict[str, str]:
-    """Counts, memory, retries, skipped rows and where the model was saved."""
-    counts = mapping(run.results.get("counts"))
-    about = {word: f"{counts[key]:,}" for key, word in COUNTS.items() if number(counts.get(key)) is not None}
-    memory = mapping(run.results.get("peak_memory"))
-    about |= {
-        f"peak memory, {k.removesuffix('_mib')}": f"{v:,} MiB" for k, v in memory.items() if number(v) is not None
-    }
-    skipped = mapping(run.results.get("skipped"))
-    about |= {f"skipped rows of {path}": str(len(rows)) for path, rows in skipped.items() if isinstance(rows, list)}
-    about |= {f"retries: {k}": shown(v) for k, v in mapping(run.results.get("retries")).items()}
-    if run.results.get("model_cache_dir"):
-        about["edited model"] = str(run.results["model_cache_dir"])
-    return about | {"run directory": str(run.path.resolve())}
+def excerpt(run: Run) -> str:
+    """The end of the traceback of a run that failed."""
+    lines = str(run.status.get("traceback") or "").rstrip().splitlines()
+    return "\n".join((["…"] if len(lines) > EXCERPT else []) + lines[-EXCERPT:])
 
 
-def _command(run: Run) -> str:
-    """The command as it was given; for older runs put together from their overrides."""
-    if run.results.get("command"):
-        return str(run.results["command"])
-    return shlex.join(["python", "main.py", *run.overrides]) if run.overrides else ""
+def command(run: Run) -> str:
+    """The command as it was given; for a run without results put together from its overrides."""
+    told = shlex.join(["python", "main.py", *run.overrides]) if run.overrides else ""
+    return str(run.results.get("command") or told)
 
 
-def _glossary(runs: Sequence[Run], pictures: Sequence[Picture]) -> dict[str, str]:
-    """The metric names that stand on this page, explained."""
-    names = dict.fromkeys(row["metric"] for run in runs for row in metric_rows(run))
-    for run in runs:
-        for line in run.events["over_time"]:
-            names |= dict.fromkeys(mapping(line.get("sample")))
-    words = {name: MEANING[name] for name in MEANING if name in names}
+def glossary(runs: Sequence[Run], plates: Sequence[Plate]) -> dict[str, str]:
+    """The names that stand on this page, explained."""
     rows = [row for run in runs for row in metric_rows(run)]
-    drawn = {picture.name for picture in pictures}
-    here = {
-        TOKENS: any(row["protocol"] == TOKENS for row in rows),
-        "95 % interval": any(row["low"] is not None for row in rows),
-        "immediate": "immediate" in drawn,
-        "retention": "retention" in drawn,
-        "f1_new": any(key.endswith("/f1_new") for run in runs for line in downstream_lines(run) for key in line),
-    }
-    return words | {name: EXTRA[name] for name, there in here.items() if there}
+    names = {row["metric"] for row in rows}
+    names |= {name for run in runs for line in run.events["over_time"] for name in mapping(line.get("sample"))}
+    found = {row.name: row.meaning for row in METRICS.values() if row.name in names}
+    found |= {name: f"{found[name]}; lower is better" for name in found if METRICS[name].better == "down"}
+    there = {row["protocol"] for row in rows} | {plate.name for plate in plates}
+    there |= {"95 % interval"} if any(row["low"] is not None for row in rows) else set()
+    there |= {key.partition("/")[2] for run in runs for line in downstream_lines(run) for key in line}
+    return found | {name: words for name, words in WORDS.items() if name in there}

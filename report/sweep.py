@@ -5,24 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pandas as pd
+
 from files import flatten
 from report.load import Run
-from report.numbers import before_scores, differing, final, shown
-from report.terminal import aligned
+from report.metrics import MERIT, merit
+from report.numbers import before_scores, final_scores, shown
 
-MAIN = ("ES", "GS", "LS")
 QUIET = ("wandb.name", "model_cache_dir", "resume")  # keys that name things and change no number
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs with the keys that vary, each run's value of them, and the merit by which one is best."""
+    """Runs, a line each: their values of the keys that vary; ES, GS, LS and, last, the merit by which one is best."""
 
     runs: list[Run]
-    keys: list[str]
-    settings: list[dict[str, str]]
-    merit_name: str
-    merits: list[float | None]
+    settings: pd.DataFrame
+    scores: pd.DataFrame
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that vary."""
+        return list(self.settings)
+
+    @property
+    def merit_name(self) -> str:
+        """What the merit is: a change since before editing where that was measured."""
+        return str(self.scores.columns[-1])
 
     @property
     def relative(self) -> bool:
@@ -31,9 +40,9 @@ class Comparison:
 
     @property
     def best(self) -> int | None:
-        """The index of the finished run with the highest merit."""
-        found = [(merit, -index) for index, merit in enumerate(self.merits) if merit is not None]
-        return -max(found)[1] if len(found) > 1 else None
+        """The place of the finished run with the highest merit, the first of equals; None where there is no choice."""
+        merits = self.scores[self.merit_name].dropna()
+        return int(merits.idxmax()) if len(merits) > 1 else None
 
     @property
     def failed(self) -> list[Run]:
@@ -44,13 +53,14 @@ class Comparison:
 def compare(runs: Sequence[Run]) -> Comparison:
     """Find what varies (in the overrides of a sweep, else in the configurations) and what is best."""
     given = [_overrides(run) for run in runs]
-    keys = _varied(given) if all(given) else []
+    table = pd.DataFrame(given, dtype=object)
+    keys = list(table.columns[table.nunique(dropna=False) > 1]) if all(given) else []
     if not keys:
-        given = [{k: shown(v) for k, v in flatten(run.config).items()} for run in runs]
-        keys = differing(runs)
-    keys = [key for key in keys if key not in QUIET]
-    settings = [{key: values.get(key, "") for key in keys} for values in given]
-    return Comparison(list(runs), keys, settings, *_merits(runs))
+        table = pd.DataFrame([{k: shown(v) for k, v in flatten(run.config).items()} for run in runs], dtype=object)
+        known = table[[bool(run.config) for run in runs]].fillna("null")
+        keys = list(known.columns[known.nunique() > 1])
+    settings = table[[key for key in keys if key not in QUIET]].fillna("")
+    return Comparison(list(runs), settings, _scores(runs))
 
 
 def _overrides(run: Run) -> dict[str, str]:
@@ -58,24 +68,14 @@ def _overrides(run: Run) -> dict[str, str]:
     return {key: value for key, equals, value in pairs if equals and not key.startswith("hydra.")}
 
 
-def _varied(given: Sequence[dict[str, str]]) -> list[str]:
-    keys = dict.fromkeys(key for values in given for key in values)
-    return [key for key in keys if len({values.get(key) for values in given}) > 1]
-
-
-def _merits(runs: Sequence[Run]) -> tuple[str, list[float | None]]:
-    """Per run the mean change of ES, GS and LS since before editing; where a run has no before, their mean."""
-    done = [run for run in runs if run.finished]
-    relative = bool(done) and all(all(name in before_scores(run) for name in MAIN) for run in done)
-    merits: list[float | None] = []
-    for run in runs:
-        values = [final(run, name) for name in MAIN] if run.finished else [None]
-        if None in values:
-            merits.append(None)
-            continue
-        before = before_scores(run) if relative else {}
-        merits.append(sum(value - before.get(name, 0.0) for name, value in zip(MAIN, values, strict=True)) / len(MAIN))
-    return "mean change" if relative else "mean score", merits
+def _scores(runs: Sequence[Run]) -> pd.DataFrame:
+    """Per run ES, GS, LS and the merit; NaN for a run that did not finish."""
+    after = [final_scores(run) if run.finished else {} for run in runs]
+    before = [before_scores(run) for run in runs]
+    relative = any(name in start for run, start in zip(runs, before, strict=True) if run.finished for name in MERIT)
+    merits = [merit(*pair) for pair in zip(after, before, strict=True)]
+    table = pd.DataFrame([{name: scores.get(name) for name in MERIT} for scores in after], columns=MERIT, dtype=float)
+    return table.assign(**{"mean change" if relative else "mean score": pd.Series(merits, dtype=float)})
 
 
 def ordered(values: Sequence[str]) -> list[str]:
@@ -85,29 +85,3 @@ def ordered(values: Sequence[str]) -> list[str]:
         return sorted(distinct, key=float)
     except ValueError:
         return distinct
-
-
-def text_table(runs: Sequence[Run]) -> str:
-    """A table for the terminal; the best job is marked with *, and what stopped the others is listed below."""
-    found = compare(runs)
-    head = ["", "job", *found.keys, *MAIN, found.merit_name, "state"]
-    rows = []
-    for index, run in enumerate(found.runs):
-        numbers = [final(run, name) if run.results else None for name in MAIN]
-        cells = ["-" if value is None else f"{value:.4f}" for value in (*numbers, found.merits[index])]
-        mark = "*" if index == found.best else ""
-        rows.append([mark, run.name, *(found.settings[index][key] for key in found.keys), *cells, run.state])
-    lines = [aligned(head, rows, left=(*range(len(found.keys) + 2), len(head) - 1))]
-    if found.best is not None:
-        lines.append(f"* best by {found.merit_name} of ES, GS and LS" + " since before editing" * found.relative)
-    lines += [f"{run.name}: {run.state}: {run.status.get('error') or reason(run)}" for run in found.failed]
-    return "\n".join(lines)
-
-
-def reason(run: Run) -> str:
-    """Why a run without an error has no numbers that count."""
-    if run.state == "running":
-        return "still running, or killed: it has not written results.json"
-    if not run.status:
-        return "no status.json and no results.json: it stopped before it began, or was killed"
-    return "it has not written results.json" if not run.results else "it ended otherwise than done"
