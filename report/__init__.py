@@ -15,7 +15,7 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     Raises:
         config.check.ConfigError: a folder that holds neither a run nor a sweep, or an `out` that cannot be used.
     """
-    from report.build import make as build  # matplotlib and pandas load only where a report is made
+    from report.page import make as build  # matplotlib and pandas load only where a report is made
 
     return build([Path(run_dir) for run_dir in run_dirs], out)
 

@@ -1,19 +1,84 @@
-"""The figures of several runs: heat maps over two swept keys, a line over one, curves of all."""
+"""Several runs side by side: what varies between them, which is best, and the figures of them all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.patches import Rectangle
 
+from files import flatten
+from report import style
 from report.load import Run
-from report.metrics import MERIT
-from report.numbers import SCORES, Curve, downstream_curves, end_points, over_time
-from report.style import COLOURS, FAINT, MARKERS, Plate, canvas, curve_figure, heat, legend_above, share_axes
-from report.sweep import Comparison, ordered
+from report.metrics import MERIT, merit
+from report.numbers import Curve, before_scores, downstream_curves, end_points, final_scores, over_time, shown
+from report.style import Plate
 
+QUIET = ("wandb.name", "model_cache_dir", "resume")  # keys that name things and change no number
 MOST = 24  # runs beyond which curves are not told apart
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs, and a line each: their values of the keys that vary; ES, GS, LS and last the merit, NaN where unfinished.
+
+    `best` is the place of the finished run with the highest merit, the first of equals; None where there is no choice.
+    """
+
+    runs: list[Run]
+    settings: pd.DataFrame
+    scores: pd.DataFrame
+    merit_name: str
+    best: int | None
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys that vary."""
+        return list(self.settings)
+
+    @property
+    def relative(self) -> bool:
+        """Whether the merit is a change since before editing."""
+        return self.merit_name == "mean change"
+
+    @property
+    def failed(self) -> list[Run]:
+        """The runs whose numbers do not count."""
+        return [run for run in self.runs if not run.finished]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Find what varies (in the overrides of a sweep, else in the configurations) and what is best."""
+    after = [final_scores(run) if run.finished else {} for run in runs]
+    before = [before_scores(run) for run in runs]
+    relative = any(name in found for run, found in zip(runs, before, strict=True) if run.finished for name in MERIT)
+    scores = pd.DataFrame([{name: found.get(name) for name in MERIT} for found in after], dtype=float)
+    name = "mean change" if relative else "mean score"
+    scores[name] = pd.Series([merit(*pair) for pair in zip(after, before, strict=True)], dtype=float)
+    best = int(scores[name].idxmax()) if scores[name].count() > 1 else None
+    return Comparison(list(runs), _settings(runs), scores, name, best)
+
+
+def _settings(runs: Sequence[Run]) -> pd.DataFrame:
+    """Per run its values of the keys that vary."""
+    pairs = [[word.lstrip("+").partition("=") for word in run.overrides] for run in runs]
+    given = [{key: value for key, equals, value in found if equals and not key.startswith("hydra.")} for found in pairs]
+    table = pd.DataFrame(given, dtype=object)
+    varied = table.nunique(dropna=False) > 1
+    if not all(given) or not varied.any():
+        table = pd.DataFrame([{k: shown(v) for k, v in flatten(run.config).items()} for run in runs], dtype=object)
+        varied = table[[bool(run.config) for run in runs]].fillna("null").nunique() > 1
+    return table[[key for key in table if varied[key] and key not in QUIET]].fillna("")
+
+
+def ordered(values: Sequence[str]) -> list[str]:
+    """Distinct values: numbers by size, else as they came."""
+    distinct = list(dict.fromkeys(values))
+    try:
+        return sorted(distinct, key=float)
+    except ValueError:
+        return distinct
 
 
 def comparison_figures(found: Comparison) -> Iterator[Plate | None]:
@@ -25,8 +90,8 @@ def comparison_figures(found: Comparison) -> Iterator[Plate | None]:
         yield _over_one_key(found)
     if len(found.runs) <= MOST:
         for metric in (*MERIT, "KS"):
-            yield _curves(found, metric, lambda run, name=metric: over_time(run, "sample", SCORES).get(name))
-        yield _curves(found, "downstream average", lambda run: downstream_curves(run)[1].get("average"))
+            yield _curves(found, metric, lambda run, name=metric: over_time(run, "sample", [name]).get(name))
+        yield _curves(found, "downstream average", lambda run: downstream_curves(run).get("average"))
 
 
 def _heat_map(found: Comparison, metric: str) -> Plate:
@@ -35,26 +100,26 @@ def _heat_map(found: Comparison, metric: str) -> Plate:
     values = found.scores[metric]
     table = values.set_axis(pd.MultiIndex.from_frame(found.settings)).unstack().reindex(index=rows, columns=columns)
     places = [(rows.index(row), columns.index(column)) for row, column in found.settings.itertuples(index=False)]
-    figure, axes = canvas(5.6, max(2.6, 1.3 + 0.55 * len(rows)))
-    image = heat(axes, table)
+    figure, axes = style.canvas(5.6, max(2.6, 1.3 + 0.55 * len(rows)))
+    image = style.heat(axes, table)
     for run, (y, x), missing in zip(found.runs, places, values.isna(), strict=True):
         if missing:
             axes.text(x, y, f"{run.name}\n{run.state}", ha="center", va="center", fontsize=8, color="#a11")
         if not run.finished:
-            axes.add_patch(
-                Rectangle((x - 0.5, y - 0.5), 1, 1, fc="#eeeeee", ec=FAINT, hatch="///", linewidth=0, zorder=1.5)
+            box = Rectangle(
+                (x - 0.5, y - 0.5), 1, 1, fc="#eeeeee", ec=style.FAINT, hatch="///", linewidth=0, zorder=1.5
             )
-    if found.best is not None:
-        y, x = places[found.best]
-        axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=3))
-    axes.set_ylabel(found.keys[0])
-    axes.set_xlabel(found.keys[1])
-    figure.colorbar(image, ax=axes, pad=0.02)
+            axes.add_patch(box)
     words = f"{metric} after the last edit"
     if metric == found.merit_name:
         words = "Mean over ES, GS and LS of " + ("after minus before" if found.relative else "the score after")
-    words += "; framed: the best job" if found.best is not None else ""
+    if found.best is not None:
+        y, x = places[found.best]
+        axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=3))
+        words += "; framed: the best job"
     words += ", hatched: jobs without a result." if found.failed else "."
+    axes.set(ylabel=found.keys[0], xlabel=found.keys[1])
+    figure.colorbar(image, ax=axes, pad=0.02)
     title = f"{metric[0].upper()}{metric[1:]} over {' and '.join(found.keys)}"
     return Plate(f"sweep_{metric.replace(' ', '_')}", title, words, figure)
 
@@ -65,21 +130,21 @@ def _over_one_key(found: Comparison) -> Plate | None:
     names, series = ordered(list(found.settings[key])), found.scores[list(MERIT)]
     if len(names) < 2 or series.isna().all(axis=None):
         return None
-    figure, axes = canvas()
+    figure, axes = style.canvas()
     places = [names.index(value) for value in found.settings[key]]
     for index, (metric, values) in enumerate(series.set_axis(places).sort_index().items()):
-        kept = values.dropna()
-        axes.plot(kept, label=metric, color=COLOURS[index], marker=MARKERS[index], linestyle=":", linewidth=1.2)
+        look = {"color": style.COLOURS[index], "marker": style.MARKERS[index]}
+        axes.plot(values.dropna(), label=metric, linestyle=":", linewidth=1.2, **look)
     if found.best is not None:
         best = places[found.best]
         axes.axvspan(best - 0.15, best + 0.15, color="#f5e2d6", zorder=0, label="best")
     for run, place in zip(found.runs, places, strict=True):
         if not run.finished:
             axes.text(place, 0.5, f"{run.name}: {run.state}", rotation=90, ha="center", va="center", color="#a11")
-    share_axes(axes)
+    style.share_axes(axes)
     axes.set_xticks(range(len(names)), [name if len(name) < 18 else name[:16] + "…" for name in names])
     axes.set_xlabel(key)
-    legend_above(axes, 4)
+    style.legend_above(axes, 4)
     return Plate("sweep", f"ES, GS, LS against {key}", "After the last edit; the values are evenly spaced.", figure)
 
 
@@ -91,24 +156,19 @@ def _curves(found: Comparison, name: str, pick: Callable[[Run], Curve | None]) -
         if curve is None:
             curve = end_points(run).get(name, Curve([], []))
             dotted += len(curve.x) > 1
+        setting = ", ".join(found.settings.iloc[index, :2])
+        label = f"{run.name} ({setting})" if setting and len(run.name) + len(setting) < 40 else run.name
         # a run that stopped early may have its first point alone
-        curves[_label(found, index)] = curve if len(curve.x) > 1 else Curve([], [])
-    drawn = sum(any(y is not None for y in curve.y) for curve in curves.values())
-    if not drawn:
-        return None
+        curves[label] = curve if len(curve.x) > 1 else Curve([], [])
     caption = "Fixed sample of the edits of each run, measured while editing."
     if name.startswith("downstream"):
         caption = "Mean over the downstream tasks."
-    elif dotted == drawn:
+    elif dotted == sum(len(curve.x) > 0 for curve in curves.values()):
         caption = "All edits, before the first and after the last; nothing was measured between (eval.every=0)."
     elif dotted:
         caption += " Runs that measured nothing on the way have their end points over all edits."
-    figure = curve_figure(curves, name, share=True, height=3.5 + 0.12 * min(len(curves), 8))
-    assert figure is not None
+    figure = style.curve_figure(curves, name, share=True)
+    if figure is None:
+        return None
+    figure.set_figheight(3.5 + 0.12 * min(len(curves), 8))
     return Plate(f"runs_{name.replace(' ', '_')}", f"{name} against edits", caption, figure)
-
-
-def _label(found: Comparison, index: int) -> str:
-    setting = ", ".join(found.settings.iloc[index, :2])
-    name = found.runs[index].name
-    return f"{name} ({setting})" if setting and len(name) + len(setting) < 40 else name

@@ -1,59 +1,50 @@
-"""The figures of one run's scores: while editing, per batch, on downstream tasks, and what is kept."""
+"""The figures of one run: its scores while editing and what is kept, then how it went: shifts, training, time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
 
+from report import numbers, style
 from report.load import Run, number
-from report.numbers import SCORES, Curve, downstream_curves, downstream_lines, end_points, over_time, retention
-from report.style import (
-    COLOURS,
-    MARKERS,
-    SHARE,
-    Plate,
-    canvas,
-    curve_figure,
-    heat,
-    legend_above,
-    lines,
-    plate,
-    share_axes,
-)
+from report.numbers import Curve
+from report.style import Plate, plate
 
 
-def score_figures(run: Run) -> Iterator[Plate | None]:
-    """Scores, KL, immediate success, downstream, retention; None for what a run's records do not allow of."""
+def run_figures(run: Run) -> Iterator[Plate | None]:
+    """Every figure of a run; None for what its records do not allow of."""
     yield scores(run)
-    yield plate("divergence", curve_figure(over_time(run, "sample", ["LS_kl"]), "KL(before || after), nats"))
-    found = over_time(run, "immediate", ["ES", "GS"], "step")
-    yield plate("immediate", curve_figure(found, SHARE, "step", share=True))
+    yield plate(
+        "divergence", style.curve_figure(numbers.over_time(run, "sample", ["LS_kl"]), "KL(before || after), nats")
+    )
+    immediate = numbers.over_time(run, "immediate", ["ES", "GS"], "step")
+    yield plate("immediate", style.curve_figure(immediate, style.SHARE, "step", share=True))
     yield downstream(run)
-    yield retained(run)
+    yield retention(run)
+    yield per_site(run, 0, "shift_norm", "norm of the shift")
+    yield cosine(run)
+    yield training(run)
+    yield spectrum(run)
+    yield seconds(run)
 
 
 def scores(run: Run) -> Plate | None:
     """ES, GS, LS, KS and agreement against edits, with the whole run's end points."""
-    sampled, ends = over_time(run, "sample", SCORES), end_points(run)
+    sampled, ends = numbers.over_time(run, "sample", numbers.SCORES), numbers.end_points(run)
     names = list(dict.fromkeys([*sampled, *ends]))
     if not names:
         return None
-    figure, axes = canvas()
-    lines(axes, {name: sampled.get(name, Curve([], [])) for name in names}, legend=False)
+    figure, axes = style.canvas()
+    style.lines(axes, {name: sampled.get(name, Curve([], [])) for name in names}, legend=False)
+    hollow: dict[str, Any] = {"markersize": 7, "markerfacecolor": "none", "linewidth": 1}
     for name, end in ends.items():
         points = [(x, y) for x, y in zip(*end, strict=True) if y is not None]
-        index, dotted = names.index(name), name not in sampled
-        axes.plot(
-            *zip(*points, strict=True),
-            color=COLOURS[index],
-            marker=MARKERS[index],
-            markersize=7,
-            markerfacecolor="none",
-            linestyle=":" if dotted else "none",
-            linewidth=1,
-            label=name if dotted else None,
-        )
-    legend_above(axes, min(5, len(names)))
-    share_axes(axes)
+        dotted = {"linestyle": "none"} if name in sampled else {"linestyle": ":", "label": name}
+        look = {"color": style.COLOURS[names.index(name)], "marker": style.MARKERS[names.index(name)]}
+        axes.plot(*zip(*points, strict=True), **hollow | dotted | look)
+    style.legend_above(axes, min(5, len(names)))
+    style.share_axes(axes)
     words = []
     if sampled:
         words.append("Curves: a fixed sample; ES and GS over those of its edits that had been written by then.")
@@ -66,23 +57,124 @@ def scores(run: Run) -> Plate | None:
 
 def downstream(run: Run) -> Plate | None:
     """Downstream scores against edits, a line per task and the average."""
-    name, curves = downstream_curves(run)
-    words = f"Figure {name} of each task" + (" (the likeliest choice)." if name.endswith("_new") else ".")
-    perplexity = [number(line.get("perplexity/perplexity")) for line in downstream_lines(run)]
+    perplexity = [number(line.get("perplexity/perplexity")) for line in numbers.downstream_lines(run)]
     found = [value for value in perplexity if value is not None]
-    if found:
-        words += f" Perplexity of the text: {found[0]:.4g} at first, {found[-1]:.4g} at last."
-    return plate("downstream", curve_figure(curves, name, share=True), words)
+    words = f" Perplexity of the text: {found[0]:.4g} at first, {found[-1]:.4g} at last." if found else ""
+    return plate("downstream", style.curve_figure(numbers.downstream_curves(run), "f1_new", share=True), words)
 
 
-def retained(run: Run) -> Plate | None:
+def retention(run: Run) -> Plate | None:
     """The retention matrix: ES of each batch's edits, measured again after later steps."""
-    table = retention(run)
+    table = numbers.retention(run)
     if table.empty:
         return None
     wide = len(table.columns) > 8
-    figure, axes = canvas(9.0 if wide else 5.6, min(4.6, max(2.8, 1.6 + 0.34 * len(table))))
-    image = heat(axes, table, (0.0, 1.0), 2)
+    figure, axes = style.canvas(9.0 if wide else 5.6, min(4.6, max(2.8, 1.6 + 0.34 * len(table))))
+    image = style.heat(axes, table, 1.0, 2)
     axes.set(xlabel="batch (the step that wrote it)", ylabel="measured after step")
     figure.colorbar(image, ax=axes, label="ES", pad=0.02)
     return plate("retention", figure, wide=wide)
+
+
+def site_labels(names: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Words on what the sites' names share, with * where they differ; and each name's own part."""
+    parts = {name: name.split(".") for name in names}
+    if len({len(part) for part in parts.values()}) != 1 or len(parts) == 1:
+        return "", {name: name for name in names}
+    columns = list(zip(*parts.values(), strict=True))
+    differ = [len(set(column)) > 1 for column in columns]
+    shared = ".".join("*" if d else column[0] for d, column in zip(differ, columns, strict=True))
+    own = {name: ".".join(p for p, d in zip(part, differ, strict=True) if d) for name, part in parts.items()}
+    return f" Sites: {shared}; the legend says what stands for *.", own
+
+
+def per_site(run: Run, which: int, name: str, label: str) -> Plate | None:
+    """One of (shift norm, cosine) per site over steps; the warm-up is shaded."""
+    steps = run.events["step"]
+    shared, own = site_labels(list(dict.fromkeys(site for step in steps for site in step["sites"])))
+    table = [{own[site]: pair[which] for site, pair in step["sites"].items()} for step in steps]
+    phases = [step["phase"] == "warm-up" for step in steps]
+    x = "step (warm-up included)" if any(phases) else "step"
+    figure = style.curve_figure(numbers.curves(table, own.values()), label, x, markers=len(steps) <= 40)
+    for warm, group in groupby(enumerate(phases, start=1), key=lambda pair: pair[1]):
+        if figure is not None and warm:
+            places = [place for place, _ in group]
+            figure.axes[0].axvspan(places[0] - 0.5, places[-1] + 0.5, color="#f0ece2", zorder=0, linewidth=0)
+    return plate(name, figure, (" Shaded: warm-up." if any(phases) else "") + _thinned(len(steps)) + shared)
+
+
+def cosine(run: Run) -> Plate | None:
+    """The cosine between each site's shift and the one before over steps."""
+    found = per_site(run, 1, "cosine", "cosine to the shift before")
+    if found is not None:
+        (axes,) = found.figure.axes
+        reach = min(1.05, max(0.1, 1.3 * max(map(abs, axes.dataLim.intervaly))))
+        axes.set_ylim(-reach, reach)
+        axes.axhline(0, color=style.FAINT, linewidth=1, zorder=1)
+    return found
+
+
+def _thinned(count: int) -> str:
+    return f" {numbers.POINTS} of {count} steps are drawn." if count > numbers.POINTS else ""
+
+
+def training(run: Run) -> Plate | None:
+    """Training losses of a learned editor."""
+    steps, labels = run.events["train"], {"gen_loss": "on rephrased prompts", "loc_loss": "KL on unrelated prompts"}
+    found = {labels[key]: curve for key, curve in numbers.curves(steps, labels).items()}
+    figure = style.curve_figure(found, "loss", "training step", markers=len(steps) <= 40)
+    return plate("training", figure, _thinned(len(steps)))
+
+
+def spectrum(run: Run) -> Plate | None:
+    """Eigenvalues of the value covariance by weight shape on logarithmic axes, with the floor."""
+    found = run.results.get("spectrum")
+    if not found:
+        return None
+    (figure, axes), words = style.canvas(), ""
+    for index, (shape, entry) in enumerate(found.items()):
+        values, floor = entry["eigenvalues"], entry["floor"]
+        ranks = entry.get("ranks") or range(1, len(values) + 1)
+        points = numbers.thin([(rank, value) for rank, value in zip(ranks, values, strict=True) if value > 0])
+        colour = style.COLOURS[index % len(style.COLOURS)]
+        look: dict[str, Any] = {
+            "linestyle": style.STYLES[index % len(style.STYLES)],
+            "marker": style.MARKERS[index % len(style.MARKERS)],
+        }
+        look |= {"color": colour, "markersize": 4, "markevery": 0.12, "label": f"weights {shape}"}
+        axes.plot(*zip(*points, strict=True), **look)
+        axes.axhline(floor, color=colour, linewidth=1.4, linestyle=(0, (2, 2)), label=f"floor {floor:.3g}")
+        if "below" in entry:
+            words += f" {shape} after {entry['rows']:,} rows: {entry['below']} of {entry['size']} eigenvalues lie below"
+            words += f" the floor of {floor:.3g}."
+    # ticks in plain digits: names are not read as formulas here
+    axes.set(xscale="log", yscale="log", xlabel="rank, largest first", ylabel="eigenvalue")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    style.legend_above(axes, 2)
+    return plate("spectrum", figure, words)
+
+
+def seconds(run: Run) -> Plate | None:
+    """Wall-clock seconds per phase as horizontal bars."""
+    phases = dict(sorted(run.results.get("seconds", {}).items(), key=lambda item: item[1]))
+    total = sum(phases.values())
+    if not total:
+        return None
+    figure, axes = style.canvas(5.6, 1.1 + 0.24 * len(phases))
+    bars = axes.barh(list(phases), list(phases.values()), color=style.COLOURS[0], height=0.65)
+    axes.bar_label(bars, [f"{_duration(v)}, {v / total:.0%}" for v in phases.values()], padding=4, fontsize=8.5)
+    axes.set_xlabel("seconds")
+    axes.margins(x=0.25)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    return plate("seconds", figure, f" {_duration(total)} in all.")
+
+
+def _duration(value: float) -> str:
+    if value < 0.1:
+        return "< 0.1 s"
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"

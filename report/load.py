@@ -6,7 +6,6 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,38 +52,23 @@ class Run:
             return "no status.json and no results.json: it stopped before it began, or was killed"
         return "it has not written results.json" if not self.results else "it ended otherwise than done"
 
+    @property
+    def date(self) -> str:
+        """When it started, to the minute."""
+        return str(self.status.get("started") or "")[:16].replace("T", " ")
+
     def named(self, *keys: str) -> str | None:
         """A value of the configuration as text, or None."""
         value: Any = self.config
         for key in keys:
-            value = mapping(value).get(key)
+            value = (value or {}).get(key)
         return None if value is None else str(value)
-
-    @property
-    def date(self) -> str:
-        """When it started, to the minute; else when its newest record was written."""
-        started = self.status.get("started")
-        if isinstance(started, str) and started:
-            return started[:16].replace("T", " ")
-        times = [path.stat().st_mtime for path in map(self.path.joinpath, RECORDS) if path.is_file()]
-        times = [started] if isinstance(started, int | float) else times
-        return f"{datetime.fromtimestamp(max(times)):%Y-%m-%d %H:%M}" if times else ""
 
 
 def number(value: Any) -> float | None:
     """A finite number as it is; anything else as None."""
     usable = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return value if usable else None
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """A dictionary as it is; anything else as an empty one."""
-    return value if isinstance(value, dict) else {}
-
-
-def dictionaries(value: Any) -> list[dict[str, Any]]:
-    """The dictionaries of a list; anything else as an empty list."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def is_run(path: Path) -> bool:
@@ -134,11 +118,11 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
 def load_run(path: Path, name: str = "") -> Run:
     """Read one run directory."""
     run = Run(path, name or path.resolve().name)
-    run.results = mapping(_read(run, "results.json", json.loads))
-    run.status = mapping(_read(run, "status.json", json.loads))
+    run.results = _read(run, "results.json", json.loads)
+    run.status = _read(run, "status.json", json.loads)
     words = run.status.get("overrides") or _read(run, ".hydra/overrides.yaml", yaml.safe_load)
-    run.overrides = [str(word) for word in words or []]
-    run.config = mapping(run.results.get("config")) or mapping(_read(run, ".hydra/config.yaml", yaml.safe_load))
+    run.overrides = [str(word) for word in words]
+    run.config = run.results.get("config") or _read(run, ".hydra/config.yaml", yaml.safe_load)
     for line in _lines(run):
         if line.get("event") in run.events:
             run.events[line["event"]].append(_slim(line))
@@ -149,7 +133,7 @@ def load_run(path: Path, name: str = "") -> Run:
 
 def _read(run: Run, name: str, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse((run.path / name).read_text(encoding="utf-8"))
+        return parse((run.path / name).read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
@@ -159,30 +143,22 @@ def _read(run: Run, name: str, parse: Callable[[str], Any]) -> Any:
 
 def _lines(run: Run) -> Iterator[dict[str, Any]]:
     """The lines of metrics.jsonl; those cut off by a crash are counted in the notes."""
-    bad = 0
-    try:
-        with open(run.path / "metrics.jsonl", encoding="utf-8", errors="replace") as file:
-            for text in file:
-                try:
-                    yield mapping(json.loads(text))
-                except ValueError:
-                    bad += 1
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        run.notes.append(f"metrics.jsonl cannot be read: {error}")
+    path, bad = run.path / "metrics.jsonl", 0
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                yield json.loads(text)
+            except ValueError:
+                bad += 1
     if bad:
         run.notes.append(f"metrics.jsonl: {bad} broken line{'s' if bad > 1 else ''} passed over")
 
 
 def _slim(line: dict[str, Any]) -> dict[str, Any]:
-    """A line without what no figure shows: a run may have many thousand steps with many sites."""
-    if line["event"] == "train":
-        return {name: line.get(name) for name in ("gen_loss", "loc_loss")}
+    """A step without what no figure shows, its sites as (norm, cosine): a run may have many thousand steps."""
     if line["event"] != "step":
         return line
-    sites = {
-        name: (number(mapping(site).get("shift_norm")), number(mapping(site).get("cosine")))
-        for name, site in mapping(line.get("sites")).items()
-    }
-    return {"phase": line.get("phase"), "edits": line.get("edits"), "sites": sites}
+    sites = {name: (number(site["shift_norm"]), number(site["cosine"])) for name, site in line["sites"].items()}
+    return {"phase": line["phase"], "edits": line["edits"], "sites": sites}

@@ -16,7 +16,7 @@ NINETY_FIVE = 1.959963984540054
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A row of the table: its name, how it is measured, what it says, whether Wilson's interval is defined for it ..."""
+    """A row of the table of metrics; `interval`: whether it is a share, for which Wilson's interval is defined."""
 
     name: str
     protocol: str

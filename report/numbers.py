@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from report.load import Run, dictionaries, mapping, number
+from report.load import Run, number
 from report.metrics import METRICS
 
 POINTS = 1000
 SCORES = ("ES", "GS", "LS", "KS", "LS_agreement")
-DOWNSTREAM = ("f1_new", "accuracy_new", "f1", "accuracy")
 TIDY = ("value", "low", "high", "n", "edits", "step", "before", "before_low", "before_high")
 
 
@@ -32,8 +31,7 @@ def thin(items: Sequence[Any], limit: int = POINTS) -> list[Any]:
 
 def curves(lines: Sequence[Mapping[str, Any]], names: Iterable[str], over: str | None = None) -> dict[str, Curve]:
     """A curve per name that has any number, over what the lines call `over` (else over 1, 2, ...); thinned."""
-    places = [number(line.get(over)) if over else i for i, line in enumerate(lines, start=1)]
-    kept = thin([(x, line) for x, line in zip(places, lines, strict=True) if x is not None])
+    kept = thin([(line[over] if over else place, line) for place, line in enumerate(lines, start=1)])
     x = [place for place, _ in kept]
     found = {name: Curve(x, [number(line.get(name)) for _, line in kept]) for name in names}
     return {name: curve for name, curve in found.items() if any(y is not None for y in curve.y)}
@@ -42,37 +40,29 @@ def curves(lines: Sequence[Mapping[str, Any]], names: Iterable[str], over: str |
 def metric_rows(run: Run) -> list[dict[str, Any]]:
     """The final table: metric, protocol, value, low, high, n, edits, step, before..., difference.
 
-    From results.json `metrics`; older runs have only names and values; a run that did not end has only `before`.
+    Of a run that did not end the names and values before editing.
     """
-    rows = [row for row in dictionaries(run.results.get("metrics")) if row.get("metric")]
-    if not rows:
-        before, counts = before_scores(run), mapping(run.results.get("counts"))
-        after = {name: value for name, value in run.results.items() if number(value) is not None}
-        where = {"edits": counts.get("edits"), "step": None}
-        rows = [{"metric": n, "value": after.get(n), "before": before.get(n)} | where for n in after or before]
-    return [_tidy(row) for row in rows]
-
-
-def _tidy(row: dict[str, Any]) -> dict[str, Any]:
-    name = str(row["metric"])
-    told = row.get("protocol") or (METRICS[name].protocol if name in METRICS else "")
-    tidy = {key: number(row.get(key)) for key in TIDY}
-    value, before = tidy["value"], tidy["before"]
-    difference = value - before if value is not None and before is not None else None
-    return {"metric": name, "protocol": str(told)} | tidy | {"difference": difference}
+    before = [{"metric": name, "before": value} for name, value in before_scores(run).items()]
+    rows = []
+    for row in run.results.get("metrics") or before:
+        name, tidy = row["metric"], {key: number(row.get(key)) for key in TIDY}
+        told = row.get("protocol") or (METRICS[name].protocol if name in METRICS else "")
+        both = tidy["value"] is not None and tidy["before"] is not None
+        difference = tidy["value"] - tidy["before"] if both else None
+        rows.append({"metric": name, "protocol": told} | tidy | {"difference": difference})
+    return rows
 
 
 def before_scores(run: Run) -> dict[str, float]:
     """The scores before any edit: of results.json, else of the run's first evaluation."""
-    found = mapping(run.results.get("pre"))
-    if not found:
-        found = next((line for line in run.events["evaluate"] if line.get("edits") == 0), {})
+    first = next((line for line in run.events["evaluate"] if line["edits"] == 0), {})
+    found = run.results.get("pre") or first
     return {k: v for k, v in found.items() if k not in ("event", "edits") and number(v) is not None}
 
 
 def final_scores(run: Run) -> dict[str, float | None]:
     """The final numbers of a run by metric."""
-    return {row["metric"]: row["value"] for row in reversed(metric_rows(run))}
+    return {row["metric"]: row["value"] for row in metric_rows(run)}
 
 
 def final(run: Run, metric: str) -> float | None:
@@ -82,8 +72,8 @@ def final(run: Run, metric: str) -> float | None:
 
 def over_time(run: Run, group: str, names: Sequence[str], over: str = "edits") -> dict[str, Curve]:
     """What was measured while editing: of the fixed sample (group "sample") or of each batch ("immediate")."""
-    lines = [(line.get(over), mapping(line.get(group))) for line in run.events["over_time"]]
-    return curves([found | {over: place} for place, found in lines if found], names, over)
+    lines = [line[group] | {over: line[over]} for line in run.events["over_time"] if line.get(group)]
+    return curves(lines, names, over)
 
 
 def end_points(run: Run) -> dict[str, Curve]:
@@ -93,31 +83,22 @@ def end_points(run: Run) -> dict[str, Curve]:
 
 def downstream_lines(run: Run) -> list[dict[str, Any]]:
     """Downstream figures per evaluation: from results.json, else from metrics.jsonl as far as the run came."""
-    lines = dictionaries(run.results.get("downstream")) or run.events["downstream"]
-    return [line for line in lines if number(line.get("edits")) is not None]
+    return run.results.get("downstream") or run.events["downstream"]
 
 
-def downstream_curves(run: Run) -> tuple[str, dict[str, Curve]]:
-    """The name of the downstream figure shown, and per task its curve against edits; the average last."""
+def downstream_curves(run: Run) -> dict[str, Curve]:
+    """The f1 of the likeliest choice per task, against edits; the average last."""
     lines = downstream_lines(run)
-    for figure in DOWNSTREAM:
-        names = dict.fromkeys(key for line in lines for key in line if key.partition("/")[2] == figure)
-        if names:
-            found = curves(lines, sorted(names, key=lambda key: key.startswith("average/")), "edits")
-            return figure, {name.partition("/")[0]: curve for name, curve in found.items()}
-    return "", {}
+    names = dict.fromkeys(key for line in lines for key in line if key.endswith("/f1_new"))
+    found = curves(lines, sorted(names, key=lambda key: key.startswith("average/")), "edits")
+    return {name.partition("/")[0]: curve for name, curve in found.items()}
 
 
 def retention(run: Run) -> pd.DataFrame:
     """The ES of each batch's edits (columns) after later steps (rows); NaN where it was not measured."""
-    found = {
-        line["step"]: mapping(line.get("retention")) for line in run.events["over_time"] if number(line.get("step"))
-    }
-    rows = {step: row for step, row in found.items() if row}
-    batches = sorted({int(batch) for row in rows.values() for batch in row if str(batch).isdigit()})
-    kept, batches = thin(list(rows), 120), thin(batches, 120)
-    table = [[number(rows[step].get(str(batch))) for batch in batches] for step in kept]
-    return pd.DataFrame(table, kept, batches, dtype=float)
+    rows = {line["step"]: line["retention"] for line in run.events["over_time"] if line.get("retention")}
+    table = pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename(columns=int).sort_index(axis="columns")
+    return table.iloc[thin(range(len(table)), 120), thin(range(len(table.columns)), 120)]
 
 
 def shown(value: Any) -> str:

@@ -1,48 +1,74 @@
-"""report.html: one file that needs nothing else, from a template that escapes whatever comes from the data."""
+"""A report: figures, tables, and report.html, one file that needs nothing else and escapes whatever is data."""
 
 from __future__ import annotations
 
 import base64
 import shlex
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
+import matplotlib
 
-from report.load import Run, dictionaries, mapping, number
-from report.metrics import METRICS, TOKENS
+from config.check import ConfigError
+from files import write_whole
+from report.comparison import Comparison, compare, comparison_figures
+from report.figures import run_figures
+from report.load import Run, load_runs, number
+from report.metrics import METRICS
 from report.numbers import downstream_lines, metric_rows, shown
-from report.style import Plate
-from report.sweep import Comparison
-from report.tables import comparison_table, final_table, interval
+from report.style import LOOKS, Plate, save
+from report.tables import comparison_table, csv_table, final_table, latex, markdown
 
-EXCERPT = 14  # lines of a traceback that are shown
-WORDS = {
-    TOKENS: "every answer token is predicted from the prompt and the true tokens before it; the share that "
-    "is right, mean over the examples",
-    "95 % interval": "Wilson score interval of the value over its n; where it is missing, none is defined",
-    "immediate": "ES or GS of a batch right after its own write, before the next one",
-    "retention": "ES of the edits of an earlier batch, measured after later batches were written",
-    "f1_new": "downstream: mean of the classes' F1, weighted by how often a class is a label, of the likeliest choice",
-}
+HERE = Path(__file__).parent
+SEVERAL = Path("outputs/comparison")
+
+
+def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
+    """As report.make."""
+    runs = load_runs(run_dirs)
+    out = out or (run_dirs[0] / "report" if len(run_dirs) == 1 else SEVERAL)
+    if out.resolve() == HERE.resolve():
+        raise ConfigError(f"--out {out}: is the program's own folder; name another")
+    found = compare(runs) if len(runs) > 1 else None
+    with matplotlib.rc_context(LOOKS), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # a name in a script that the font lacks
+        plates = [plate for plate in (comparison_figures(found) if found else run_figures(runs[0])) if plate]
+        for plate in plates:
+            png, plate.svg = save(plate.figure)
+            write_whole(out / "figures" / f"{plate.name}.png", png)
+            write_whole(out / "figures" / f"{plate.name}.svg", plate.svg)
+    table = comparison_table(found) if found else final_table(runs[0])
+    write_whole(out / "table.csv", csv_table(runs))
+    write_whole(out / "table.md", markdown(*table))
+    write_whole(out / "table.tex", latex(*table))
+    write_whole(out / "report.html", page(runs, found, plates))
+    return out / "report.html"
 
 
 def page(runs: Sequence[Run], found: Comparison | None, plates: Sequence[Plate]) -> str:
     """The page of one run, or with a comparison of several."""
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals |= {"mapping": mapping, "number": number, "dictionaries": dictionaries, "shown": shown}
-    environment.globals |= {"facts": facts, "final_rows": final_rows, "excerpt": excerpt, "command": command}
-    environment.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"base64": lambda text: base64.b64encode(text.encode()).decode(), "shown": shown}
+    environment.globals |= {"facts": facts, "metric_rows": metric_rows, "final_table": final_table, "command": command}
+    rows = [row for run in runs for row in metric_rows(run)]
+    samples = [line["sample"] for run in runs for line in run.events["over_time"]]
     return environment.get_template("page.html.j2").render(
         title=title(runs),
         runs=runs,
         found=found,
         table=comparison_table(found) if found else final_table(runs[0]),
         plates=plates,
-        glossary=glossary(runs, plates),
+        drawn={plate.name for plate in plates},
+        metrics=METRICS.values(),
+        measured={row["metric"] for row in rows}.union(*samples),
+        protocols={row["protocol"] for row in rows},
+        intervals=any(row["low"] is not None for row in rows),
+        downstream=any(key.endswith("/f1_new") for run in runs for line in downstream_lines(run) for key in line),
     )
 
 
@@ -59,39 +85,14 @@ def facts(run: Run) -> str:
     """Edits and steps written, and the date."""
     steps = run.events["step"]
     told = {"edits": steps[-1]["edits"], "steps": len(steps)} if steps else {}
-    told |= {"warm_up_steps": sum(step["phase"] == "warm-up" for step in steps)} | mapping(run.results.get("counts"))
+    told |= {"warm_up_steps": sum(step["phase"] == "warm-up" for step in steps)} | run.results.get("counts", {})
     counts = {name: count for name, count in told.items() if number(count) is not None}
     words = [f"{counts['edits']:,} edits"] if "edits" in counts else []
     words += [f"{counts['steps'] - counts['warm_up_steps']:,} steps"] if "steps" in counts else []
     return " · ".join(filter(None, [*words, run.date]))
 
 
-def final_rows(run: Run) -> list[tuple[list[str], str]]:
-    """The rows of the final table, each with the interval before editing."""
-    before = [interval(row["before_low"], row["before_high"]) for row in metric_rows(run)]
-    return list(zip(final_table(run)[1], before, strict=True))
-
-
-def excerpt(run: Run) -> str:
-    """The end of the traceback of a run that failed."""
-    lines = str(run.status.get("traceback") or "").rstrip().splitlines()
-    return "\n".join((["…"] if len(lines) > EXCERPT else []) + lines[-EXCERPT:])
-
-
 def command(run: Run) -> str:
     """The command as it was given; for a run without results put together from its overrides."""
     told = shlex.join(["python", "main.py", *run.overrides]) if run.overrides else ""
     return str(run.results.get("command") or told)
-
-
-def glossary(runs: Sequence[Run], plates: Sequence[Plate]) -> dict[str, str]:
-    """The names that stand on this page, explained."""
-    rows = [row for run in runs for row in metric_rows(run)]
-    names = {row["metric"] for row in rows}
-    names |= {name for run in runs for line in run.events["over_time"] for name in mapping(line.get("sample"))}
-    found = {row.name: row.meaning for row in METRICS.values() if row.name in names}
-    found |= {name: f"{found[name]}; lower is better" for name in found if METRICS[name].better == "down"}
-    there = {row["protocol"] for row in rows} | {plate.name for plate in plates}
-    there |= {"95 % interval"} if any(row["low"] is not None for row in rows) else set()
-    there |= {key.partition("/")[2] for run in runs for line in downstream_lines(run) for key in line}
-    return found | {name: words for name, words in WORDS.items() if name in there}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from report.numbers import Curve
 
@@ -25,10 +24,10 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLES = ("-", (0, (6, 2)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 2, 2)), (0, (4, 1)), "-.", "--")
 FAINT = "#8a8a8a"
-LOOKS = matplotlib.rc_params_from_file(Path(__file__).with_name("looks.mplstyle"), use_default_template=False)
-WORDS = yaml.safe_load(Path(__file__).with_name("figures.yaml").read_text(encoding="utf-8"))
+HERE = Path(__file__).parent
+LOOKS: Any = matplotlib.rc_params_from_file(HERE / "looks.mplstyle", use_default_template=False)
+WORDS = yaml.safe_load((HERE / "figures.yaml").read_text(encoding="utf-8"))
 SHARE, EDITS = "share of answer tokens", "edits written"
-METADATA = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}
 
 
 @dataclass
@@ -57,12 +56,11 @@ def canvas(width: float = 5.6, height: float = 3.5) -> tuple[Figure, Axes]:
 def save(figure: Figure) -> tuple[bytes, str]:
     """A figure as PNG and as SVG; laid out once, drawn once for each."""
     with matplotlib.rc_context(LOOKS):
-        png, svg = io.BytesIO(), io.BytesIO()
-        figure.savefig(png, format="png", dpi=160, metadata=METADATA["png"])
+        png, svg = io.BytesIO(), io.StringIO()
+        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
         figure.set_layout_engine("none")  # the places found for the first format serve the second
-        figure.savefig(svg, format="svg", metadata=METADATA["svg"])
-    text = re.sub(r"<\?xml.*?<svg", "<svg", svg.getvalue().decode(), count=1, flags=re.DOTALL)
-    return png.getvalue(), text
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return png.getvalue(), "<svg" + svg.getvalue().partition("<svg")[2]
 
 
 def lines(axes: Axes, curves: Mapping[str, Curve], *, markers: bool = True, legend: bool = True) -> None:
@@ -73,16 +71,15 @@ def lines(axes: Axes, curves: Mapping[str, Curve], *, markers: bool = True, lege
     many = len(curves) > len(COLOURS)
     graded = matplotlib.colormaps["viridis"].resampled(len(curves) + 2)
     for index, (label, curve) in enumerate(curves.items()):
-        y = np.asarray(curve.y, dtype=float)
-        if np.isnan(y).all():
-            continue
         look: dict[str, Any] = {"color": graded(index), "linestyle": STYLES[index % 3], "linewidth": 0.9}
         if not many:
             look = {"color": COLOURS[index], "linestyle": STYLES[index], "linewidth": 1.6 if markers else 1.2}
         if markers and not many:
-            look |= {"marker": MARKERS[index], "markersize": 4.5, "markevery": max(1, len(y) // 12)}
-        # matplotlib leaves labels that start with an underscore out of legends
-        axes.plot(curve.x, y, label=f" {label}" if label.startswith("_") else label, **look)
+            look |= {"marker": MARKERS[index], "markersize": 4.5, "markevery": max(1, len(curve.y) // 12)}
+        if any(value is not None for value in curve.y):
+            # matplotlib leaves labels that start with an underscore out of legends
+            label = f" {label}" if label.startswith("_") else label
+            axes.plot(curve.x, np.asarray(curve.y, dtype=float), label=label, **look)
     if many and len(curves) <= 40:
         axes.figure.legend(loc="outside right upper", ncols=1 if len(curves) <= 16 else 2, fontsize=7.5)
     if not many and legend and len(curves) > 1:
@@ -92,18 +89,12 @@ def lines(axes: Axes, curves: Mapping[str, Curve], *, markers: bool = True, lege
 
 
 def curve_figure(
-    curves: Mapping[str, Curve],
-    y: str,
-    x: str = EDITS,
-    *,
-    share: bool = False,
-    markers: bool = True,
-    height: float = 3.5,
+    curves: Mapping[str, Curve], y: str, x: str = EDITS, *, share: bool = False, markers: bool = True
 ) -> Figure | None:
     """Curves on axes of their own, labelled; y from 0 up, for a share to 1. None where there is no number."""
     if all(value is None for curve in curves.values() for value in curve.y):
         return None
-    figure, axes = canvas(height=height)
+    figure, axes = canvas()
     lines(axes, curves, markers=markers)
     axes.set_ylim(bottom=0)
     if share:
@@ -128,36 +119,27 @@ def edits_axis(axes: Axes, label: str = EDITS) -> None:
     """An x axis of whole numbers with commas."""
     axes.set_xlabel(label)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def logarithmic(axes: Axes) -> None:
-    """Both axes logarithmic, with ticks in plain digits: names are not read as formulas here."""
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axis.set_minor_formatter(FuncFormatter(lambda x, _: ""))
+def heat(axes: Axes, table: pd.DataFrame, high: float | None = None, digits: int = 3) -> AxesImage:
+    """A heat map with the numbers in its cells where there is room; `high`: colours are for 0 to it, not as found.
 
-
-def heat(
-    axes: Axes, table: pd.DataFrame, limits: tuple[float | None, float | None] = (None, None), digits: int = 3
-) -> AxesImage:
-    """A heat map with the numbers in its cells where there is room; cells without a number are hatched."""
+    Cells without a number are grey.
+    """
     axes.grid(False)
     axes.set_facecolor("#eeeeee")
     axes.spines[:].set_visible(False)
-    look: dict[str, Any] = {"cmap": "cividis", "aspect": "auto", "interpolation": "nearest"}
-    image = axes.imshow(table.to_numpy(), vmin=limits[0], vmax=limits[1], **look)
+    low = None if high is None else 0.0
+    image = axes.imshow(table, cmap="cividis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
     for axis, names in ((axes.xaxis, table.columns), (axes.yaxis, table.index)):
         every = -(-len(names) // 12)
         axis.set_ticks(range(0, len(names), every), [str(name) for name in names[::every]])
         axis.set_tick_params(length=0)
-    if max(table.shape) <= 12:
-        size = 9 if len(table.columns) <= 6 else 7.5
-        for (y, x), cell in np.ndenumerate(table.to_numpy()):
-            if not np.isnan(cell):
-                red, green, blue, _ = image.cmap(image.norm(cell))
-                colour = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
-                axes.text(x, y, f"{cell:.{digits}f}", ha="center", va="center", color=colour, fontsize=size)
+    for (y, x), cell in np.ndenumerate(table.to_numpy()):
+        if max(table.shape) <= 12 and not np.isnan(cell):
+            red, green, blue, _ = image.cmap(image.norm(cell))
+            colour = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "black"
+            size = 9 if len(table.columns) <= 6 else 7.5
+            axes.text(x, y, f"{cell:.{digits}f}", ha="center", va="center", color=colour, fontsize=size)
     return image

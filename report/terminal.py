@@ -1,4 +1,4 @@
-"""Numbers as text: what a run and a sweep end with on the terminal, and the cells of the tables of the page."""
+"""Numbers as text: what a run ends with on the terminal, and the rows of the tables of the page."""
 
 from __future__ import annotations
 
@@ -14,26 +14,18 @@ def cell(value: float | None, form: str = ".4f", missing: str = "-") -> str:
     return missing if value is None else format(value, form)
 
 
-def change(entry: Mapping[str, Any]) -> float | None:
-    """A metric's value after editing less the one before."""
-    value, before = entry["value"], entry.get("before")
-    return None if value is None or before is None else value - before
-
-
-def metric_rows(metrics: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """One row of text per metric of results.json, under COLUMNS."""
-    return [
-        (
-            entry["metric"],
-            cell(entry.get("before")),
-            cell(entry["value"]),
-            cell(change(entry), "+.4f"),
-            "-" if entry["low"] is None else f"{entry['low']:.3f}-{entry['high']:.3f}",
-            str(entry["n"]),
-            entry["protocol"],
-        )
-        for entry in metrics
-    ]
+def metric_rows(
+    metrics: Sequence[Mapping[str, Any]], between: str = "-", form: str = ".3f", count: str = "", missing: str = "-"
+) -> list[tuple[str, ...]]:
+    """One row of text per metric of results.json, under COLUMNS; how intervals, n and what is missing are written."""
+    rows = []
+    for entry in metrics:
+        value, before, low, high = (entry.get(name) for name in ("value", "before", "low", "high"))
+        change = None if value is None or before is None else value - before
+        numbers = (cell(before, ".4f", missing), cell(value, ".4f", missing), cell(change, "+.4f", missing))
+        interval = missing if low is None or high is None else f"{low:{form}}{between}{high:{form}}"
+        rows.append((entry["metric"], *numbers, interval, cell(entry.get("n"), count, missing), entry["protocol"]))
+    return rows
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
