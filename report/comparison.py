@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.patches import Rectangle
@@ -16,6 +17,7 @@ from report.numbers import Curve, before_scores, downstream_curves, end_points, 
 from report.style import Plate
 
 QUIET = ("wandb.name", "model_cache_dir", "resume")  # keys that name things and change no number
+DOWNSTREAM = "downstream average"
 MOST = 24  # runs beyond which curves are not told apart
 
 
@@ -23,29 +25,18 @@ MOST = 24  # runs beyond which curves are not told apart
 class Comparison:
     """Runs, and a line each: their values of the keys that vary; ES, GS, LS and last the merit, NaN where unfinished.
 
-    `best` is the place of the finished run with the highest merit, the first of equals; None where there is no choice.
+    The merit is `relative` where something was measured before editing. `best` is the place of the finished run with
+    the highest merit, the first of equals; None where there is no choice.
     """
 
     runs: list[Run]
+    keys: list[str]
     settings: pd.DataFrame
     scores: pd.DataFrame
     merit_name: str
+    relative: bool
     best: int | None
-
-    @property
-    def keys(self) -> list[str]:
-        """The keys that vary."""
-        return list(self.settings)
-
-    @property
-    def relative(self) -> bool:
-        """Whether the merit is a change since before editing."""
-        return self.merit_name == "mean change"
-
-    @property
-    def failed(self) -> list[Run]:
-        """The runs whose numbers do not count."""
-        return [run for run in self.runs if not run.finished]
+    failed: list[Run]
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -53,11 +44,12 @@ def compare(runs: Sequence[Run]) -> Comparison:
     after = [final_scores(run) if run.finished else {} for run in runs]
     before = [before_scores(run) for run in runs]
     relative = any(name in found for run, found in zip(runs, before, strict=True) if run.finished for name in MERIT)
-    scores = pd.DataFrame([{name: found.get(name) for name in MERIT} for found in after], dtype=float)
+    scores = pd.DataFrame(after, columns=MERIT, dtype=float)
     name = "mean change" if relative else "mean score"
     scores[name] = pd.Series([merit(*pair) for pair in zip(after, before, strict=True)], dtype=float)
-    best = int(scores[name].idxmax()) if scores[name].count() > 1 else None
-    return Comparison(list(runs), _settings(runs), scores, name, best)
+    best = int(scores[name].argmax()) if scores[name].count() > 1 else None
+    settings, failed = _settings(runs), [run for run in runs if not run.finished]
+    return Comparison(list(runs), [*map(str, settings)], settings, scores, name, relative, best, failed)
 
 
 def _settings(runs: Sequence[Run]) -> pd.DataFrame:
@@ -69,7 +61,7 @@ def _settings(runs: Sequence[Run]) -> pd.DataFrame:
     if not all(given) or not varied.any():
         table = pd.DataFrame([{k: shown(v) for k, v in flatten(run.config).items()} for run in runs], dtype=object)
         varied = table[[bool(run.config) for run in runs]].fillna("null").nunique() > 1
-    return table[[key for key in table if varied[key] and key not in QUIET]].fillna("")
+    return table[[key for key in varied.index[varied] if key not in QUIET]].fillna("")
 
 
 def ordered(values: Sequence[str]) -> list[str]:
@@ -89,9 +81,7 @@ def comparison_figures(found: Comparison) -> Iterator[Plate | None]:
     elif len(found.keys) == 1:
         yield _over_one_key(found)
     if len(found.runs) <= MOST:
-        for metric in (*MERIT, "KS"):
-            yield _curves(found, metric, lambda run, name=metric: over_time(run, "sample", [name]).get(name))
-        yield _curves(found, "downstream average", lambda run: downstream_curves(run).get("average"))
+        yield from (_curves(found, name) for name in (*MERIT, "KS", DOWNSTREAM))
 
 
 def _heat_map(found: Comparison, metric: str) -> Plate:
@@ -106,10 +96,8 @@ def _heat_map(found: Comparison, metric: str) -> Plate:
         if missing:
             axes.text(x, y, f"{run.name}\n{run.state}", ha="center", va="center", fontsize=8, color="#a11")
         if not run.finished:
-            box = Rectangle(
-                (x - 0.5, y - 0.5), 1, 1, fc="#eeeeee", ec=style.FAINT, hatch="///", linewidth=0, zorder=1.5
-            )
-            axes.add_patch(box)
+            look: dict[str, Any] = {"facecolor": "#eeeeee", "edgecolor": style.FAINT, "hatch": "///", "linewidth": 0}
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, zorder=1.5, **look))
     words = f"{metric} after the last edit"
     if metric == found.merit_name:
         words = "Mean over ES, GS and LS of " + ("after minus before" if found.relative else "the score after")
@@ -127,32 +115,34 @@ def _heat_map(found: Comparison, metric: str) -> Plate:
 def _over_one_key(found: Comparison) -> Plate | None:
     """ES, GS, LS over the one swept key; evenly spaced, for values may be names or span decades."""
     (key,) = found.keys
-    names, series = ordered(list(found.settings[key])), found.scores[list(MERIT)]
-    if len(names) < 2 or series.isna().all(axis=None):
-        return None
-    figure, axes = style.canvas()
+    names = ordered(list(found.settings[key]))
     places = [names.index(value) for value in found.settings[key]]
-    for index, (metric, values) in enumerate(series.set_axis(places).sort_index().items()):
-        look = {"color": style.COLOURS[index], "marker": style.MARKERS[index]}
-        axes.plot(values.dropna(), label=metric, linestyle=":", linewidth=1.2, **look)
-    if found.best is not None:
-        best = places[found.best]
-        axes.axvspan(best - 0.15, best + 0.15, color="#f5e2d6", zorder=0, label="best")
-    for run, place in zip(found.runs, places, strict=True):
+    table = found.scores[list(MERIT)].set_axis(places).sort_index()
+    curves = {
+        str(metric): Curve(list(column.dropna().index), list(column.dropna())) for metric, column in table.items()
+    }
+    figure = style.curve_figure(curves, style.SHARE, key, share=True) if len(names) > 1 else None
+    if figure is None:
+        return None
+    (axes,) = figure.axes
+    axes.set_xticks(range(len(names)), [name if len(name) < 18 else name[:16] + "…" for name in names])
+    for index, (run, place) in enumerate(zip(found.runs, places, strict=True)):
+        if index == found.best:
+            axes.axvspan(place - 0.15, place + 0.15, color="#f5e2d6", zorder=0)
         if not run.finished:
             axes.text(place, 0.5, f"{run.name}: {run.state}", rotation=90, ha="center", va="center", color="#a11")
-    style.share_axes(axes)
-    axes.set_xticks(range(len(names)), [name if len(name) < 18 else name[:16] + "…" for name in names])
-    axes.set_xlabel(key)
-    style.legend_above(axes, 4)
-    return Plate("sweep", f"ES, GS, LS against {key}", "After the last edit; the values are evenly spaced.", figure)
+    words = "After the last edit; the values are evenly spaced, the lines between are no measurement."
+    words += " Shaded: the best." if found.best is not None else ""
+    return Plate("sweep", f"ES, GS, LS against {key}", words, figure)
 
 
-def _curves(found: Comparison, name: str, pick: Callable[[Run], Curve | None]) -> Plate | None:
+def _curves(found: Comparison, name: str) -> Plate | None:
     """One score of every run against edits; without samples on the way, the end points alone."""
     curves, dotted = {}, 0
     for index, run in enumerate(found.runs):
-        curve = pick(run)
+        curve = over_time(run, "sample", [name]).get(name)
+        if name == DOWNSTREAM:
+            curve = downstream_curves(run).get("average")
         if curve is None:
             curve = end_points(run).get(name, Curve([], []))
             dotted += len(curve.x) > 1
@@ -161,7 +151,7 @@ def _curves(found: Comparison, name: str, pick: Callable[[Run], Curve | None]) -
         # a run that stopped early may have its first point alone
         curves[label] = curve if len(curve.x) > 1 else Curve([], [])
     caption = "Fixed sample of the edits of each run, measured while editing."
-    if name.startswith("downstream"):
+    if name == DOWNSTREAM:
         caption = "Mean over the downstream tasks."
     elif dotted == sum(len(curve.x) > 0 for curve in curves.values()):
         caption = "All edits, before the first and after the last; nothing was measured between (eval.every=0)."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
+
+import pandas as pd
 
 from report import numbers, style
 from report.load import Run, number
@@ -15,9 +17,8 @@ from report.style import Plate, plate
 def run_figures(run: Run) -> Iterator[Plate | None]:
     """Every figure of a run; None for what its records do not allow of."""
     yield scores(run)
-    yield plate(
-        "divergence", style.curve_figure(numbers.over_time(run, "sample", ["LS_kl"]), "KL(before || after), nats")
-    )
+    drift = numbers.over_time(run, "sample", ["LS_kl"])
+    yield plate("divergence", style.curve_figure(drift, "KL(before || after), nats"))
     immediate = numbers.over_time(run, "immediate", ["ES", "GS"], "step")
     yield plate("immediate", style.curve_figure(immediate, style.SHARE, "step", share=True))
     yield downstream(run)
@@ -76,16 +77,15 @@ def retention(run: Run) -> Plate | None:
     return plate("retention", figure, wide=wide)
 
 
-def site_labels(names: Sequence[str]) -> tuple[str, dict[str, str]]:
+def site_labels(names: list[str]) -> tuple[str, dict[str, str]]:
     """Words on what the sites' names share, with * where they differ; and each name's own part."""
-    parts = {name: name.split(".") for name in names}
-    if len({len(part) for part in parts.values()}) != 1 or len(parts) == 1:
+    parts = pd.DataFrame([name.split(".") for name in names], index=names)
+    if len(names) < 2 or parts.isna().any(axis=None):
         return "", {name: name for name in names}
-    columns = list(zip(*parts.values(), strict=True))
-    differ = [len(set(column)) > 1 for column in columns]
-    shared = ".".join("*" if d else column[0] for d, column in zip(differ, columns, strict=True))
-    own = {name: ".".join(p for p, d in zip(part, differ, strict=True) if d) for name, part in parts.items()}
-    return f" Sites: {shared}; the legend says what stands for *.", own
+    differ = parts.nunique() > 1
+    shared = ".".join(parts.iloc[0].mask(differ, "*"))
+    own = parts.loc[:, differ].agg(".".join, axis="columns")
+    return f" Sites: {shared}; the legend says what stands for *.", dict(own)
 
 
 def per_site(run: Run, which: int, name: str, label: str) -> Plate | None:

@@ -46,11 +46,10 @@ class Run:
         """What it stopped with; else why it has no numbers that count, or nothing."""
         if self.status.get("error") or self.finished:
             return str(self.status.get("error") or "")
-        if self.state == "running":
-            return "still running, or killed: it has not written results.json"
-        if not self.status:
+        if not self.status and not self.results:
             return "no status.json and no results.json: it stopped before it began, or was killed"
-        return "it has not written results.json" if not self.results else "it ended otherwise than done"
+        killed = "still running, or killed: " if self.state == "running" else ""
+        return "it ended otherwise than done" if self.results else f"{killed}it has not written results.json"
 
     @property
     def date(self) -> str:
@@ -71,23 +70,22 @@ def number(value: Any) -> float | None:
     return value if usable else None
 
 
-def is_run(path: Path) -> bool:
-    """Whether a folder holds a record of a run."""
-    return any((path / name).is_file() for name in RECORDS)
+def run_folders(path: Path) -> list[Path]:
+    """The folder itself where it holds a record of a run, else the job folders of a sweep in order of their numbers.
 
+    Jobs that left nothing but .hydra are among them.
+    """
 
-def jobs(path: Path) -> list[Path]:
-    """The job folders of a sweep in order of their numbers; those that left nothing but .hydra included."""
-    children = [child for child in path.iterdir() if child.is_dir()] if path.is_dir() else []
+    def is_run(folder: Path) -> bool:
+        return any((folder / name).is_file() for name in RECORDS)
+
+    if is_run(path) or not path.is_dir():
+        return [path] if is_run(path) else []
+    children = [child for child in path.iterdir() if child.is_dir()]
     found = [child for child in children if is_run(child) or (child / ".hydra").is_dir()]
     if not found:  # hydra.sweep.subdir may have named the jobs by group/job
         found = [job for child in children for job in child.iterdir() if job.is_dir() and is_run(job)]
     return sorted(found, key=lambda job: (not job.name.isdigit(), int(job.name) if job.name.isdigit() else 0, str(job)))
-
-
-def is_sweep(path: Path) -> bool:
-    """Whether a folder holds no run itself but job folders that do."""
-    return not is_run(path) and bool(jobs(path))
 
 
 def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
@@ -98,7 +96,7 @@ def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
     """
     paths: list[Path] = []
     for folder in run_dirs:
-        found = [folder] if is_run(folder) else jobs(folder)
+        found = run_folders(folder)
         if not found:
             what = "holds none of " + ", ".join(RECORDS) if folder.is_dir() else "no such folder"
             raise ConfigError(f"report {folder}: {what}; name a run directory or a sweep directory")

@@ -12,7 +12,7 @@ from report.metrics import METRICS
 
 POINTS = 1000
 SCORES = ("ES", "GS", "LS", "KS", "LS_agreement")
-TIDY = ("value", "low", "high", "n", "edits", "step", "before", "before_low", "before_high")
+KEYS = ("protocol", "low", "high", "n", "edits", "step", "before", "before_low", "before_high", "difference")
 
 
 class Curve(NamedTuple):
@@ -42,22 +42,19 @@ def metric_rows(run: Run) -> list[dict[str, Any]]:
 
     Of a run that did not end the names and values before editing.
     """
-    before = [{"metric": name, "before": value} for name, value in before_scores(run).items()]
-    rows = []
-    for row in run.results.get("metrics") or before:
-        name, tidy = row["metric"], {key: number(row.get(key)) for key in TIDY}
-        told = row.get("protocol") or (METRICS[name].protocol if name in METRICS else "")
-        both = tidy["value"] is not None and tidy["before"] is not None
-        difference = tidy["value"] - tidy["before"] if both else None
-        rows.append({"metric": name, "protocol": told} | tidy | {"difference": difference})
+    before = [{"metric": name, "value": None, "before": value} for name, value in before_scores(run).items()]
+    rows = [dict.fromkeys(KEYS) | row for row in run.results.get("metrics") or before]
+    for row in rows:
+        row["protocol"] = row["protocol"] or (METRICS[row["metric"]].protocol if row["metric"] in METRICS else "")
+        if row["value"] is not None and row["before"] is not None:
+            row["difference"] = row["value"] - row["before"]
     return rows
 
 
 def before_scores(run: Run) -> dict[str, float]:
     """The scores before any edit: of results.json, else of the run's first evaluation."""
     first = next((line for line in run.events["evaluate"] if line["edits"] == 0), {})
-    found = run.results.get("pre") or first
-    return {k: v for k, v in found.items() if k not in ("event", "edits") and number(v) is not None}
+    return run.results.get("pre") or {key: value for key, value in first.items() if key not in ("event", "edits")}
 
 
 def final_scores(run: Run) -> dict[str, float | None]:

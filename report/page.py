@@ -15,7 +15,7 @@ from config.check import ConfigError
 from files import write_whole
 from report.comparison import Comparison, compare, comparison_figures
 from report.figures import run_figures
-from report.load import Run, load_runs, number
+from report.load import Run, load_runs
 from report.metrics import METRICS
 from report.numbers import downstream_lines, metric_rows, shown
 from report.style import LOOKS, Plate, save
@@ -54,11 +54,10 @@ def page(runs: Sequence[Run], found: Comparison | None, plates: Sequence[Plate])
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"base64": lambda text: base64.b64encode(text.encode()).decode(), "shown": shown}
-    environment.globals |= {"facts": facts, "metric_rows": metric_rows, "final_table": final_table, "command": command}
+    environment.globals |= {"metric_rows": metric_rows, "final_table": final_table, "quoted": shlex.join}
     rows = [row for run in runs for row in metric_rows(run)]
     samples = [line["sample"] for run in runs for line in run.events["over_time"]]
     return environment.get_template("page.html.j2").render(
-        title=title(runs),
         runs=runs,
         found=found,
         table=comparison_table(found) if found else final_table(runs[0]),
@@ -70,29 +69,3 @@ def page(runs: Sequence[Run], found: Comparison | None, plates: Sequence[Plate])
         intervals=any(row["low"] is not None for row in rows),
         downstream=any(key.endswith("/f1_new") for run in runs for line in downstream_lines(run) for key in line),
     )
-
-
-def title(runs: Sequence[Run]) -> str:
-    """What was edited, and with what."""
-    groups = [dict.fromkeys(run.named(group, "name") for run in runs) for group in ("dataset", "model", "editor")]
-    words = " · ".join(filter(None, (" | ".join(filter(None, names)) for names in groups)))
-    if len(runs) == 1:
-        return words or runs[0].name
-    return f"{len(runs)} runs: {words}" if words else f"{len(runs)} runs"
-
-
-def facts(run: Run) -> str:
-    """Edits and steps written, and the date."""
-    steps = run.events["step"]
-    told = {"edits": steps[-1]["edits"], "steps": len(steps)} if steps else {}
-    told |= {"warm_up_steps": sum(step["phase"] == "warm-up" for step in steps)} | run.results.get("counts", {})
-    counts = {name: count for name, count in told.items() if number(count) is not None}
-    words = [f"{counts['edits']:,} edits"] if "edits" in counts else []
-    words += [f"{counts['steps'] - counts['warm_up_steps']:,} steps"] if "steps" in counts else []
-    return " · ".join(filter(None, [*words, run.date]))
-
-
-def command(run: Run) -> str:
-    """The command as it was given; for a run without results put together from its overrides."""
-    told = shlex.join(["python", "main.py", *run.overrides]) if run.overrides else ""
-    return str(run.results.get("command") or told)

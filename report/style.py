@@ -44,7 +44,7 @@ class Plate:
 
 def plate(name: str, figure: Figure | None, more: str = "", *, wide: bool = False) -> Plate | None:
     """A figure with its words of figures.yaml, and more of them; None without a figure."""
-    return figure and Plate(name, WORDS[name]["title"], WORDS[name]["caption"] + more, figure, wide)
+    return None if figure is None else Plate(name, WORDS[name]["title"], WORDS[name]["caption"] + more, figure, wide)
 
 
 def canvas(width: float = 5.6, height: float = 3.5) -> tuple[Figure, Axes]:

@@ -15,21 +15,8 @@ from report.terminal import aligned, cell
 from report.terminal import metric_rows as written
 
 HEAD = ("metric", "before", "after", "difference", "95 % interval", "n", "protocol")
-LONG = (
-    "run",
-    "source",
-    "metric",
-    "protocol",
-    "edits",
-    "step",
-    "batch",
-    "n",
-    "value",
-    "low",
-    "high",
-    "before",
-    "difference",
-)
+LONG = ["run", "source", "metric", "protocol", "edits", "step", "batch", "n"]
+LONG += ["value", "low", "high", "before", "difference"]
 Rows = list[tuple[str, ...]]
 
 
@@ -103,9 +90,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A plain LaTeX tabular that needs no package."""
-    escapes = {sign: "\\" + sign for sign in "&%$#_{}"} | {sign: f"${sign}$" for sign in "<>"} | {"–": "--"}
-    escapes |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    cells = [[" ".join(text.translate(str.maketrans(escapes)).split()) for text in line] for line in (head, *rows)]
+    escapes = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--"}
+    escapes |= {sign: "\\" + sign for sign in "&%$#_{}"} | {sign: f"${sign}$" for sign in "<>"}
+    cells = [
+        ["".join(escapes.get(sign, sign) for sign in " ".join(text.split())) for text in line] for line in (head, *rows)
+    ]
     lines = [" & ".join(line) + r" \\" for line in cells]
     body = "\n".join([r"\hline", lines[0], r"\hline", *lines[1:], r"\hline"])
     return f"\\begin{{tabular}}{{{'l' * len(head)}}}\n{body}\n\\end{{tabular}}\n"

@@ -18,7 +18,7 @@ def metric_rows(
     metrics: Sequence[Mapping[str, Any]], between: str = "-", form: str = ".3f", count: str = "", missing: str = "-"
 ) -> list[tuple[str, ...]]:
     """One row of text per metric of results.json, under COLUMNS; how intervals, n and what is missing are written."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for entry in metrics:
         value, before, low, high = (entry.get(name) for name in ("value", "before", "low", "high"))
         change = None if value is None or before is None else value - before
@@ -54,11 +54,10 @@ def print_metrics(metrics: Sequence[Mapping[str, Any]]) -> None:
         print(aligned(COLUMNS, rows, left=(0, 6)))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(header_style="bold")
-    for place, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if place in (0, 6) else "right")
+    heads = [Column(name, justify="left" if place in (0, 6) else "right") for place, name in enumerate(COLUMNS)]
+    table = Table(*heads, header_style="bold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
