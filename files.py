@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import socket
@@ -44,13 +45,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON as whole_file does.
-
-    Raises:
-        ValueError: a number that is not finite.
-    """
+    """Write JSON as whole_file does; a number that is not finite is null: what was computed must not be lost to it."""
     with whole_file(path) as file:
-        json.dump(content, file, indent=1, allow_nan=False)
+        json.dump(finite(content), file, indent=1, allow_nan=False)
         file.write("\n")
 
 
@@ -71,6 +68,15 @@ def read_json(path: Path) -> Any:
         OSError, ValueError: it cannot be read; it is not JSON.
     """
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def finite(content: Any) -> Any:
+    """The same content, null in the place of every number that JSON has no word for."""
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 @contextmanager

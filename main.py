@@ -6,6 +6,7 @@ import math
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,9 +14,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from config.check import ConfigError, check_override_names
-from config.schema import register
+from config.schema import Config, register
+from config.sites import quoted
+from lifelong.job import EXPECTED, execute
 from lifelong.outside import config_dir, use_editors
-from lifelong.status import EXPECTED, Interrupted, execute
+from lifelong.status import Interrupted
 from lifelong.sweep import prefer_our_presets, swept
 from lifelong.sweep_job import sweep_job
 
@@ -31,7 +34,9 @@ def job(cfg: DictConfig) -> float | None:
     if context.mode is RunMode.MULTIRUN:
         return sweep_job(cfg)
     try:
-        results = execute(OmegaConf.to_object(cfg), Path(context.runtime.output_dir), context.overrides.task)
+        results = execute(
+            cast(Config, OmegaConf.to_object(cfg)), Path(context.runtime.output_dir), context.overrides.task
+        )
     except EXPECTED as error:
         sys.exit(f"error: {error}")
     return results.get("ES", math.nan)
@@ -48,7 +53,7 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
             f"resume={asked[-1]}: holds no .hydra/overrides.yaml, so nothing says what it ran; start again"
         )
     keys = {word.partition("=")[0].lstrip("+") for word in argv}
-    words = [word for word in OmegaConf.load(saved) if word.partition("=")[0].lstrip("+") not in keys]
+    words = [word for word in map(str, OmegaConf.load(saved)) if word.partition("=")[0].lstrip("+") not in keys]
     return [*words, *argv, f"hydra.run.dir={saved.parent.parent.resolve()}", *as_it_was(saved.parent, argv)]
 
 
@@ -65,7 +70,7 @@ def as_it_was(saved: Path, argv: list[str]) -> list[str]:
 def main() -> None:
     """Check the names on the command line, then let Hydra compose and run."""
     try:
-        argv = ["verbose=true" if word == "-v" else word for word in sys.argv[1:]]
+        argv = ["verbose=true" if word == "-v" else quoted(word) for word in sys.argv[1:]]
         sys.argv[1:] = with_saved_overrides(argv)
         check_override_names(sys.argv[1:], use_editors(sys.argv[1:]))
         prefer_our_presets()

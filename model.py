@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import transformers
 from filelock import FileLock
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
@@ -25,17 +26,6 @@ log = logging.getLogger(__name__)
 
 EMBEDDED_PREFIX = "embedded:"
 DELTA_FILE = "delta.json"  # a folder with it holds changed weights only (exports/delta.py)
-CLASSES = {
-    name: getattr(transformers, name)
-    for name in (
-        "AutoModelForCausalLM",
-        "LlamaForCausalLM",
-        "MistralForCausalLM",
-        "GPTJForCausalLM",
-        "Qwen2ForCausalLM",
-        "GPT2LMHeadModel",
-    )
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +81,6 @@ def model_source(cfg: ModelConfig) -> str:
         ConfigError: an unknown embedded model, a package that is not installed, a folder that is no model.
     """
     name = cfg.name_or_path
-    if cfg.class_name not in CLASSES:
-        raise ConfigError(f"model.class_name={cfg.class_name}: must be one of {', '.join(CLASSES)}")
     if name.startswith(EMBEDDED_PREFIX):
         return str(_embedded_folder(name.removeprefix(EMBEDDED_PREFIX), Path(cfg.embedded_cache_dir).expanduser()))
     folder = Path(name).expanduser()
@@ -171,9 +159,12 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     source = model_source(cfg)
     spread = {"device_map": cfg.device_map} if cfg.device_map else {}
     with _explained(source):
-        model = CLASSES[cfg.class_name].from_pretrained(source, dtype=pick_dtype(cfg, device), **spread, **_how(cfg))
+        model, said = AutoModelForCausalLM.from_pretrained(
+            source, dtype=pick_dtype(cfg, device), output_loading_info=True, **spread, **_how(cfg)
+        )
+    _check_whole(source, said)
     if not spread:
-        model.to(device)
+        cast(nn.Module, model).to(device)  # mypy misreads the decorator of transformers' own `to`
     for name in cfg.edit_modules:
         if model.get_submodule(name).weight.is_meta:
             raise ConfigError(
@@ -181,6 +172,22 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
                 "use a machine with more memory or edit other modules"
             )
     return model.eval().requires_grad_(False)
+
+
+def _check_whole(source: str, said: dict[str, Any]) -> None:
+    """Refuse weights that would be drawn at random; a head tied to the embeddings is none of them."""
+    missing, unexpected = (sorted(map(str, said[key])) for key in ("missing_keys", "unexpected_keys"))
+    if missing:
+        more = f"; it holds {_few(unexpected)} instead" if unexpected else ""
+        raise ConfigError(
+            f"model.name_or_path={source}: its weights lack {_few(missing)}{more}; name the model's whole folder"
+        )
+    if unexpected:
+        log.warning("model.name_or_path=%s: has no place for the weights %s", source, _few(unexpected))
+
+
+def _few(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:

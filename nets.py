@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -128,15 +129,7 @@ class RunningStatistics:
 
     def copy(self) -> RunningStatistics:
         """An independent copy, to go back to."""
-        twin = RunningStatistics(
-            self.d_k,
-            self.d_v,
-            covariance=self.scatter_VV is not None,
-            device=self.mean_D.device,
-            key_covariance=self.scatter_KK is not None,
-        )
-        twin.load_state_dict(self.state_dict())
-        return twin
+        return deepcopy(self)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over what state_dict gave.

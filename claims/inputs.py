@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config.check import ConfigError
-from data.registry import FACTS_FILES
+from config.compose import dataset_config
 from data.source import locate
 
 from .plan import Scale
@@ -27,7 +27,8 @@ def write_data(out: Path, scale: Scale) -> None:
     Raises:
         ConfigError: the embedded records are too few.
     """
-    train, evaluate = (_lines(path) for path in FACTS_FILES)
+    facts = dataset_config("facts")
+    train, evaluate = _lines(str(facts.train_path)), _lines(facts.valid_path)
     edits = scale.num_seq * scale.n_edits
     needed = edits + scale.tune_edits
     if len(train) < scale.warm_up or len(evaluate) < needed:

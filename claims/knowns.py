@@ -9,12 +9,10 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from config.compose import dataset_config
 from config.schema import Config, register
 from data.batches import tokenize
-from data.embedded import read_row
-from data.records import RecordFile
-from data.registry import FACTS_FILES
-from data.source import PROJECT, locate
+from data.source import PROJECT, Source
 from files import write_json
 from lifelong.answers import answers
 from model import load_model, load_tokenizer, resolve_device
@@ -27,7 +25,8 @@ def known(cfg: Config) -> list[dict[str, str]]:
     """
     model = load_model(cfg.model, resolve_device("model_device", cfg.model_device))
     tokenizer = load_tokenizer(cfg.model)
-    edits = RecordFile(locate(FACTS_FILES[0]), read_row, seed=0)
+    facts = dataset_config("facts")
+    edits = Source(facts, seed=0).open(str(facts.train_path))
     asked = {edit.unrelated: edit.unrelated_answer for edit in edits if edit.unrelated and edit.unrelated_answer}
     rows = tokenize(tokenizer, list(asked.items()), cfg.dataset.prompt_format)
     found = answers(model, rows, cfg.eval.tokens_per_batch)

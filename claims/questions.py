@@ -14,11 +14,9 @@ from functools import cache
 from pathlib import Path
 
 from config.check import ConfigError
-from data.embedded import read_row
+from config.compose import dataset_config
 from data.facts.world import listed
-from data.records import RecordFile
-from data.registry import FACTS_FILES
-from data.source import locate
+from data.source import Source
 
 FIRST = listed("""Ada Aldo Alma Amos Anouk Arlo Astrid Basil Bianca Boris Carla Cedric Celia Cyrus Dalia Darius Delia
 Dora Edgar Edith Elias Elsa Emil Enzo Esther Fabio Felix Flora Freya Gemma Gideon Greta Hanna Hector Hilda Hugo Ida
@@ -141,7 +139,8 @@ def questions(count: int, seed: int = 0) -> list[dict[str, object]]:
 
 def unrelated_questions() -> list[tuple[str, str]]:
     """Questions of common knowledge, without their question mark, and the true answers."""
-    facts = RecordFile(locate(FACTS_FILES[0]), read_row, seed=0)
+    cfg = dataset_config("facts")
+    facts = Source(cfg, seed=0).open(str(cfg.train_path))
     known = sorted({(edit.unrelated or "", edit.unrelated_answer or "") for edit in facts})
     rng, found = random.Random(0), []
     for pattern, question in UNRELATED:

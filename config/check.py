@@ -8,17 +8,13 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, get_type_hints
 
-from config.schema import KINDS, RANGE, Config, DatasetConfig, EditorConfig, FieldsConfig
+from config.errors import ConfigError as ConfigError
+from config.errors import RunError as RunError
+from config.schema import KINDS, RANGE, Config, DatasetConfig, EditorConfig
 
 GROUPS = ("dataset", "model", "editor", "experiment")
-
-
-class ConfigError(ValueError):
-    """A key or value that cannot work; the message says which and what would be right."""
-
-
-class RunError(RuntimeError):
-    """A run that could not go on, or that did not do what it is for; the message says where and why."""
+GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itself; leave the key out"}
+"""Keys of the published program that this one does without, and why."""
 
 
 def known_keys(node: type = Config, prefix: str = "") -> Iterator[str]:
@@ -42,6 +38,8 @@ def check_override_names(argv: Sequence[str], more: Sequence[str] = ()) -> None:
         key = key.lstrip("+")
         if not equals or key.startswith(("-", "~", "hydra")) or "@" in key or "/" in key:
             continue
+        if key in GONE:
+            raise ConfigError(f"{key}={value}: there is no key {key}: {GONE[key]}")
         if key not in keys:
             close = difflib.get_close_matches(key, keys, n=3) or sorted(keys)
             raise ConfigError(f"{key}={value}: there is no key {key}; the nearest are {', '.join(close)}")
@@ -57,7 +55,7 @@ def check_values(cfg: Config) -> None:
         cfg.editor.load_checkpoint = None  # the published program's way to say no
     check_numbers(cfg)
     _check_consistent(cfg)
-    _check_fields(cfg.dataset)
+    check_fields(cfg.dataset)
     if not cfg.dataset.valid_path:
         raise ConfigError("dataset.valid_path=: name the file of facts to edit (.json, .jsonl or .csv)")
 
@@ -96,16 +94,28 @@ def _check_consistent(cfg: Config) -> None:
         raise ConfigError("model_cache=true needs model_cache_dir=DIR, the folder to save the edited model to")
 
 
-def _check_fields(dataset: DatasetConfig) -> None:
-    fields = dataset.fields
-    for key, usual in dataclasses.asdict(FieldsConfig()).items():
-        if dataset.name != "custom" and getattr(fields, key) != usual:
+def check_fields(dataset: DatasetConfig) -> None:
+    """Refuse a field map that cannot be read by.
+
+    Raises:
+        ConfigError: names the key, its value and what would be right.
+    """
+    fields = dataclasses.asdict(dataset.fields)
+    for prompt, answer in (("unrelated", "unrelated_answer"), ("mhop", "mhop_answer")):
+        if (fields[prompt] is None) != (fields[answer] is None):
             raise ConfigError(
-                f"dataset.fields.{key}={getattr(fields, key)}: only dataset=custom has a field map, "
-                f"not dataset={dataset.name}"
+                f"dataset.fields.{prompt}={fields[prompt]} dataset.fields.{answer}={fields[answer]}: "
+                f"the {prompt} prompt needs its answer; name both or set both to null"
             )
-    if (fields.unrelated is None) != (fields.unrelated_answer is None):
-        raise ConfigError(
-            f"dataset.fields.unrelated={fields.unrelated} dataset.fields.unrelated_answer={fields.unrelated_answer}: "
-            "an unrelated prompt needs its answer; name both or set both to null"
-        )
+    for key in dataset.required:
+        if key not in fields:
+            raise ConfigError(f"dataset.required: there is no {key}; it must be some of {', '.join(fields)}")
+        if fields[key] is None:
+            raise ConfigError(
+                f"dataset.fields.{key}=null: dataset.required says that no record lacks it; "
+                f"name the field, or take {key} out of dataset.required"
+            )
+    missing = dataset.missing_mhop
+    if missing is not None and (fields["mhop"] is None or not missing.strip()):
+        right = "must be a word to ask" if fields["mhop"] else "needs dataset.fields.mhop, which is null"
+        raise ConfigError(f"dataset.missing_mhop={missing}: {right}; null for none")

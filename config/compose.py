@@ -8,9 +8,14 @@ from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from config.schema import Config, EditorConfig, register
+from config.errors import ConfigError
+from config.schema import Config, DatasetConfig, EditorConfig, register
+from config.sites import quoted
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -23,7 +28,7 @@ def compose_config(words: Sequence[str]) -> Config:
     """
     register()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        return cast(Config, OmegaConf.to_object(compose("config", overrides=list(words))))
+        return cast(Config, OmegaConf.to_object(compose("config", overrides=[quoted(word) for word in words])))
 
 
 def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Config:
@@ -41,3 +46,25 @@ def offer_schemas(kinds: Mapping[str, type[EditorConfig]]) -> None:
     """Let yaml files start from further editors' schemas: /schema/NAME@_here_."""
     for name, kind in kinds.items():
         ConfigStore.instance().store(group="schema", name=name, node=kind)
+
+
+def dataset_config(name: str, folder: Path | None = None) -> DatasetConfig:
+    """The data set that config/dataset/NAME.yaml describes, or FOLDER/dataset/NAME.yaml.
+
+    Raises:
+        ConfigError: there is no such file; a key or a value in it is wrong.
+    """
+    folders = [FOLDER] if folder is None else [FOLDER, folder.absolute()]
+    names = sorted({path.stem for place in folders for path in (place / "dataset").glob("*.yaml")})
+    if name not in names:
+        raise ConfigError(f"data set {name}: must be one of {', '.join(names)}")
+    words = [f"hydra.searchpath=['file://{_quoted(folders[-1])}']"] if folder else []
+    try:
+        return compose_config([f"dataset='{_quoted(name)}'", *words]).dataset
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"data set {name}: {error.__cause__ or error}") from error
+
+
+def _quoted(word: object) -> str:
+    """A word as Hydra reads it between single quotes."""
+    return str(word).replace("\\", "\\\\").replace("'", "\\'")

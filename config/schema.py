@@ -9,6 +9,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from config.sites import expand_sites
+
 RANGE = "range"
 """The key of a field's metadata that says which numbers it takes (config/check.py)."""
 
@@ -100,31 +102,49 @@ class Export(Enum):
     delta = "delta"
 
 
+class WarmUp(Enum):
+    """The key that says how many warm-up steps run."""
+
+    num_seq_zsre = "num_seq_zsre"
+    num_seq_wikibigedit = "num_seq_wikibigedit"
+
+
 @dataclass
 class FieldsConfig:
-    """Which fields of a custom record hold what; only prompt and answer must be there."""
+    """Which field of a record holds what: its name, or a dotted path into nested records; null: never read."""
 
-    prompt: str = "prompt"
-    answer: str = "answer"
-    rephrase: str | None = "rephrase"
-    unrelated: str | None = "unrelated"
-    unrelated_answer: str | None = "unrelated_answer"
+    prompt: str = "prompt"  # the prompt to edit
+    answer: str = "answer"  # its new answer
+    rephrase: str | None = "rephrase"  # the prompt asked differently (GS)
+    unrelated: str | None = "unrelated"  # a prompt whose answer must stay (LS)
+    unrelated_answer: str | None = "unrelated_answer"  # its answer; a record has both or neither
+    persona: str | None = None  # the prompt in a persona's words (person_score)
+    mhop: str | None = None  # a question one hop further (mhop_score)
+    mhop_answer: str | None = None  # its answer; a record has both or neither
 
 
 @dataclass
 class DatasetConfig:
-    """Which records are edited and how they are cut into steps."""
+    """Which records are edited, how a record is read, and how they are cut into steps."""
 
-    name: str = MISSING
-    n_edits: int = above_zero(100)
-    batch_size: int = above_zero(10)
-    train_path: str | None = MISSING
-    valid_path: str = MISSING
-    eval_mhop: bool = True
-    on_bad_row: BadRow = BadRow.error
-    cache_dir: str = "~/.cache/stableedit/data"
-    prompt_format: PromptFormat = PromptFormat.raw
-    fields: FieldsConfig = field(default_factory=FieldsConfig)
+    name: str = MISSING  # what reports and folders call it
+    n_edits: int = above_zero(100)  # edits written by one step
+    batch_size: int = above_zero(10)  # micro-batch: edits that share a forward and backward pass
+    train_path: str | None = None  # training records: warm-up, learned editors; null: warm-up on warm_up_data
+    valid_path: str = ""  # records that are edited and scored: .json, .jsonl or .csv, also .xz and .gz
+    eval_mhop: bool = True  # score the two-hop questions too (mhop_score)
+    on_bad_row: BadRow = BadRow.error  # error | skip (skipped rows are counted and listed in results.json)
+    cache_dir: str = "~/.cache/stableedit/data"  # what is known of large files: their hash, that their rows are good
+    prompt_format: PromptFormat = PromptFormat.raw  # raw | qa | chat: as it stands, "Question: ...", a chat template
+    fields: FieldsConfig = field(default_factory=FieldsConfig)  # which field of a record holds what
+    required: list[str] = field(default_factory=list)  # fields that no record may lack, beside prompt and answer
+    exact: bool = False  # texts as they stand; false: white space around them is dropped, answers may be numbers
+    draw_rephrase: bool = False  # fields.rephrase may be a list, of which seed draws one for each record
+    unrelated_suffix: str = ""  # what is put behind every unrelated prompt
+    missing_mhop: str | None = None  # asked, and its own answer, where a record lacks a second hop; null: nothing is
+    how_to_get: str = ""  # the command that brings the files, for the message about one that is not there
+    warm_up: WarmUp = WarmUp.num_seq_zsre  # the key that says how many warm-up steps run
+    warm_up_data: str = "facts"  # the data set whose training records warm up where train_path is null
 
 
 @dataclass
@@ -133,7 +153,6 @@ class ModelConfig:
 
     name: str = MISSING
     name_or_path: str = MISSING
-    class_name: str = "AutoModelForCausalLM"
     edit_modules: list[str] = MISSING
     half: bool = False
     precision: Precision = Precision.auto
@@ -142,6 +161,10 @@ class ModelConfig:
     device_map: str | None = None
     frozen_cache_dir: str | None = None
     frozen_cache_gib: float = above_zero(20.0)
+
+    def __post_init__(self) -> None:
+        if self.edit_modules != MISSING:
+            self.edit_modules = expand_sites(self.edit_modules)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 from rich.console import Console
@@ -15,7 +15,7 @@ from config.schema import Config
 
 def show_config(cfg: Config) -> None:
     """Print every key with its value."""
-    content = OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True)
+    content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True))
     if sys.stdout.isatty():
         Console().print(config_tree(content))
     else:

@@ -1,10 +1,10 @@
-"""The unit of work: one edit, the record files that hold them, and the reading of a row's fields."""
+"""The unit of work: one edit; the reading of a text from a row, and how messages say what is wrong with it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,16 @@ class Edit:
     mhop: str | None = None
     mhop_answer: str | None = None
 
-
-class EditRecords(Protocol):
-    """Edits that can be read again and again, in order, without being held in memory."""
-
-    def __iter__(self) -> Iterator[Edit]: ...
-
-    def __len__(self) -> int: ...
+    def asked(self) -> dict[str, tuple[str, str]]:
+        """The prompts that this edit has, by their names, each with its answer."""
+        pairs = {
+            "prompt": (self.prompt, self.answer),
+            "rephrase": (self.rephrase, self.answer),
+            "unrelated": (self.unrelated, self.unrelated_answer),
+            "persona": (self.persona, self.answer),
+            "mhop": (self.mhop, self.mhop_answer),
+        }
+        return {name: (ask, say) for name, (ask, say) in pairs.items() if ask is not None and say is not None}
 
 
 ReadRow = Callable[[dict[str, Any], int, int], Edit]
@@ -54,10 +57,10 @@ def shown(value: object, width: int = 60) -> str:
     return written if len(written) <= width else written[: width - 3] + "..."
 
 
-def missing(row: Mapping[str, Any], field: str, index: int) -> str:
+def missing(found: Iterable[str], field: str, index: int) -> str:
     """How messages say that row number `index` has no such field, and which it has."""
-    found = shown(", ".join(map(str, row)), 300) if row else "none"
-    return f"{place(index)}: field {field!r} is missing; it must be a non-empty string (fields found: {found})"
+    names = shown(", ".join(found), 300) if found else "none"
+    return f"{place(index)}: field {field!r} is missing; it must be a non-empty string (fields found: {names})"
 
 
 def text(row: Mapping[str, Any], field: str, index: int) -> str:
@@ -87,14 +90,3 @@ def as_text(value: object, name: str, index: int) -> str:
             f"{place(index)}: {name} is {shown(value)}, which holds half a surrogate pair; it must be Unicode text"
         ) from None
     return value
-
-
-def optional_text(row: Mapping[str, Any], field: str, index: int) -> str | None:
-    """The string in `field`, or None where the field is missing, null, empty or blank.
-
-    Raises DataError for a value of another type.
-    """
-    value = row.get(field)
-    if value is None or (isinstance(value, str) and not value.strip()):
-        return None
-    return as_text(value, f"field {field!r}", index)

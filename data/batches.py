@@ -86,7 +86,7 @@ def context_check(
     frame = longest_frame(tokenizer, prompt_format)
 
     def complaint(edit: Edit, empty: set[str]) -> DataError | None:
-        for prompt, answer in _pairs(edit):
+        for prompt, answer in edit.asked().values():
             if answer in empty:
                 return DataError(f"{place(edit.row)}: answer {shown(answer)} has no token in this model's tokenizer")
             # a token stands for at least one byte, so most prompts need no tokenizing to be known to fit
@@ -101,19 +101,12 @@ def context_check(
         return None
 
     def check(edits: Sequence[Edit]) -> list[DataError | None]:
-        answers = list({answer for edit in edits for _, answer in _pairs(edit)})
+        answers = list({answer for edit in edits for _, answer in edit.asked().values()})
         ids = answer_ids(tokenizer, answers, prompt_format)
         empty = {answer for answer, tokens in zip(answers, ids, strict=True) if not tokens}
         return [complaint(edit, empty) for edit in edits]
 
     return check
-
-
-def _pairs(edit: Edit) -> list[tuple[str, str]]:
-    """The prompts that an edit has, each with its answer."""
-    asked = [(edit.prompt, edit.answer), (edit.rephrase, edit.answer), (edit.unrelated, edit.unrelated_answer)]
-    asked += [(edit.persona, edit.answer), (edit.mhop, edit.mhop_answer)]
-    return [(prompt, answer) for prompt, answer in asked if prompt is not None and answer is not None]
 
 
 def pad(rows: Sequence[Tokens]) -> Batch:
@@ -167,15 +160,9 @@ def step_batches(
     prompt_format: PromptFormat = PromptFormat.raw,
 ) -> StepBatches:
     """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there."""
-    kinds = (
-        [(edit.prompt, edit.answer) for edit in edits],
-        [(edit.rephrase, edit.answer) for edit in edits],
-        [(edit.unrelated, edit.unrelated_answer) for edit in edits],
-    )
-    there = [
-        [(prompt, answer) for prompt, answer in kind if prompt is not None and answer is not None] for kind in kinds
-    ]
-    return StepBatches(*(micro_batches(tokenize(tokenizer, pairs, prompt_format), size) for pairs in there))
+    asked = [edit.asked() for edit in edits]
+    kinds = ([pairs[kind] for pairs in asked if kind in pairs] for kind in ("prompt", "rephrase", "unrelated"))
+    return StepBatches(*(micro_batches(tokenize(tokenizer, pairs, prompt_format), size) for pairs in kinds))
 
 
 def steps(edits: Iterator[Edit], n_edits: int) -> Iterator[list[Edit]]:

@@ -1,30 +1,26 @@
-"""Record files validated row by row with their own reader, and what is found as a table."""
+"""Record files validated row by row with the reader of a run, and what is found as a table."""
 
 from __future__ import annotations
 
-import os
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from config.schema import FieldsConfig
+from config.schema import DatasetConfig
 
-from . import knowns
-from .base import DataError
-from .manifest import published
-from .registry import FACTS_FILES, HOW_TO_GET, READERS, reader
-from .stream import scan
+from .base import DataError, Edit
+from .fetch import published
+from .fields import RowReader, check_named_fields
+from .records import RecordFile
+from .source import PROJECT, locate
 
-ReadAny = Callable[[dict[str, Any], int, int], Any]
-
-CHECKERS: dict[str, ReadAny] = {**READERS, "knowns": knowns.read_row}
+T = TypeVar("T")
 SHOWN = 20
 LARGE = 4 << 20
 """Bytes from which a file gets a progress bar."""
@@ -48,59 +44,52 @@ class Report:
         """Whether every row was read and good."""
         return self.bad == 0 and self.broken is None
 
+    def add(self, found: Edit | DataError) -> None:
+        """Count a row; of the first bad ones keep what is wrong with them."""
+        if isinstance(found, Edit):
+            self.good += 1
+            self.prompt_chars += len(found.prompt)
+            self.answer_chars += len(found.answer)
+            return
+        self.bad += 1
+        if len(self.first_bad) < SHOWN:
+            self.first_bad.append(str(found).removeprefix(f"{self.path}: "))
 
-def default_files(dataset: str, root: Path) -> tuple[list[Path], list[Path]]:
-    """The files of a data set under `root`: those to check, and published ones that are not there.
 
-    The two files of `facts` are always to be checked; of a published set, whatever was fetched.
+def default_files(cfg: DatasetConfig, root: Path | None) -> tuple[list[Path], list[Path]]:
+    """The files of a data set: those to check, and published ones that are not there.
+
+    Of a published set that is whatever was fetched, of any other the files that its yaml names. They lie below
+    `root`; None: where a run would look for them.
     """
-    if dataset == "facts":
-        return [root / name for name in FACTS_FILES], []
-    paths = [file.below(root) for file in published(dataset)]
-    present = [path for path in paths if path.exists()]
-    return present, [path for path in paths if path not in present]
+    files = [file.below(root or PROJECT) for file in published(cfg.name)]
+    if not files:
+        return [root / path if root else locate(path) for path in (cfg.train_path, cfg.valid_path) if path], []
+    return [path for path in files if path.exists()], [path for path in files if not path.exists()]
 
 
-def check_file(
-    path: Path, dataset: str, limit: int | None = None, seed: int = 0, fields: FieldsConfig | None = None
-) -> Report:
-    """Read the first `limit` rows (None: all) of a file as `dataset`; never raises for what is in it."""
-    read_row = CHECKERS[dataset] if fields is None else reader(dataset, fields)
-    report = Report(path)
+def check_file(path: Path, reader: RowReader, limit: int | None = None, seed: int = 0) -> Report:
+    """Read the first `limit` rows (None: all) of a file; never raises for what is in it."""
+    report, records = Report(path), RecordFile(path, reader, seed, limit, reader.cfg.how_to_get)
     # 8 bytes a prompt, not the prompts: two million of them must not fill the memory.
     prompts = array("q")
     try:
-        with closing(scan(path, HOW_TO_GET[dataset])) as rows:
-            for index, row in enumerate(_progress(islice(rows, limit), path)):
-                _check_row(report, prompts, row, read_row, index, seed)
+        for found in _progress(islice(records.attempts(), limit), path):
+            report.add(found)
+            if isinstance(found, Edit):
+                prompts.append(hash(found.prompt))
+        if report.good:
+            good = (found for found in islice(records.attempts(), limit) if isinstance(found, Edit))
+            check_named_fields(good, reader.cfg, path)
     except DataError as error:
         report.broken = str(error)
     report.duplicates = len(prompts) - np.unique(np.frombuffer(prompts, dtype=np.int64)).size
     return report
 
 
-def _check_row(
-    report: Report, prompts: array[int], row: dict[str, Any] | DataError, read_row: ReadAny, index: int, seed: int
-) -> None:
-    """Add one row to the report."""
-    try:
-        if isinstance(row, DataError):
-            raise row
-        record = read_row(row, index, seed)
-    except DataError as error:
-        report.bad += 1
-        if len(report.first_bad) < SHOWN:
-            report.first_bad.append(str(error).removeprefix(f"{report.path}: "))
-        return
-    report.good += 1
-    report.prompt_chars += len(record.prompt)
-    report.answer_chars += len(record.answer)
-    prompts.append(hash(record.prompt))
-
-
-def _progress(rows: Iterator[Any], path: Path) -> Iterator[Any]:
+def _progress(rows: Iterable[T], path: Path) -> Iterator[T]:
     """`rows` with a bar if the file is large and someone is watching."""
-    large = path.is_file() and os.path.getsize(path) > LARGE
+    large = path.is_file() and path.stat().st_size > LARGE
     return iter(tqdm(rows, desc=path.name, unit=" rows", disable=None if large else True))
 
 
@@ -121,12 +110,6 @@ def table(reports: Sequence[Report]) -> str:
 
 def _cells(report: Report) -> tuple[str, ...]:
     good = max(report.good, 1)
-    return (
-        str(report.path),
-        str(report.good + report.bad),
-        str(report.good),
-        str(report.bad),
-        f"{report.prompt_chars / good:.1f}",
-        f"{report.answer_chars / good:.1f}",
-        str(report.duplicates),
-    )
+    counts = (report.good + report.bad, report.good, report.bad)
+    lengths = (report.prompt_chars / good, report.answer_chars / good)
+    return (str(report.path), *map(str, counts), *(f"{mean:.1f}" for mean in lengths), str(report.duplicates))

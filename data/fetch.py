@@ -1,18 +1,124 @@
-"""Published files brought here and checked before they get their name."""
+"""Published files (manifest.json) brought here, and checked before they get their name.
+
+A download goes into a .part file: continued from where it stopped, tried again while failures may pass.
+"""
 
 from __future__ import annotations
 
 import errno
-import hashlib
+import http.client
 import os
+import re
 import shutil
 import time
+import urllib.error
 import urllib.parse
-from collections.abc import Callable
-from pathlib import Path
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path, PurePosixPath
 
-from .download import BLOCK, Download, FetchError, download
-from .manifest import BASE_URL, PublishedFile
+from tqdm import tqdm
+
+from files import read_json, sha256_of
+
+from .knowns import KNOWNS
+
+MANIFEST = Path(__file__).with_name("manifest.json")
+BASE_URL = "https://media.githubusercontent.com/media/MINE-USTC/StableEdit/main"
+"""Public address of the published program's Git LFS objects, as the manifest's `source` gives it."""
+ALL = "all"
+BLOCK = 1 << 20
+TIMEOUT = 60.0
+TRIES = 5
+"""How often in a row a download may fail without a new byte before it is given up."""
+PASSING = {408, 425, 429, 500, 502, 503, 504}
+"""HTTP answers that may be better a moment later."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """One file: its path relative to the root (data/raw/...), sha256 in hex, and size."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+    @property
+    def dataset(self) -> str:
+        """The data set it belongs to: the folder below data/raw; known_1000.json lies in none."""
+        below_raw = PurePosixPath(self.path).parts[2:]
+        return below_raw[0] if len(below_raw) > 1 else KNOWNS.name
+
+    def below(self, root: Path) -> Path:
+        """Where the file lies under `root`. Raises ValueError if its path would leave it."""
+        parts = PurePosixPath(self.path).parts
+        # By its words only: a data/raw that is a link to a larger disk is the user's own doing.
+        if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path or ":" in self.path:
+            raise ValueError(f"manifest: path {self.path!r} must stay below the root: no '..', drive or leading '/'")
+        return root.joinpath(*parts)
+
+
+def published(dataset: str = ALL) -> list[PublishedFile]:
+    """The published files of a data set, or of all; none for a data set that nobody published."""
+    files = [PublishedFile(**entry) for entry in read_json(MANIFEST)["files"]]
+    return [file for file in files if dataset in (ALL, file.dataset)]
+
+
+class FetchError(RuntimeError):
+    """A file could not be brought; the message names the address and what to do.
+
+    `hopeless`: no other file will fare better (no network, no space).
+    """
+
+    def __init__(self, message: str, hopeless: bool = False) -> None:
+        super().__init__(message)
+        self.hopeless = hopeless
+
+
+class _TryAgain(Exception):
+    """A failure that may pass; the message says what happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """What is fetched from where to where."""
+
+    file: PublishedFile
+    url: str
+    target: Path
+
+    @property
+    def part(self) -> Path:
+        """The file that the bytes go into until all are there."""
+        return self.target.with_name(self.target.name + ".part")
+
+    @property
+    def have(self) -> int:
+        """Bytes that are here already."""
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def failed(self, problem: str, hopeless: bool = False) -> FetchError:
+        """The error to raise, with what can be done by hand."""
+        return FetchError(
+            f"{self.url}: {problem}\n  by hand: fetch that address and save it as {self.target}"
+            f" ({self.file.bytes} bytes, sha256 {self.file.sha256}); then run this command again",
+            hopeless,
+        )
+
+    def disk_error(self, error: OSError) -> FetchError:
+        """The error for a file that cannot be written here."""
+        folder = self.target.parent
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            problem = (
+                f"the disk is full: {self.file.bytes - self.have} bytes are still to come, {folder} has "
+                f"{shutil.disk_usage(folder).free} free; make room and run this command again, it goes on from "
+                f"{self.part}"
+            )
+        else:
+            problem = f"cannot write {error.filename or self.target} ({error.strerror})"
+        return FetchError(f"{self.url}: {problem}", hopeless=True)
 
 
 def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Callable[[float], None] = time.sleep) -> str:
@@ -33,17 +139,8 @@ def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Calla
         _bring(job, wait)
         os.replace(job.part, target)
     except OSError as error:
-        raise _disk_error(job, error) from error
+        raise job.disk_error(error) from error
     return "fetched"
-
-
-def sha256_of(path: Path) -> str:
-    """The file's sha256 in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _bring(job: Download, wait: Callable[[float], None]) -> None:
@@ -51,7 +148,7 @@ def _bring(job: Download, wait: Callable[[float], None]) -> None:
     for _ in range(2):
         if job.have > job.file.bytes:
             job.part.unlink()
-        download(job, wait)
+        _fill(job, wait)
         found = sha256_of(job.part)
         if found == job.file.sha256:
             return
@@ -59,14 +156,68 @@ def _bring(job: Download, wait: Callable[[float], None]) -> None:
     raise job.failed(f"is not the published file: its sha256 is {found}, the manifest says {job.file.sha256}")
 
 
-def _disk_error(job: Download, error: OSError) -> FetchError:
-    """The error for a file that cannot be written here."""
-    folder = job.target.parent
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return FetchError(
-            f"{job.url}: the disk is full: {job.file.bytes - job.have} bytes are still to come, {folder} has"
-            f" {shutil.disk_usage(folder).free} free; make room and run this command again, it goes on from"
-            f" {job.part}",
-            hopeless=True,
-        )
-    return FetchError(f"{job.url}: cannot write {error.filename or job.target} ({error.strerror})", hopeless=True)
+def _fill(job: Download, wait: Callable[[float], None]) -> None:
+    """Bring the .part file to its full size. Raises FetchError and OSError."""
+    size = job.file.bytes
+    failures, most = 0, job.have
+    with tqdm(desc=job.target.name, total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
+        while job.have < size:
+            try:
+                for start, block in _blocks(job):
+                    bar.update(start + len(block) - bar.n)
+                    with job.part.open("ab" if start else "wb") as out:
+                        out.write(block)
+                problem = f"the connection closed after {job.have} of {size} bytes"
+            except _TryAgain as error:
+                problem = str(error)
+            # Only more than ever before is progress: a server may send the same beginning for ever.
+            failures = 0 if job.have > most else failures + 1
+            most = max(most, job.have)
+            if failures == TRIES:
+                raise job.failed(f"{problem} (tried {TRIES} times); is there a network?", hopeless=True)
+            if job.have < size:
+                wait(0.5 * 2.0**failures)
+
+
+def _blocks(job: Download) -> Iterator[tuple[int, bytes]]:
+    """What the server sends, each block with its place in the file. Raises _TryAgain or FetchError."""
+    try:
+        with _ask(job) as reply:
+            start = _start(job, reply)
+            # read1, so that what came before a broken connection is kept.
+            while block := reply.read1(BLOCK):
+                if start + len(block) > job.file.bytes:
+                    raise job.failed(f"size mismatch: more came than the {job.file.bytes} bytes expected")
+                yield start, block
+                start += len(block)
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            job.part.unlink(missing_ok=True)
+        elif error.code not in PASSING:
+            raise job.failed(f"HTTP {error.code} {error.reason}; is the address right?") from None
+        raise _TryAgain(f"HTTP {error.code} {error.reason}") from None
+    except (http.client.HTTPException, OSError) as error:
+        raise _TryAgain(f"no answer or a broken one ({getattr(error, 'reason', error)!r})") from None
+
+
+def _ask(job: Download) -> http.client.HTTPResponse:
+    """Send the request, from the first missing byte on."""
+    headers = {"User-Agent": "data.prepare", "Accept-Encoding": "identity"}
+    if job.have:
+        headers["Range"] = f"bytes={job.have}-"
+    return urllib.request.urlopen(urllib.request.Request(job.url, headers=headers), timeout=TIMEOUT)
+
+
+def _start(job: Download, reply: http.client.HTTPResponse) -> int:
+    """The byte the reply begins with: 0 if the server ignored the range. Raises for another size or place."""
+    length = reply.headers.get("Content-Length", "")
+    start, total = 0, int(length) if length.isdigit() else None
+    if reply.status == HTTPStatus.PARTIAL_CONTENT:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", reply.headers.get("Content-Range", ""))
+        if not found or int(found[1]) != job.have:
+            job.part.unlink(missing_ok=True)
+            raise _TryAgain(f"asked from byte {job.have}, got {reply.headers.get('Content-Range')!r}")
+        start, total = job.have, None if found[2] == "*" else int(found[2])
+    if total not in (None, job.file.bytes):
+        raise job.failed(f"size mismatch: the server has {total} bytes, the manifest says {job.file.bytes}")
+    return start

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from config.schema import DatasetConfig, FieldsConfig
 
-from .base import text
+from .fields import RowReader
 
+KNOWNS = DatasetConfig(
+    name="knowns",
+    exact=True,  # an answer may begin with a space
+    how_to_get="python -m data.prepare fetch knowns",
+    fields=FieldsConfig(answer="prediction", rephrase=None, unrelated=None, unrelated_answer=None),
+)
+"""How a row of known_1000.json is read: a prompt, and the continuation published with it as its answer."""
 
-@dataclass(frozen=True, slots=True)
-class KnownFact:
-    """A prompt and the continuation published with it; `row` counts from 0.
-
-    `answer` is the file's text unchanged, which may begin with a space.
-    """
-
-    row: int
-    prompt: str
-    answer: str
-
-
-def read_row(row: dict[str, Any], index: int, seed: int) -> KnownFact:
-    """A row of known_1000.json as a known fact. Raises DataError."""
-    return KnownFact(row=index, prompt=text(row, "prompt", index), answer=text(row, "prediction", index))
+read_row = RowReader(KNOWNS, keys="")

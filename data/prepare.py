@@ -8,13 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from config.check import check_fields
+from config.compose import dataset_config
 from config.schema import FieldsConfig
 
-from .check import CHECKERS, check_file, default_files, table
-from .download import FetchError
-from .fetch import fetch
-from .manifest import ALL, BASE_URL, PROJECT_ROOT, PUBLISHED, published
-from .registry import HOW_TO_GET
+from .check import check_file, default_files, table
+from .fetch import ALL, BASE_URL, FetchError, fetch, published
+from .fields import RowReader
+from .knowns import KNOWNS, read_row
+from .source import PROJECT
 
 FIELD_KEYS = tuple(field.name for field in dataclasses.fields(FieldsConfig))
 
@@ -42,9 +44,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="{check,fetch}")
+    _add_check(commands.add_parser("check", help="validate record files row by row"))
+    _add_fetch(commands.add_parser("fetch", help="download published files, resuming, and verify their sha256"))
+    for command in commands.choices.values():
+        command.add_argument("--root", type=Path, metavar="DIR", help="the folder that has data/raw (the project's)")
+    return parser
 
-    check = commands.add_parser("check", help="validate record files row by row")
-    check.add_argument("dataset", choices=list(CHECKERS), help=", ".join(CHECKERS), metavar="DATASET")
+
+def _add_check(check: argparse.ArgumentParser) -> None:
+    check.add_argument("dataset", help=f"config/dataset/DATASET.yaml, or {KNOWNS.name}", metavar="DATASET")
+    check.add_argument("--config-dir", type=Path, metavar="DIR", help="also DIR/dataset/DATASET.yaml, as of main.py")
     check.add_argument("--path", type=Path, metavar="FILE", help="this file (default: the files that are there)")
     check.add_argument(
         "--fields",
@@ -52,37 +61,25 @@ def _parser() -> argparse.ArgumentParser:
         type=_field,
         default=[],
         metavar="KEY=FIELD",
-        help=f"the field map of a custom file, such as prompt=question answer=a; keys: {', '.join(FIELD_KEYS)}",
+        help=f"dataset.fields of the run, such as prompt=question answer=a; keys: {', '.join(FIELD_KEYS)}",
     )
     check.add_argument("--limit", type=_count, metavar="N", help="only the first N rows of each file")
-    _add_root(check)
     check.set_defaults(command=_check)
 
-    load = commands.add_parser("fetch", help="download published files, resuming, and verify their sha256")
-    names = [*PUBLISHED, ALL]
+
+def _add_fetch(load: argparse.ArgumentParser) -> None:
+    names = [*dict.fromkeys(file.dataset for file in published(ALL)), ALL]
     load.add_argument("dataset", nargs="?", choices=names, help=", ".join(names), metavar="DATASET")
     load.add_argument("--all", action="store_true", help="every data set, as DATASET all")
     load.add_argument("--base-url", default=BASE_URL, metavar="URL", help="where data/raw/... lies (%(default)s)")
-    _add_root(load)
-    load.set_defaults(command=_fetch)
-    return parser
-
-
-def _add_root(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default=PROJECT_ROOT,
-        metavar="DIR",
-        help="the folder that has data/raw (%(default)s)",
-    )
+    load.set_defaults(command=_fetch, names=names)
 
 
 def _field(text: str) -> tuple[str, str | None]:
     key, _, name = text.partition("=")
     if key not in FIELD_KEYS or not name:
         raise argparse.ArgumentTypeError(f"{text!r} must be KEY=FIELD, KEY one of {', '.join(FIELD_KEYS)}")
-    return key, name
+    return key, None if name == "null" else name
 
 
 def _count(text: str) -> int:
@@ -91,19 +88,29 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _reader(args: argparse.Namespace) -> RowReader:
+    """The reader of a run of this data set, with this field map."""
+    if args.dataset == KNOWNS.name:
+        if args.fields:
+            raise ValueError(f"--fields: {KNOWNS.name} has no field map of yours")
+        return read_row
+    cfg = dataset_config(args.dataset, args.config_dir)
+    cfg.fields = dataclasses.replace(cfg.fields, **dict(args.fields))
+    check_fields(cfg)
+    return RowReader(cfg)
+
+
 def _check(args: argparse.Namespace) -> int:
-    if args.dataset == "custom" and not args.path:
-        raise ValueError("check custom: name the file: --path FILE")
-    if args.dataset != "custom" and args.fields:
-        raise ValueError(f"--fields: only custom has a field map, {args.dataset} has fields of its own")
-    fields = FieldsConfig(**dict(args.fields)) if args.fields else None
-    paths, absent = ([args.path], []) if args.path else default_files(args.dataset, args.root)
+    reader = _reader(args)
+    paths, absent = ([args.path], []) if args.path else default_files(reader.cfg, args.root)
     for path in absent:
         print(f"not there, not checked: {path}")
+    if not paths and not absent:
+        raise ValueError(f"check {args.dataset}: name the file: --path FILE")
     if not paths:
-        print(f"error: no file to check; get them with: {HOW_TO_GET[args.dataset]}", file=sys.stderr)
+        print(f"error: no file to check; get them with: {reader.cfg.how_to_get}", file=sys.stderr)
         return 1
-    reports = [check_file(path, args.dataset, args.limit, fields=fields) for path in paths]
+    reports = [check_file(path, reader, args.limit) for path in paths]
     print(table(reports))
     return 0 if all(report.ok for report in reports) else 1
 
@@ -111,11 +118,11 @@ def _check(args: argparse.Namespace) -> int:
 def _fetch(args: argparse.Namespace) -> int:
     dataset = ALL if args.all else args.dataset
     if dataset is None:
-        raise ValueError(f"fetch: name a data set: {', '.join((*PUBLISHED, ALL))}")
+        raise ValueError(f"fetch: name a data set: {', '.join(args.names)}")
     failed = 0
     for file in published(dataset):
         try:
-            print(f"{file.path}: {fetch(file, args.root, args.base_url)}", flush=True)
+            print(f"{file.path}: {fetch(file, args.root or PROJECT, args.base_url)}", flush=True)
         except FetchError as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1

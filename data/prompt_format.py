@@ -75,5 +75,5 @@ def _written(tokenizer: PreTrainedTokenizerBase, prompt: str, prompt_format: Pro
         return f"Question: {prompt}\nAnswer:"
     if prompt_format is PromptFormat.chat:
         turn = [{"role": "user", "content": prompt}]
-        return tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False)
+        return str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
     return prompt

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,32 +25,27 @@ class Survey:
     bad: dict[int, str]
 
 
+@dataclass(eq=False)
 class RecordFile:
     """The edits of a record file, or its first `limit` good ones; may be iterated again and again.
 
-    `read_row` makes a row an edit (`data.registry.READERS`), `seed` is what its draws start from,
-    `how_to_get` the command to name if the file is not there, `bad` the rows to pass over. Raises
-    ValueError for a negative limit; iterating and counting raise DataError, naming path and row.
+    `read_row` makes a row an edit (`data.fields.RowReader`), `seed` is what its draws start from,
+    `how_to_get` the command to name if the file is not there, `bad` the rows to pass over, `count` the
+    number of edits where it is known. Raises ValueError for a negative limit; iterating and counting raise
+    DataError, naming path and row.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        read_row: ReadRow,
-        seed: int,
-        limit: int | None = None,
-        how_to_get: str = "",
-        bad: dict[int, str] | None = None,
-    ) -> None:
-        if limit is not None and limit < 0:
-            raise ValueError(f"limit is {limit}; it must be None (all edits) or at least 0")
-        self.path = Path(path)
-        self.read_row = read_row
-        self.seed = seed
-        self.limit = limit
-        self.how_to_get = how_to_get
-        self.bad = bad or {}
-        self._count: int | None = None
+    path: Path
+    read_row: ReadRow
+    seed: int
+    limit: int | None = None
+    how_to_get: str = ""
+    bad: dict[int, str] = field(default_factory=dict)
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 0:
+            raise ValueError(f"limit is {self.limit}; it must be None (all edits) or at least 0")
 
     def __iter__(self) -> Iterator[Edit]:
         return islice(self._edits(), self.limit)
@@ -84,14 +78,9 @@ class RecordFile:
 
     def __len__(self) -> int:
         """The number of edits, at most `limit`; read through at the first call, then remembered."""
-        if self._count is None:
-            self._count = sum(1 for _ in self)
-        return self._count
-
-    def remember_length(self, count: int) -> RecordFile:
-        """Take over a count that is known already."""
-        self._count = count
-        return self
+        if self.count is None:
+            self.count = sum(1 for _ in self)
+        return self.count
 
 
 def survey(records: RecordFile, needed: int, fits: Fits, *, skip: bool) -> Survey:

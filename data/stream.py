@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from .base import DataError, place, shown
 from .parse import CHUNK, JsonObject, Unreadable, array_values, csv_values, line_values
 
+OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
 FORMATS = ".json, .jsonl or .csv, alone or compressed as .xz or .gz"
 VALUES: dict[str, Callable[[BinaryIO], Iterator[object]]] = {
     ".json": array_values,
@@ -92,8 +93,7 @@ def _open(path: Path, how_to_get: str) -> BinaryIO:
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: is empty (0 bytes); fetch it again")
-        opener = {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix.lower(), open)
-        return opener(path, "rb")  # type: ignore[return-value]
+        return OPENERS.get(path.suffix.lower(), open)(path, "rb")
     except FileNotFoundError:
         here = "" if path.is_absolute() else f" in {Path.cwd()}"
         get = f"; get it with: {how_to_get}" if how_to_get else "; check the path"

@@ -23,22 +23,13 @@ from config.check import ConfigError
 from config.schema import EditorConfig
 from data.batches import Batch, StepBatches, passes
 from editor.cache import MemoryCache, RowCache
-from editor.capture import Inputs, Rows, capture_together, tokens_of
-from editor.ridge import Shift
+from editor.capture import Inputs, capture_together, tokens_of
+from editor.ridge import Shift, SiteRecord, site_records
 from editor.sites import EditSite
 from nets import NumericsError, RunningStatistics
 
 Shape = tuple[int, int]
 """(d_k, d_v) of a site's weight: sites of one shape share their running statistics."""
-
-
-@dataclass(frozen=True, slots=True)
-class SiteRecord:
-    """One site in one step: norm of its shift, cosine to the last step's, share of updates lost to rounding."""
-
-    shift_norm: float
-    cosine: float | None
-    lost_share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +67,7 @@ class Stopwatch:
         """The seconds so far."""
         return dict(self.seconds)
 
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Take over what state_dict gave."""
-        self.seconds.update(state)
+    load_state_dict = add
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
@@ -90,180 +79,18 @@ class Stopwatch:
             self.seconds[phase] += time.perf_counter() - start
 
 
-@dataclass(frozen=True, slots=True)
-class CachedRows:
-    """Blocks (keys_NK, gradients_NV) of a step, read from the cache each time they are asked for."""
+class EditorState:
+    """What an editor carries from step to step: the sites' weights, statistics per weight shape, the last shifts."""
 
-    cache: RowCache
-    places: list[tuple[int, int]]
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch, site in self.places:
-            rows = self.cache.get(batch, site)
-            yield rows.keys_NK, rows.gradients_NV
-
-
-class Editor(ABC):
-    """The state of a lifelong run: running statistics per weight shape, and the last step's shifts."""
-
-    config_class: ClassVar[type[EditorConfig]] = EditorConfig
-    trains: ClassVar[bool] = False
-    """Whether a network is trained on training edits before the first edit."""
-    fixed: ClassVar[dict[str, Enum]] = {}
-    """Keys that have but one value here."""
-
-    def __init__(
-        self,
-        cfg: EditorConfig,
-        model: PreTrainedModel,
-        sites: list[EditSite],
-        cache: RowCache | None = None,
-        *,
-        solve_device: torch.device | None = None,
-        seed: int = 0,
-        inputs: Inputs = tokens_of,
-    ) -> None:
-        """`inputs` is how the model is called (capture.Inputs); statistics and solves run on `solve_device`."""
-        self.cfg, self.model, self.sites, self.inputs, self.seed = cfg, model, sites, inputs, seed
-        self.cache = MemoryCache() if cache is None else cache
-        self.solve_device = solve_device or torch.device("cpu")
-        covariance, key_covariance = self.covariances()
+    def __init__(self, sites: list[EditSite], covariances: tuple[bool, bool], solve_device: torch.device) -> None:
+        self.sites, self.solve_device = sites, solve_device
+        covariance, key_covariance = covariances
         self.statistics = {
-            shape: RunningStatistics(
-                *shape, covariance=covariance, device=self.solve_device, key_covariance=key_covariance
-            )
+            shape: RunningStatistics(*shape, covariance=covariance, device=solve_device, key_covariance=key_covariance)
             for shape in dict.fromkeys(site.shape for site in sites)
         }
         self.last_shifts: dict[str, Shift] = {}
         self.retries: Counter[str] = Counter()
-
-    @classmethod
-    def check(cls, cfg: EditorConfig) -> None:
-        """Refuse settings that this editor cannot work with; needs no model.
-
-        Raises:
-            ConfigError: names the key, its value and what would be right.
-        """
-        for key, value in cls.fixed.items():
-            if getattr(cfg, key) is not value:
-                raise ConfigError(
-                    f"editor.{key}={getattr(cfg, key).value}: editor={cfg.name} means {value.value}; "
-                    "choose another editor for anything else"
-                )
-
-    @classmethod
-    def without_effect(cls, cfg: EditorConfig) -> Iterator[str]:
-        """Warnings about keys that are set but do nothing here."""
-        if not cls.trains:
-            for key, value in (("save_checkpoint", cfg.save_checkpoint), ("load_checkpoint", cfg.load_checkpoint)):
-                if value:
-                    yield f"editor.{key}={value} has no effect on editor={cfg.name}, which trains nothing"
-
-    def covariances(self) -> tuple[bool, bool]:
-        """Whether the covariance of value gradients, and that of keys, will be asked for."""
-        return False, False
-
-    @abstractmethod
-    def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
-        """The shift of every site, from the rows in the cache and the statistics as they are now."""
-
-    def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
-        """Write one step's edits into the weights.
-
-        Raises:
-            NumericsError: a loss, gradient, statistic or shift that is not finite; names the site.
-                The editor and the weights are then as before the step.
-        """
-        watch = Stopwatch()
-        with self.step_rows(batches, watch) as (loss, tokens):
-            shifts = self.shifts(len(batches.edit), watch, warm_up=warm_up)
-            self.check_shifts(shifts)
-        with watch("write"):
-            records = self.write(shifts)
-        return StepReport(loss, tokens, records, self.describe_statistics(), dict(watch.seconds))
-
-    @contextmanager
-    def step_rows(self, batches: StepBatches, watch: Stopwatch) -> Iterator[tuple[float, int]]:
-        """A step's rows in cache and statistics, as (mean loss, answer tokens).
-
-        On failure inside, the statistics are put back; the cache is emptied in any case.
-        """
-        saved = {shape: statistics.copy() for shape, statistics in self.statistics.items()}
-        try:
-            loss, tokens = self._capture_rows(batches.edit, watch)
-            with watch("statistics"):
-                self._update_statistics(len(batches.edit))
-            yield loss, tokens
-        except BaseException:
-            self.statistics = saved
-            raise
-        finally:
-            self.cache.clear()
-
-    def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
-        losses, tokens, finite = [], 0, []
-        index = 0
-        for group in passes(batches, self.cfg.tokens_per_pass):
-            with watch("capture"):
-                found = capture_together(self.model, self.sites, group, self.cfg.token, self.inputs)
-            for captured in found:
-                rows = [row.to(self.solve_device) for row in captured.rows]
-                finite.append(torch.stack([row.is_finite() for row in rows]))
-                with watch("cache"):
-                    self.cache.put(index, rows)
-                losses.append(captured.loss)
-                tokens += captured.tokens
-                index += 1
-        loss = torch.stack(losses).mean().item()
-        self._check(torch.stack(finite).all(0), "keys or value gradients are not finite")
-        if not math.isfinite(loss):
-            raise NumericsError(f"the loss is {loss}")
-        return loss, tokens
-
-    def _update_statistics(self, micro_batches: int) -> None:
-        for shape, statistics in self.statistics.items():
-            sites = [index for index, site in enumerate(self.sites) if site.shape == shape]
-            statistics.merge(
-                CachedRows(self.cache, [(batch, site) for batch in range(micro_batches) for site in sites])
-            )
-        finite = [self.statistics[site.shape].m2_D.isfinite().all() for site in self.sites]
-        self._check(torch.stack(finite), "the running statistics are not finite")
-
-    def check_shifts(self, shifts: Sequence[Shift]) -> None:
-        """Refuse shifts that are not finite, before any weight is touched."""
-        self._check(torch.stack([shift.is_finite() for shift in shifts]), "the shift is not finite")
-
-    def _check(self, finite: Tensor, complaint: str) -> None:
-        bad = [site.name for site, good in zip(self.sites, finite.tolist(), strict=True) if not good]
-        if bad:
-            raise NumericsError(f"{bad[0]}: {complaint}")
-
-    def gather(self, site: int, micro_batches: int) -> Rows:
-        """All rows of one site in the current step."""
-        rows = [self.cache.get(batch, site) for batch in range(micro_batches)]
-        return Rows(torch.cat([row.keys_NK for row in rows]), torch.cat([row.gradients_NV for row in rows]))
-
-    def write(self, shifts: Sequence[Shift]) -> dict[str, SiteRecord]:
-        """Add every shift to its site's weight and say what it did.
-
-        What is kept for the next step is contiguous, as it will be when a checkpoint is read: some processors'
-        kernels round other memory layouts differently.
-        """
-        shifts = [shift.contiguous() for shift in shifts]
-        had = [site.name in self.last_shifts for site in self.sites]
-        measured = []
-        for site, shift in zip(self.sites, shifts, strict=True):
-            lost = site.add(shift).to(self.solve_device)
-            previous = self.last_shifts.get(site.name)
-            product = shift.inner(previous) if previous is not None else torch.zeros_like(lost)
-            norm = previous.norm() if previous is not None else torch.zeros_like(lost)
-            measured.append(torch.stack([x.double() for x in (shift.norm(), product, norm, lost)]))
-            self.last_shifts[site.name] = shift
-        rows = torch.stack(measured).tolist()  # the step's one look at them from the host
-        return {
-            site.name: SiteRecord(norm, cosine(product, norm * before) if known else None, lost)
-            for site, known, (norm, product, before, lost) in zip(self.sites, had, rows, strict=True)
-        }
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name; every tensor is contiguous."""
@@ -290,27 +117,152 @@ class Editor(ABC):
         for shape, statistics in self.statistics.items():
             statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
 
+
+class Editor(EditorState, ABC):
+    """One way to write edits; what a new one adds is `shifts`."""
+
+    config_class: ClassVar[type[EditorConfig]] = EditorConfig
+    trains: ClassVar[bool] = False
+    """Whether a network is trained on training edits before the first edit."""
+    fixed: ClassVar[dict[str, Enum]] = {}
+    """Keys that have but one value here; `otherwise` says what to do for another."""
+    otherwise: ClassVar[str] = "choose another editor"
+
+    def __init__(
+        self,
+        cfg: EditorConfig,
+        model: PreTrainedModel,
+        sites: list[EditSite],
+        cache: RowCache | None = None,
+        *,
+        solve_device: torch.device | None = None,
+        seed: int = 0,
+        inputs: Inputs = tokens_of,
+    ) -> None:
+        """`inputs` is how the model is called (capture.Inputs); statistics and solves run on `solve_device`."""
+        self.cfg, self.model, self.inputs, self.seed = cfg, model, inputs, seed
+        self.cache = MemoryCache() if cache is None else cache
+        super().__init__(sites, self.covariances(), solve_device or torch.device("cpu"))
+
+    @classmethod
+    def check(cls, cfg: EditorConfig) -> None:
+        """Refuse settings that this editor cannot work with; needs no model.
+
+        Raises:
+            ConfigError: names the key, its value and what would be right.
+        """
+        for key, value in cls.fixed.items():
+            if getattr(cfg, key) is not value:
+                raise ConfigError(
+                    f"editor.{key}={getattr(cfg, key).value}: editor={cfg.name} means {value.value}; "
+                    f"{cls.otherwise} for anything else"
+                )
+
+    def covariances(self) -> tuple[bool, bool]:
+        """Whether the covariance of value gradients, and that of keys, will be asked for."""
+        return False, False
+
+    @abstractmethod
+    def shifts(self, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
+        """The shift of every site, from the rows in the cache and the statistics as they are now."""
+
+    def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
+        """Write one step's edits into the weights.
+
+        Raises:
+            NumericsError: a loss, gradient, statistic or shift that is not finite; names the site.
+                The editor and the weights are then as before the step.
+        """
+        watch = Stopwatch()
+        with self.step_rows(batches, watch) as (loss, tokens):
+            shifts = self.shifts(watch, warm_up=warm_up)
+            self.check_shifts(shifts)
+        with watch("write"):
+            records = self.write(shifts)
+        return StepReport(loss, tokens, records, describe_statistics(self.statistics), dict(watch.seconds))
+
+    @contextmanager
+    def step_rows(self, batches: StepBatches, watch: Stopwatch) -> Iterator[tuple[float, int]]:
+        """A step's rows in cache and statistics, as (mean loss, answer tokens).
+
+        On failure inside, the statistics are put back; the cache is emptied in any case.
+        """
+        saved = {shape: statistics.copy() for shape, statistics in self.statistics.items()}
+        try:
+            loss, tokens = self._capture_rows(batches.edit, watch)
+            with watch("statistics"):
+                self._update_statistics()
+            yield loss, tokens
+        except BaseException:
+            self.statistics = saved
+            raise
+        finally:
+            self.cache.clear()
+
+    def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
+        losses, tokens, finite = [], 0, []
+        for group in passes(batches, self.cfg.tokens_per_pass):
+            with watch("capture"):
+                found = capture_together(self.model, self.sites, group, self.cfg.token, self.inputs)
+            for captured in found:
+                rows = [row.to(self.solve_device) for row in captured.rows]
+                finite.append(torch.stack([row.is_finite() for row in rows]))
+                with watch("cache"):
+                    self.cache.put(rows)
+                losses.append(captured.loss)
+                tokens += captured.tokens
+        loss = torch.stack(losses).mean().item()
+        self._check(torch.stack(finite).all(0), "keys or value gradients are not finite")
+        if not math.isfinite(loss):
+            raise NumericsError(f"the loss is {loss}")
+        return loss, tokens
+
+    def _update_statistics(self) -> None:
+        for shape, statistics in self.statistics.items():
+            sites = [index for index, site in enumerate(self.sites) if site.shape == shape]
+            statistics.merge(self.cache.blocks(sites))
+        finite = [self.statistics[site.shape].m2_D.isfinite().all() for site in self.sites]
+        self._check(torch.stack(finite), "the running statistics are not finite")
+
+    def check_shifts(self, shifts: Sequence[Shift]) -> None:
+        """Refuse shifts that are not finite, before any weight is touched."""
+        self._check(torch.stack([shift.is_finite() for shift in shifts]), "the shift is not finite")
+
+    def _check(self, finite: Tensor, complaint: str) -> None:
+        bad = [site.name for site, good in zip(self.sites, finite.tolist(), strict=True) if not good]
+        if bad:
+            raise NumericsError(f"{bad[0]}: {complaint}")
+
+    def write(self, shifts: Sequence[Shift]) -> dict[str, SiteRecord]:
+        """Add every shift to its site's weight and say what it did.
+
+        What is kept for the next step is contiguous, as it will be when a checkpoint is read: some processors'
+        kernels round other memory layouts differently.
+        """
+        shifts = [shift.contiguous() for shift in shifts]
+        lost = [site.add(shift).to(self.solve_device) for site, shift in zip(self.sites, shifts, strict=True)]
+        names = [site.name for site in self.sites]
+        records = site_records(shifts, [self.last_shifts.get(name) for name in names], lost)
+        self.last_shifts = dict(zip(names, shifts, strict=True))
+        return dict(zip(names, records, strict=True))
+
     def spectrum(self) -> dict[str, dict[str, Any]]:
         """Eigenvalues of the value covariance by weight shape, largest first, where this editor whitens."""
         return {}
 
-    def describe_statistics(self) -> dict[str, StatisticsRecord]:
-        """The running statistics in three numbers per shape."""
-        deviations = torch.stack([_deviations(statistics) for statistics in self.statistics.values()]).tolist()
-        return {
-            str(shape): StatisticsRecord(statistics.n, *pair)
-            for (shape, statistics), pair in zip(self.statistics.items(), deviations, strict=True)
-        }
+
+def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[str, StatisticsRecord]:
+    """Running statistics in three numbers per shape."""
+    deviations = torch.stack([_deviations(one) for one in statistics.values()]).tolist()
+    return {
+        str(shape): StatisticsRecord(one.n, *pair)
+        for (shape, one), pair in zip(statistics.items(), deviations, strict=True)
+    }
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries whose names start with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def cosine(inner: float, norms: float) -> float:
-    """Cosine of two shifts from their inner product and the product of their norms; 0 if one of them is zero."""
-    return inner / norms if norms > 0 else 0.0
 
 
 def _deviations(statistics: RunningStatistics) -> Tensor:

@@ -8,10 +8,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from safetensors import safe_open
@@ -26,59 +27,93 @@ log = logging.getLogger(__name__)
 FOLDER = re.compile(r"run-(?P<host>.+)-(?P<pid>\d+)-[a-z0-9_]{8}")
 
 
-class RowCache(Protocol):
+class RowCache(ABC):
     """Rows of one step, put in micro-batch by micro-batch and read back site by site."""
 
-    def put(self, batch: int, rows: list[Rows]) -> None:
-        """Keep one micro-batch's rows of all sites."""
+    def __init__(self) -> None:
+        self.batches = 0
 
-    def get(self, batch: int, site: int) -> Rows:
-        """The rows of one micro-batch and one site."""
+    def put(self, rows: list[Rows]) -> None:
+        """Keep the next micro-batch's rows of all sites."""
+        self._write(self.batches, rows)
+        self.batches += 1
+
+    def gather(self, site: int) -> Rows:
+        """All rows of one site."""
+        rows = [self.get(batch, site) for batch in range(self.batches)]
+        return Rows(torch.cat([row.keys_NK for row in rows]), torch.cat([row.gradients_NV for row in rows]))
+
+    def blocks(self, sites: Sequence[int]) -> Blocks:
+        """The rows of some sites, micro-batch by micro-batch."""
+        return Blocks(self, [(batch, site) for batch in range(self.batches) for site in sites])
 
     def clear(self) -> None:
         """Forget the step."""
+        self._forget()
+        self.batches = 0
+
+    @abstractmethod
+    def get(self, batch: int, site: int) -> Rows:
+        """The rows of one micro-batch and one site."""
+
+    @abstractmethod
+    def _write(self, batch: int, rows: list[Rows]) -> None: ...
+
+    @abstractmethod
+    def _forget(self) -> None: ...
 
 
-class MemoryCache:
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Blocks (keys_NK, gradients_NV), read from the cache each time they are asked for."""
+
+    cache: RowCache
+    places: list[tuple[int, int]]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch, site in self.places:
+            rows = self.cache.get(batch, site)
+            yield rows.keys_NK, rows.gradients_NV
+
+
+class MemoryCache(RowCache):
     """Rows stay where they are."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._rows: dict[int, list[Rows]] = {}
-
-    def put(self, batch: int, rows: list[Rows]) -> None:
-        """Keep one micro-batch's rows of all sites."""
-        self._rows[batch] = rows
 
     def get(self, batch: int, site: int) -> Rows:
         """The rows of one micro-batch and one site."""
         return self._rows[batch][site]
 
-    def clear(self) -> None:
-        """Forget the step."""
+    def _write(self, batch: int, rows: list[Rows]) -> None:
+        self._rows[batch] = rows
+
+    def _forget(self) -> None:
         self._rows.clear()
 
 
-class FileCache:
+class FileCache(RowCache):
     """One safetensors file per micro-batch in a folder of the run's own."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
+        super().__init__()
         self._folder, self._device = folder, device
-
-    def put(self, batch: int, rows: list[Rows]) -> None:
-        """Write one micro-batch's rows of all sites."""
-        tensors: dict[str, Tensor] = {}
-        for site, row in enumerate(rows):
-            tensors[f"{site}.keys"] = row.keys_NK.contiguous()
-            tensors[f"{site}.gradients"] = row.gradients_NV.contiguous()
-        save_file(tensors, self._path(batch))
 
     def get(self, batch: int, site: int) -> Rows:
         """Read the rows of one micro-batch and one site, and nothing else of the file."""
         with safe_open(self._path(batch), framework="pt", device=str(self._device)) as file:
             return Rows(file.get_tensor(f"{site}.keys"), file.get_tensor(f"{site}.gradients"))
 
-    def clear(self) -> None:
-        """Remove the step's files."""
+    def _write(self, batch: int, rows: list[Rows]) -> None:
+        tensors: dict[str, Tensor] = {}
+        for site, row in enumerate(rows):
+            tensors[f"{site}.keys"] = row.keys_NK.contiguous()
+            tensors[f"{site}.gradients"] = row.gradients_NV.contiguous()
+        save_file(tensors, self._path(batch))
+
+    def _forget(self) -> None:
         for path in self._folder.iterdir():
             path.unlink()
 

@@ -18,6 +18,8 @@ from config.schema import TokenRows
 from data.batches import IGNORED, Batch, join, to_device
 from editor.sites import EditSite
 
+LossOf = Callable[[Tensor, Tensor], Tensor]
+"""A loss of answer logits [M, W] and labels [M]."""
 Inputs = Callable[[PreTrainedModel, Batch], AbstractContextManager[dict[str, Tensor]]]
 """What to call a model with for a batch, inside the block: its tokens, or states from further up (frozen.py)."""
 
@@ -133,7 +135,7 @@ def weight_gradients(
     model: PreTrainedModel,
     sites: Sequence[EditSite],
     batch: Batch,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
+    loss_of: LossOf,
     inputs: Inputs = tokens_of,
 ) -> tuple[Tensor, list[Tensor]]:
     """A loss of (logits_MW, labels_M) and d(loss)/dW of every site, [d_k, d_v] float32.

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -40,10 +41,13 @@ class FrozenLayers:
     """The hidden states that enter layer `first` of a decoder, kept in a file by token sequence."""
 
     def __init__(self, model: PreTrainedModel, first: int, parent: Path, most: int) -> None:
-        self.decoder, self.first = model.base_model, first
+        decoder: Any = model.base_model  # of whatever class: `check` tells whether it has what is used here
+        self.decoder = decoder
+        self.first = first
         layers = self.decoder.layers
         self.below, self.above = layers[:first], layers[first:]
         embeddings = model.get_input_embeddings().weight
+        assert isinstance(embeddings, Tensor)
         self.file = StateFile(parent / self._key(), embeddings.shape[1], embeddings.dtype, most)
 
     def _key(self) -> str:
@@ -241,7 +245,7 @@ class StateFile:
         offset, tokens = self._known[digest(ids)]
         states_TD = torch.empty(tokens, self.width, dtype=self.dtype)
         # read, not mapped: a map that torch may share has to be writable, and memory is set aside for all of it
-        read = os.preadv(self._states_fd, [states_TD.view(torch.uint8).numpy()], offset)
+        read = os.preadv(self._states_fd, [states_TD.view(torch.uint8).numpy().data], offset)
         if read != tokens * self._size:
             raise self._cut_short()
         return states_TD

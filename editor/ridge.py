@@ -6,6 +6,7 @@ Shape suffixes: N rows, K = d_k, V = d_v.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -170,3 +171,30 @@ def solve_gradient(
         targets_gradient = keys @ m_KV
         product = (m_KV * shift.matrix().double()).sum()
     return targets_gradient.to(keys_NK.dtype), product
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRecord:
+    """One site in one step: norm of its shift, cosine to the last step's, share of updates lost to rounding."""
+
+    shift_norm: float
+    cosine: float | None
+    lost_share: float
+
+
+def site_records(shifts: Sequence[Shift], before: Sequence[Shift | None], lost: Sequence[Tensor]) -> list[SiteRecord]:
+    """What a step did to each site, read by the host at once; `before` are the last step's shifts, `lost` shares."""
+    measured = []
+    for shift, previous, share in zip(shifts, before, lost, strict=True):
+        product = shift.inner(previous) if previous is not None else torch.zeros_like(share)
+        norm = previous.norm() if previous is not None else torch.zeros_like(share)
+        measured.append(torch.stack([x.double() for x in (shift.norm(), product, norm, share)]))
+    return [
+        SiteRecord(norm, None if previous is None else cosine(product, norm * other), share)
+        for previous, (norm, product, other, share) in zip(before, torch.stack(measured).tolist(), strict=True)
+    ]
+
+
+def cosine(inner: float, norms: float) -> float:
+    """Cosine of two shifts from their inner product and the product of their norms; 0 if one of them is zero."""
+    return inner / norms if norms > 0 else 0.0

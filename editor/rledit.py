@@ -41,8 +41,7 @@ class RLEdit(Malmen):
             if index >= behind:
                 yield self._train_step(batches, list(recent), self.snapshot())
         self.restore(self.originals)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.networks.step()
 
     def reported(self, gen: list[list[float]], loc: list[list[float]]) -> tuple[float, float]:
         """Sums over micro-batches, averaged over the steps looked back on; KL times loc_coef."""

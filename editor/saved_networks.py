@@ -33,7 +33,7 @@ def describe(editor: LearnedEditor) -> dict[str, Any]:
 
 
 def _tensors(editor: LearnedEditor) -> dict[str, Tensor]:
-    found = editor.network_tensors()
+    found = editor.networks.tensors()
     for shape, statistics in editor.statistics.items():
         found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
     return {name: value.contiguous() for name, value in found.items()}
@@ -88,6 +88,6 @@ def load(editor: LearnedEditor, folder: str | Path) -> None:
     """
     _refuse_differences(folder, read_description(folder), describe(editor))
     tensors = load_file(Path(folder).expanduser() / TENSORS, device=str(editor.solve_device))
-    editor.load_network_tensors(tensors)
+    editor.networks.load_tensors(tensors)
     for shape, statistics in editor.statistics.items():
         statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))

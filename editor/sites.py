@@ -28,9 +28,9 @@ class EditSite:
     def __init__(self, name: str, module: nn.Module, *, masters: bool = False) -> None:
         self.name, self.module = name, module
         self.transposed = isinstance(module, nn.Linear)
-        first, second = module.weight.shape
+        first, second = self.weight.shape
         self.d_k, self.d_v = (second, first) if self.transposed else (first, second)
-        self.master = module.weight.detach().float().clone() if masters else None
+        self.master = self.weight.float().clone() if masters else None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -40,7 +40,9 @@ class EditSite:
     @property
     def weight(self) -> Tensor:
         """The weight as the module stores it, detached and sharing its memory."""
-        return self.module.weight.detach()
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        return weight.detach()
 
     @torch.no_grad()
     def add(self, shift: Shift) -> Tensor:
@@ -117,10 +119,10 @@ def check_sites(model: nn.Module, names: Sequence[str]) -> None:
 
 def _check_untied(model: nn.Module, name: str, module: nn.Module) -> None:
     owners = [key for key, parameter in model.named_parameters(remove_duplicate=False) if parameter is module.weight]
-    tied_keys = set(getattr(model, "all_tied_weights_keys", None) or {})
+    tied: dict[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
     partners = [key for key in owners if key != f"{name}.weight"]
-    if partners or f"{name}.weight" in tied_keys:
-        other = partners[0] if partners else model.all_tied_weights_keys[f"{name}.weight"]
+    if partners or f"{name}.weight" in tied:
+        other = partners[0] if partners else tied[f"{name}.weight"]
         raise ConfigError(
             f"model.edit_modules: {name} is tied to {other}; editing it would edit both, name another site"
         )

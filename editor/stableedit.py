@@ -57,16 +57,16 @@ class StableEdit(Editor):
         """The value covariance is whitened with, the key covariance weighs the ridge."""
         return self.cfg.RunningMeanStd_mode is StatisticsMode.stable, self.cfg.key_ridge > 0
 
-    def shifts(self, micro_batches: int, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
+    def shifts(self, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
         """Normalize, make target rows, solve: one decomposition per shape, one solve per site."""
         with watch("whitening"):
             normalizers = {shape: self._normalizer(shape, warm_up) for shape in self.statistics}
         with watch("ridge"):
             tools = {shape: (normalizers[shape], self._factor(shape)) for shape in self.statistics}
             whole, unseen = range(len(self.sites)), list[Tensor]()
-            shifts = [self._shift(site, micro_batches, tools, unseen) for site in whole]
+            shifts = [self._shift(site, tools, unseen) for site in whole]
             if torch.stack(unseen).any():  # the one look of the step at whether a factorization failed
-                shifts = [self._shift(site, micro_batches, tools, None) for site in whole]
+                shifts = [self._shift(site, tools, None) for site in whole]
             return shifts
 
     def _normalizer(self, shape: Shape, warm_up: bool) -> Normalizer | RawRows:
@@ -84,9 +84,9 @@ class StableEdit(Editor):
         """The Cholesky factor of the ridge's weights; None for the paper's identity."""
         return self.statistics[shape].ridge_factor(self.cfg.key_ridge) if self.cfg.key_ridge else None
 
-    def _shift(self, site: int, micro_batches: int, tools: Tools, unseen: list[Tensor] | None) -> Shift:
+    def _shift(self, site: int, tools: Tools, unseen: list[Tensor] | None) -> Shift:
         normalizer, factor_KK = tools[self.sites[site].shape]
-        rows = self.gather(site, micro_batches)
+        rows = self.cache.gather(site)
         chunks = rows.split(self.cfg.batch_size)
         targets = [
             target_rows(normalizer.keys(c.keys_NK), normalizer.gradients(c.gradients_NV), self.cfg.lr) for c in chunks
@@ -123,6 +123,7 @@ class UltraEdit(StableEdit):
     fixed: ClassVar[dict[str, Enum]] = {
         "RunningMeanStd_mode": StatisticsMode.original, "preheat_mode": PreheatMode.none
     }  # fmt: skip
+    otherwise = "use editor=stableedit"
 
 
 def describe_spectrum(statistics: RunningStatistics, cfg: RidgeConfig, most: int = 512) -> dict[str, Any]:

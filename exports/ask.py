@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -125,11 +126,12 @@ def answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question:
         eos_token_id=ends,
         pad_token_id=padding,
     )
-    answers = []
+    answers: list[str] = []
+    generating: Any = model  # transformers types generate as a tensor
     for ids in prompt_ids(tokenizer, question.prompts, question.prompt_format):
         ids_BT = torch.tensor([ids], device=model.device)
-        output_BT = model.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), generation_config=settings)
-        answers.append(tokenizer.decode(output_BT[0, len(ids) :], skip_special_tokens=True))
+        output_BT = generating.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), generation_config=settings)
+        answers.append(str(tokenizer.decode(output_BT[0, len(ids) :], skip_special_tokens=True)))
     return answers
 
 

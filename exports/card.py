@@ -55,13 +55,14 @@ def model_card(results: dict[str, Any], identity: dict[str, Any], *, delta: bool
     config = results["config"]
     editor, dataset, base = config["editor"]["name"], config["dataset"]["name"], origin(config["model"]["name_or_path"])
     embedded = EMBEDDED.get(base.removeprefix(EMBEDDED_PREFIX)) if base.startswith(EMBEDDED_PREFIX) else None
+    license_keys: dict[str, Any] = dict(base_license(base))
     head = ModelCardData(
         base_model=embedded.hub_id if embedded else base,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["model-editing", "knowledge-editing", editor],
         edited_from=base,
-        **base_license(base),
+        **license_keys,
     ).to_yaml()
     num_seq, warm_up = config["num_seq"], results["counts"].get("warm_up_steps")
     parts = [
@@ -110,7 +111,9 @@ def _base(base: str, identity: dict[str, Any]) -> str:
 
 
 def _settings(config: dict[str, Any]) -> str:
-    values = {key: config[key] for key in ("num_seq", "num_seq_zsre", "num_seq_wikibigedit", "seed") if key in config}
+    values: dict[str, Any] = {
+        key: config[key] for key in ("num_seq", "num_seq_zsre", "num_seq_wikibigedit", "seed") if key in config
+    }
     for group in ("dataset", "editor"):
         values |= {f"{group}.{key}": value for key, value in config[group].items() if key not in NO_EFFECT}
     rows = [(f"`{key}`", f"`{value}`") for key, value in values.items() if value is not None]

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "stableedit-delta", 1
 WEIGHTS = "delta.safetensors"
+DECLARED = ("shape", "dtype", "sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,7 @@ def save_delta(model: PreTrainedModel, base: str, identity: dict[str, Any], fold
     """
     weights = {name: weights_by_name(model)[name].detach().cpu().contiguous() for name in identity["tensors"]}
     tensors = {
-        name: {
-            "shape": list(weight.shape),
-            "dtype": str(weight.dtype).removeprefix("torch."),
-            "sha256_before": identity["tensors"][name],
-            "sha256": tensor_sha256(weight),
-        }
-        for name, weight in weights.items()
+        name: identity_of(weight) | {"sha256_before": identity["tensors"][name]} for name, weight in weights.items()
     }
     described = {"format": FORMAT, "version": VERSION, "base": base} | identity | {"tensors": tensors}
     check_save_folder(folder)
@@ -61,6 +56,12 @@ def save_delta(model: PreTrainedModel, base: str, identity: dict[str, Any], fold
         write_json(fresh / DELTA_FILE, described)
         (fresh / CARD).write_text(card, encoding="utf-8")
     return Path(folder).expanduser().absolute()
+
+
+def identity_of(weight: Tensor) -> dict[str, Any]:
+    """What a delta declares of a changed weight: shape, dtype and the hash of its bytes."""
+    dtype = str(weight.dtype).removeprefix("torch.")
+    return dict(zip(DECLARED, (list(weight.shape), dtype, tensor_sha256(weight)), strict=True))
 
 
 def is_delta(folder: str | Path) -> bool:
@@ -84,6 +85,8 @@ def read_delta(folder: str | Path) -> Delta:
         described = {key: found[key] for key in ("base", "architecture", "config_sha256", "dtype", "tensors")}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read ({error!r}); export the delta again") from error
+    if not described["tensors"]:
+        raise ConfigError(f"{file}: names no tensor that was changed; export the delta again")
     if made_by != (FORMAT, VERSION) or described["dtype"] not in Precision.__members__:
         kind = f"{made_by[0]} {made_by[1]} in {described['dtype']}"
         raise ConfigError(f"{file}: is {kind}; this program reads {FORMAT} {VERSION} in float32, bfloat16 or float16")
@@ -101,8 +104,11 @@ def read_weights(delta: Delta) -> dict[str, Tensor]:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{file}: cannot be read ({error}); export the delta again") from error
+    undeclared = sorted(weights.keys() - delta.tensors.keys())
+    if undeclared:
+        raise ConfigError(f"{file}: holds {undeclared[0]}, which {DELTA_FILE} does not name; export the delta again")
     for name, said in delta.tensors.items():
-        if name not in weights or tensor_sha256(weights[name]) != said["sha256"]:
+        if name not in weights or identity_of(weights[name]) != {key: said[key] for key in DECLARED}:
             raise ConfigError(f"{file}: {name} is not what {DELTA_FILE} says; export the delta again")
     return weights
 

@@ -16,7 +16,7 @@ VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # 
 
 def tensor_sha256(tensor: Tensor) -> str:
     """sha256 of a tensor's bytes in row-major order, whatever its dtype and device."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
 
 
 def weights_by_name(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,7 +93,8 @@ def _generate_batch(
         do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=padding
     )
     stop = AnswerEnds(tokenizer, model.config.vocab_size, len(prompts), model.device)
-    output_BT = model.generate(
+    generating: Any = model  # transformers types generate as a tensor
+    output_BT = generating.generate(
         input_ids=ids_BT,
         attention_mask=attention_BT,
         generation_config=settings,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from math import prod
 
 from torch import nn
@@ -15,13 +13,13 @@ from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
 from config.schema import Config
+from config.sites import fold_sites, layers, override, pattern, ranges
 from editor.sites import EditSite, check_sites, find_sites
 from model import model_skeleton
 from report.terminal import aligned
 
 MIB = 2**20
 DOUBLE = 8  # bytes of a float64, in which statistics are kept
-NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")  # a name's part that is a number
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +37,8 @@ class Group:
         return prod(self.shape)
 
     def label(self) -> str:
-        """The pattern with its layers, as model.layers.{0-29}.mlp.down_proj."""
-        columns = zip(*(map(int, NUMBER.findall(name)) for name in self.names), strict=True)
-        numbers = iter([ranges(column) for column in columns])
-        return re.sub(r"\{\}", lambda _: f"{{{next(numbers)}}}", self.pattern)
-
-
-def ranges(numbers: Iterable[int]) -> str:
-    """Whole numbers as runs: 0-3,5."""
-    ordered = sorted(set(numbers))
-    cuts = [i + 1 for i, (a, b) in enumerate(pairwise(ordered)) if b != a + 1]
-    runs = [ordered[i:j] for i, j in pairwise([0, *cuts, len(ordered)])]
-    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs if run)
+        """The names with their layers as ranges, as model.layers.{0-29}.mlp.down_proj."""
+        return ", ".join(fold_sites(self.names))
 
 
 def editable_sites(model: nn.Module) -> tuple[list[EditSite], dict[str, str]]:
@@ -69,7 +57,7 @@ def grouped(sites: Sequence[EditSite]) -> list[Group]:
     """Sites by pattern and shape, in the order of each group's first module."""
     found: dict[tuple[str, str, tuple[int, int]], list[str]] = defaultdict(list)
     for site in sites:
-        found[NUMBER.sub("{}", site.name), type(site.module).__name__, site.shape].append(site.name)
+        found[pattern(site.name), type(site.module).__name__, site.shape].append(site.name)
     return [Group(*key, names) for key, names in found.items()]
 
 
@@ -114,8 +102,8 @@ def _modules(groups: Sequence[Group], chosen: set[str]) -> str:
     rows, header = [], ("", "modules", "kind", "count", "[d_k, d_v]", "parameters each", "chosen now")
     for group in groups:
         mine = [name for name in group.names if name in chosen]
-        layers = ranges(int(NUMBER.findall(name)[0]) for name in mine if NUMBER.search(name))
-        told = f"{len(mine)} ({layers})" if layers else str(len(mine) or "")
+        outermost = ranges(layers(name)[0] for name in mine if layers(name))
+        told = f"{len(mine)} ({outermost})" if outermost else str(len(mine) or "")
         shape = f"[{group.shape[0]}, {group.shape[1]}]"
         cells = (group.label(), group.kind, str(len(group.names)), shape, f"{group.each:,}", told)
         rows.append(("*" if mine else "", *cells))
@@ -153,4 +141,4 @@ def _example(groups: Sequence[Group], chosen: Sequence[str]) -> str:
     best = max(reversed(groups), key=lambda group: (".mlp." in group.pattern, len(group.names) * group.each))
     names = chosen or best.names[-3:]
     said = "chosen now, to copy and change" if chosen else "for example"
-    return f"{said}:\n  'model.edit_modules=[{','.join(names)}]'"
+    return f"{said}:\n  '{override(names)}'"

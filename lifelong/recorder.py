@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import resource
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from config.schema import WandbConfig, WandbMode
-from files import flatten, write_json
+from files import finite, flatten, write_json
 
 PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "numpy", "safetensors")
 
@@ -41,6 +42,8 @@ class Recorder:
         self._metrics = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115  closed in __exit__
         self._wandb = None
         if wandb_cfg.mode is not WandbMode.disabled:
+            if wandb_cfg.mode is not WandbMode.online:
+                os.environ["WANDB_ERROR_REPORTING"] = "false"  # its crash reports ask DNS even where it is offline
             import wandb  # slow to import, and not every run wants it
 
             self._wandb = wandb.init(
@@ -62,7 +65,7 @@ class Recorder:
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        self._metrics.write(json.dumps(record, allow_nan=False) + "\n")
+        self._metrics.write(json.dumps(finite(record), allow_nan=False) + "\n")
         self._metrics.flush()
         if self._wandb is not None:
             self._wandb.log(flatten(record, "/"))

@@ -77,27 +77,22 @@ class Checkpoints:
         return folder
 
     def newest(self) -> tuple[Path, dict[str, Any]] | None:
-        """The newest intact checkpoint and what it says; damaged ones are named in the log and passed over.
+        """As the function `newest`, of this run.
 
         Raises:
             ConfigError: it belongs to other settings or files, or an earlier program wrote it.
         """
-        for folder in sorted(self.folder.glob("[0-9]*"), reverse=True):
-            try:
-                found = read_json(folder / "state.json")
-                if sha256_of(folder / "state.safetensors") != found["sha256"]:
-                    raise ValueError("state.safetensors does not have the sha256 that state.json names")
-            except (OSError, ValueError, KeyError) as error:
-                log.warning("checkpoint %s is damaged (%s): the one before it is used", folder, error)
-                continue
-            if found.get("format") != FORMAT:
-                raise ConfigError(
-                    f"resume: {folder} was written by an earlier version of this program, which alone can go on "
-                    "with it; start the run again, or finish it with that version"
-                )
-            check_same(found, self.config, self.files)
-            return folder, found
-        return None
+        found = newest(self.folder.parent)
+        if found is None:
+            return None
+        folder, described = found
+        if described.get("format") != FORMAT:
+            raise ConfigError(
+                f"resume: {folder} was written by an earlier version of this program, which alone can go on "
+                "with it; start the run again, or finish it with that version"
+            )
+        check_same(described, self.config, self.files)
+        return found
 
     def load(self, folder: Path, found: dict[str, Any], session: Session, owners: Mapping[str, Owner]) -> None:
         """Go on from a checkpoint that `newest` gave."""
@@ -105,6 +100,20 @@ class Checkpoints:
         for name, owner in owners.items():
             owner.load_state_dict(found["state"][name])
         self.number = found["number"]
+
+
+def newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest intact checkpoint of a run and what it says; damaged ones are named in the log and passed over."""
+    for folder in sorted((run_dir / "checkpoints").glob("[0-9]*"), reverse=True):
+        try:
+            found = read_json(folder / "state.json")
+            if sha256_of(folder / "state.safetensors") != found["sha256"]:
+                raise ValueError("state.safetensors does not have the sha256 that state.json names")
+        except (OSError, ValueError, KeyError) as error:
+            log.warning("checkpoint %s is damaged (%s): the one before it is used", folder, error)
+            continue
+        return folder, found
+    return None
 
 
 def check_same(found: dict[str, Any], config: dict[str, Any], files: dict[str, str]) -> None:

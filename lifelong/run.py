@@ -70,8 +70,9 @@ def check(cfg: Config) -> None:
             f"configuration does not have; choose it by editor={cfg.editor.name}"
         )
     kind.check(cfg.editor)
-    for warning in kind.without_effect(cfg.editor):
-        log.warning(warning)
+    for key in ("save_checkpoint", "load_checkpoint"):
+        if getattr(cfg.editor, key) and not kind.trains:
+            log.warning("editor.%s has no effect on editor=%s, which trains nothing", key, cfg.editor.name)
     if kind.trains and cfg.editor.load_checkpoint:
         assert isinstance(cfg.editor, LearnedConfig)
         saved_networks.check(cfg.editor, cfg.model.edit_modules)

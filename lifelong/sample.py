@@ -17,9 +17,8 @@ from torch import Tensor
 from config.check import ConfigError
 from config.schema import EvalConfig
 from data.base import Edit
-from data.knowns import KnownFact, read_row
+from data.knowns import KNOWNS, read_row
 from data.records import RecordFile
-from data.registry import HOW_TO_GET
 from data.source import locate
 
 
@@ -39,7 +38,7 @@ def at_positions(edits: Iterable[Edit], indices: list[int]) -> Iterator[tuple[in
             yield index, edit
 
 
-def known_facts(cfg: EvalConfig, seed: int) -> list[KnownFact]:
+def known_facts(cfg: EvalConfig, seed: int) -> list[Edit]:
     """The sample of known facts; none where the default file is not there.
 
     Raises:
@@ -50,10 +49,10 @@ def known_facts(cfg: EvalConfig, seed: int) -> list[KnownFact]:
     if not cfg.knowns or not path.is_file():
         if cfg.knowns and cfg.knowns_path != EvalConfig.knowns_path:
             raise ConfigError(
-                f"eval.knowns_path={cfg.knowns_path}: no such file; get it: {HOW_TO_GET['knowns']}, or eval.knowns=0"
+                f"eval.knowns_path={cfg.knowns_path}: no such file; get it: {KNOWNS.how_to_get}, or eval.knowns=0"
             )
         return []
-    facts = list(RecordFile(path, read_row, seed, None, HOW_TO_GET["knowns"]))
+    facts = list(RecordFile(path, read_row, seed, None, KNOWNS.how_to_get))
     return [facts[i] for i in drawn(len(facts), cfg.knowns, seed)]
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from config.schema import Config
 from data.base import Edit
 from data.batches import tokenize
-from data.knowns import KnownFact
 from data.prompt_format import prompt_ids
 from data.records import RecordFile
 from lifelong.answers import Answered, answers, chunks, probes
@@ -71,7 +70,7 @@ class Scorer:
         return scores
 
     def _teacher_forced(self, answered: Answered) -> dict[str, Any]:
-        prediction = self.tokenizer.decode(answered.chosen_M).strip()
+        prediction = str(self.tokenizer.decode(answered.chosen_M)).strip()
         return {
             "ids": answered.chosen_M,
             "prediction": prediction,
@@ -82,7 +81,7 @@ class Scorer:
     def _is_generated(self, index: int, metric: str) -> bool:
         return (index in self.generated and metric in ("ES", "GS", "LS")) or (index in self.examples and metric == "ES")
 
-    def measure_knowns(self, knowns: Sequence[KnownFact], tally: Tally) -> None:
+    def measure_knowns(self, knowns: Sequence[Edit], tally: Tally) -> None:
         """KS over known facts, into the tally."""
         pairs = [(fact.prompt, fact.answer.strip()) for fact in knowns]
         rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)

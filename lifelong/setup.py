@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from config.schema import BadRow, Config, DatasetConfig, FieldsConfig, PreheatMode
+from config.check import ConfigError
+from config.compose import dataset_config
+from config.schema import Config, DatasetConfig, PreheatMode
 from data.base import DataError, Edit
 from data.batches import context_check, steps
-from data.knowns import KnownFact
 from data.prompt_format import check_prompt_format
 from data.records import Fits, RecordFile, with_all_prompts
-from data.registry import FACTS_FILES
 from data.source import Source
 from editor.frozen import check_layers
 from editor.registry import editor_class
@@ -32,7 +32,7 @@ class Data:
 
     edits: RecordFile
     training: RecordFile | None
-    knowns: Sequence[KnownFact] = ()
+    knowns: Sequence[Edit] = ()
 
     @property
     def skipped(self) -> dict[str, dict[int, str]]:
@@ -45,7 +45,7 @@ def warm_up_steps(cfg: Config) -> int:
     """How many warm-up steps run: 0 with preheat_mode none, as where an editor trains instead."""
     if cfg.editor.preheat_mode is PreheatMode.none:
         return 0
-    return cfg.num_seq_wikibigedit if cfg.dataset.name == "wikibigedit" else cfg.num_seq_zsre
+    return getattr(cfg, cfg.dataset.warm_up.value)
 
 
 def warm_up_position(mode: PreheatMode, num_seq: int) -> int | None:
@@ -99,20 +99,24 @@ def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
     warm_up = warm_up_steps(cfg)
     if not warm_up:
         return None
-    dataset, key = cfg.dataset, "num_seq_wikibigedit" if cfg.dataset.name == "wikibigedit" else "num_seq_zsre"
+    dataset, key = cfg.dataset, cfg.dataset.warm_up.value
     if dataset.train_path is None:
         log.warning(
-            "dataset.train_path=null: no training split: warm-up on facts; its %d counterfactual edits stay in the "
-            "weights (%s=0 for no warm-up)", warm_up * dataset.n_edits, key,
+            "dataset.train_path=null: no training split: warm-up on %s; its %d counterfactual edits stay in the "
+            "weights (%s=0 for no warm-up)", dataset.warm_up_data, warm_up * dataset.n_edits, key,
         )  # fmt: skip
-        dataset = facts_for(dataset)
+        dataset = warm_up_data(dataset)
     assert dataset.train_path is not None
     return Source(dataset, cfg.seed, fits, fits_key).records(dataset.train_path, warm_up, key)
 
 
-def facts_for(dataset: DatasetConfig) -> DatasetConfig:
-    """The training records of facts, cut and shown to the model as `dataset` is."""
-    return replace(dataset, name="facts", train_path=FACTS_FILES[0], fields=FieldsConfig(), on_bad_row=BadRow.error)
+def warm_up_data(dataset: DatasetConfig) -> DatasetConfig:
+    """The data set whose training records stand in for those that `dataset` lacks, cut as `dataset` is."""
+    try:
+        other = dataset_config(dataset.warm_up_data)
+    except ConfigError as error:
+        raise ConfigError(f"dataset.warm_up_data={dataset.warm_up_data}: {error}") from error
+    return replace(other, n_edits=dataset.n_edits, cache_dir=dataset.cache_dir)
 
 
 @contextmanager

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
@@ -17,20 +15,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra.core.utils import configure_log
-from omegaconf import OmegaConf
+from filelock import FileLock, Timeout
 
-from config.check import ConfigError, RunError
-from config.compose import typed_config
-from config.schema import Config
-from config.show import show_config
+from config.errors import ConfigError
 from data.base import DataError
 from files import host, write_json
 
 STATUS = "status.json"
-EXPECTED = (ConfigError, DataError, RunError)  # errors that one line explains
+ENDED = ("done", "failed", "interrupted")
+RECORDS = ("metrics.jsonl", "results.json", "checkpoints")  # what a run leaves that another must not mix with
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-PR_SET_PDEATHSIG = 1
 
 
 class Interrupted(BaseException):
@@ -114,6 +108,29 @@ def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | N
 
 
 @contextmanager
+def held(run_dir: Path, *, resumes: bool) -> Iterator[None]:
+    """A run directory that is this process's alone; its death frees it.
+
+    Raises:
+        ConfigError: it cannot be written, another run is at work in it, or it holds a run that is not resumed.
+    """
+    lock = FileLock(run_dir / ".lock")
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except OSError as error:
+        if isinstance(error, Timeout):
+            raise ConfigError(f"{run_dir}: another run is at work there; name another hydra.run.dir, or wait") from None
+        raise ConfigError(f"hydra.run.dir={run_dir}: cannot be written ({error}); name another folder") from error
+    with lock:
+        if not resumes and any((run_dir / name).exists() for name in RECORDS):
+            raise ConfigError(
+                f"hydra.run.dir={run_dir}: holds another run; go on with it by resume={run_dir}, or name another folder"
+            )
+        yield
+
+
+@contextmanager
 def tracked(run_dir: Path, overrides: Sequence[str], job: int | None) -> Iterator[None]:
     """Keep status.json of what runs inside: running, then done, failed or interrupted.
 
@@ -121,12 +138,15 @@ def tracked(run_dir: Path, overrides: Sequence[str], job: int | None) -> Iterato
         Interrupted: SIGINT or SIGTERM came while the run did not listen itself.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    status = new_status(overrides, job)
+    before, status = read_status(run_dir), new_status(overrides, job)
     write_status(run_dir, status)
     try:
         with _signals_raise(run_dir):
             yield
     except BaseException as error:
+        if before.get("state") in ENDED and isinstance(error, ConfigError | DataError):
+            write_status(run_dir, before)  # a resume that was refused has changed nothing
+            raise
         stopped = isinstance(error, Interrupted | KeyboardInterrupt)
         line = str(error) if stopped else f"{type(error).__name__}: {error}"
         trace = "" if stopped else "".join(traceback.format_exception(error))
@@ -149,59 +169,3 @@ def _signals_raise(run_dir: Path) -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def execute(
-    cfg: Config, run_dir: Path, overrides: Sequence[str], job: int | None = None, *, spread: bool = False
-) -> dict[str, Any]:
-    """What main.py is for: show the config, list the model's modules, or run; returns the results ({} if none).
-
-    With `spread`, jobs of a sweep take the GPUs in turn where model_device is auto.
-
-    Raises:
-        ConfigError, DataError, RunError, Interrupted: as lifelong.run.run.
-    """
-    if cfg.verbose:
-        show_config(cfg)
-    if cfg.inspect:
-        from lifelong.inspect import inspect_model
-
-        print(inspect_model(cfg))
-        return {}
-    with tracked(run_dir, overrides, job):
-        from lifelong.run import run  # torch and transformers load only when a run starts
-
-        if spread and cfg.model_device == "auto":
-            import torch
-
-            cfg.model_device = device_of_job(job or 0, torch.cuda.device_count())
-        return run(cfg, run_dir)
-
-
-def device_of_job(job: int, devices: int) -> str:
-    """The model_device of a sweep's job where it is auto: the GPUs in turn; auto where there is none."""
-    return f"cuda:{job % devices}" if devices else "auto"
-
-
-def child(run_dir: Path) -> int:
-    """A sweep's job in a process of its own, described by JSON on stdin (sweep_job.describe); its exit status."""
-    if sys.platform == "linux":  # a job must not outlive its sweep: SIGTERM lets it save and leave
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    from editor.registry import editor_class
-
-    told = json.load(sys.stdin)
-    configure_log(OmegaConf.create(told["logging"]), told["verbose"])
-    cfg = typed_config(told["config"], editor_class(told["config"]["editor"]["name"]).config_class)
-    try:
-        execute(cfg, run_dir, told["overrides"], told["job"], spread=told["spread"])
-    except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(child(Path(sys.argv[1])))

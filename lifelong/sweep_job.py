@@ -53,7 +53,7 @@ def sweep_job(cfg: DictConfig) -> float | None:
     return objective(read_json(run_dir / "results.json"))
 
 
-def describe(cfg: DictConfig, hydra: DictConfig) -> dict[str, Any]:
+def describe(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
     """All that the child needs, as JSON: resolved here, where ${hydra:job.num} and ${now:} mean something."""
     return {
         "config": OmegaConf.to_container(cfg, resolve=True, enum_to_str=True),
@@ -83,7 +83,7 @@ def run_child(told: dict[str, Any], run_dir: Path, folder: Path, env: dict[str, 
 
     Where other jobs run beside it, what it prints goes to output.log in its folder.
     """
-    command = [sys.executable, "-P", "-m", "lifelong.status", str(run_dir)]
+    command = [sys.executable, "-P", "-m", "lifelong.job", str(run_dir)]
     with open(run_dir / OUTPUT, "ab") if sweep.current is None else nullcontext() as output:
         child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env, text=True, process_group=0

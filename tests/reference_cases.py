@@ -17,7 +17,14 @@ OWN = PROJECT / "tests" / "reference"
 FOLDER = Path(os.environ.get("REFERENCE_DIR") or OWN).resolve()
 
 # keys of the published program's resolved config that steer nothing here
-UNUSED = {"dataset.num_seq", "editor.n_test", "model_device", "editor_device", "editor.load_checkpoint"}
+UNUSED = {
+    "dataset.num_seq",
+    "editor.n_test",
+    "model_device",
+    "editor_device",
+    "editor.load_checkpoint",
+    "model.class_name",
+}
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def test_rows_come_back_as_they_went_in(cache_dir):
     with row_cache(cache_dir, CPU) as cache:
         for step in range(2):
             for batch in range(3):
-                cache.put(batch, micro_batch(10 * step + batch))
+                cache.put(micro_batch(10 * step + batch))
             for site in (1, 0):
                 for batch in (2, 0, 1):
                     assert same(cache.get(batch, site), micro_batch(10 * step + batch)[site])
@@ -48,13 +48,13 @@ def test_views_are_kept_whole(cache_dir):
     whole = torch.arange(24.0).reshape(4, 6)
     rows = Rows(whole[:, ::2], whole[:, :3].T.contiguous().T)
     with row_cache(cache_dir, CPU) as cache:
-        cache.put(0, [rows])
+        cache.put([rows])
         assert same(cache.get(0, 0), rows)
 
 
 def test_a_cleared_step_is_gone(cache_dir):
     with row_cache(cache_dir, CPU) as cache:
-        cache.put(0, micro_batch(0))
+        cache.put(micro_batch(0))
         cache.clear()
         with pytest.raises((KeyError, OSError)):
             cache.get(0, 0)
@@ -67,14 +67,14 @@ def left_in(folder: str) -> list[Path]:
 def test_files_are_written_and_removed(tmp_path):
     folder = str(tmp_path / "not" / "there" / "yet")
     with row_cache(folder, CPU) as cache:
-        cache.put(0, micro_batch(0))
+        cache.put(micro_batch(0))
         assert len(list(Path(folder).rglob("*.safetensors"))) == 1
     assert left_in(folder) == []
 
 
 def test_files_are_removed_on_failure(tmp_path):
     with pytest.raises(RuntimeError, match="stop"), row_cache(str(tmp_path), CPU) as cache:
-        cache.put(0, micro_batch(0))
+        cache.put(micro_batch(0))
         raise RuntimeError("stop")
     assert left_in(str(tmp_path)) == []
 
@@ -83,9 +83,9 @@ def test_two_runs_may_share_a_folder(tmp_path):
     stranger = tmp_path / "notes.txt"
     stranger.write_text("not ours")
     with row_cache(str(tmp_path), CPU) as one:
-        one.put(0, micro_batch(0))
+        one.put(micro_batch(0))
         with row_cache(str(tmp_path), CPU) as other:
-            other.put(0, micro_batch(5))
+            other.put(micro_batch(5))
             assert same(one.get(0, 0), micro_batch(0)[0]) and same(other.get(0, 0), micro_batch(5)[0])
             other.clear()
             assert same(one.get(0, 1), micro_batch(0)[1])

@@ -11,14 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from config.check import ConfigError, check_values
+from config.check import ConfigError
 from config.compose import compose_config
 from config.schema import Config, DatasetConfig, FieldsConfig, ModelConfig, PromptFormat
-from data import custom
 from data.base import DataError, Edit
 from data.batches import context_check, step_batches, tokenize
+from data.fields import RowReader
 from data.prompt_format import check_prompt_format, prompt_ids, special_prefix
 from data.source import Source
+from lifelong import run as lifelong_run
 from lifelong import setup
 from model import load_tokenizer, model_source
 from tests.tiny import MODELS, SITES, run_main, tiny_tokenizer
@@ -40,7 +41,7 @@ FACT_ROWS = [{"question": prompt, "a": answer} for prompt, answer in FACTS]
 
 
 def read(row: dict[str, Any], fields: FieldsConfig = MAP) -> Edit:
-    return custom.read_row(row, 3, 42, fields=fields)
+    return RowReader(DatasetConfig("custom", fields=fields))(row, 3, 42)
 
 
 def refusal(row: dict[str, Any], fields: FieldsConfig = MAP) -> str:
@@ -266,12 +267,18 @@ def words(path: Path, *more: str) -> list[str]:
             ["dataset.fields.unrelated=null"],
             "dataset.fields.unrelated=None dataset.fields.unrelated_answer=unrelated_a",
         ),
-        (["dataset=zsre"], "dataset.fields.prompt=question: only dataset=custom has a field map, not dataset=zsre"),
+        (["dataset.fields.mhop=more"], "dataset.fields.mhop=more dataset.fields.mhop_answer=None: the mhop prompt"),
+        (
+            ["dataset.required=[rephrased]"],
+            "dataset.required: there is no rephrased; it must be some of prompt,",
+        ),
+        (["dataset.required=[persona]"], "dataset.fields.persona=null: dataset.required says that no record lacks it"),
+        (["dataset.missing_mhop=none"], "dataset.missing_mhop=none: needs dataset.fields.mhop, which is null"),
     ],
 )
 def test_keys_that_cannot_work_are_refused(more, says):
     with pytest.raises(ConfigError) as caught:
-        check_values(compose_config(words(Path("my.csv"), *more)))
+        lifelong_run.check(compose_config(words(Path("my.csv"), *more)))
     assert says in str(caught.value)
 
 
@@ -291,15 +298,18 @@ def test_a_learned_editor_needs_both_other_prompts_on_training_records(tmp_path)
 def test_without_a_training_split_the_warm_up_is_on_facts_and_says_so(tmp_path, caplog):
     path = write_facts(tmp_path / "my.csv", FACT_ROWS)
     cfg: Config = compose_config(words(path, "num_seq_zsre=2", "dataset.prompt_format=qa"))
-    data = setup.prepare(cfg).data
+    data, _ = setup.prepare(cfg)
     assert "no training split: warm-up on facts; its 2 counterfactual edits stay in the weights" in caplog.text
     assert data.training is not None and data.training.path.name == "facts_train.jsonl.xz"
     steps = list(setup.schedule(cfg, data))
     assert [warm_up for warm_up, _ in steps] == [True, True, False, False, False]
     assert all(edit.persona for edit in steps[0][1]) and steps[2][1][0].prompt == FACTS[0][0]
+    cfg.dataset.warm_up_data = "fact"
+    with pytest.raises(ConfigError, match="dataset.warm_up_data=fact: data set fact: must be one of custom, facts, "):
+        setup.prepare(cfg)
     caplog.clear()
     cfg.num_seq_zsre = 0
-    assert setup.prepare(cfg).data.training is None and not caplog.text
+    assert setup.prepare(cfg)[0].training is None and not caplog.text
 
 
 @pytest.mark.parametrize("name", ["my.csv", "my.json", "my.jsonl"])

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from config.schema import DatasetConfig
-from data import custom, embedded, fever, knowns, ultraeditbench, wikibigedit, zsre
+from config.compose import dataset_config
+from config.schema import DatasetConfig, FieldsConfig
+from data import knowns
 from data.base import DataError, Edit, shown
-from data.knowns import KnownFact
-from data.manifest import PROJECT_ROOT
+from data.fields import RowReader, look_up, paths
 from data.records import RecordFile
-from data.registry import HOW_TO_GET, READERS
-from data.source import Source
+from data.source import PROJECT, Source
 
 ZSRE = {
     "subject": "Wim Ilmarin",
@@ -75,15 +75,17 @@ FULL = Edit(
     mhop="So then, The birthplace of Wim Ilmarin is",
     mhop_answer="Bergen, again",
 )
-CASES = {
-    "zsre": (zsre.read_row, ZSRE, PLAIN),
-    "fever": (fever.read_row, FEVER, PLAIN),
-    "ultraeditbench": (ultraeditbench.read_row, ULTRA, PLAIN),
-    "wikibigedit": (wikibigedit.read_row, WIKI, FULL),
-    "facts": (embedded.read_row, FACTS, FULL),
-    "custom": (custom.read_row, CUSTOM, PLAIN),
-    "knowns": (knowns.read_row, KNOWN, KnownFact(4, KNOWN["prompt"], " of Antarctica")),
+ROWS: dict[str, tuple[dict[str, Any], Edit]] = {
+    "zsre": (ZSRE, PLAIN),
+    "fever": (FEVER, PLAIN),
+    "ultraeditbench": (ULTRA, PLAIN),
+    "wikibigedit": (WIKI, FULL),
+    "facts": (FACTS, FULL),
+    "custom": (CUSTOM, PLAIN),
 }
+READERS = {name: RowReader(dataset_config(name)) for name in ROWS}
+CASES = {name: (READERS[name], *case) for name, case in ROWS.items()}
+CASES["knowns"] = (knowns.read_row, KNOWN, Edit(4, str(KNOWN["prompt"]), " of Antarctica", None, None, None))
 REQUIRED = [
     (name, field)
     for name, (_, row, _) in CASES.items()
@@ -152,34 +154,34 @@ def test_shown_cuts_long_values() -> None:
 )
 def test_fever_rephrases_that_are_none(value: Any, says: str) -> None:
     with pytest.raises(DataError) as caught:
-        fever.read_row({**FEVER, "equiv_prompt": value}, 3, 42)
+        READERS["fever"]({**FEVER, "equiv_prompt": value}, 3, 42)
     assert str(caught.value).startswith("row 3 (counted from 0): ")
     assert says in str(caught.value)
 
 
 def test_fever_draw_depends_on_seed_and_record_alone() -> None:
     row = {**FEVER, "equiv_prompt": [f"form {i}" for i in range(50)]}
-    assert fever.read_row(row, 0, 42).rephrase == fever.read_row(row, 999, 42).rephrase
-    assert len({fever.read_row(row, 0, seed).rephrase for seed in range(40)}) > 15
-    assert len({fever.read_row({**row, "alt": str(i)}, 0, 42).rephrase for i in range(40)}) > 15
+    assert READERS["fever"](row, 0, 42).rephrase == READERS["fever"](row, 999, 42).rephrase
+    assert len({READERS["fever"](row, 0, seed).rephrase for seed in range(40)}) > 15
+    assert len({READERS["fever"]({**row, "alt": str(i)}, 0, 42).rephrase for i in range(40)}) > 15
     # Written down, so that no later change moves every run's rephrased prompts unnoticed.
-    assert [fever.read_row(row, 0, seed).rephrase for seed in (0, 1, 42)] == PINNED
+    assert [READERS["fever"](row, 0, seed).rephrase for seed in (0, 1, 42)] == PINNED
 
 
 PINNED: list[str] = ["form 0", "form 5", "form 28"]
 
 
 def test_fever_accepts_one_plain_string() -> None:
-    assert fever.read_row({**FEVER, "equiv_prompt": "Said so"}, 0, 1).rephrase == "Said so"
+    assert READERS["fever"]({**FEVER, "equiv_prompt": "Said so"}, 0, 1).rephrase == "Said so"
 
 
 @pytest.mark.parametrize("field", ["mhop", "mhop_ans"])
 @pytest.mark.parametrize("value", [None, "", "  ", "absent"])
 def test_wikibigedit_without_a_second_hop_asks_null(field: str, value: str | None) -> None:
-    row = {k: v for k, v in WIKI.items() if not (k == field and value == "absent")}
+    row: dict[str, Any] = {k: v for k, v in WIKI.items() if not (k == field and value == "absent")}
     if value != "absent":
         row[field] = value
-    edit = wikibigedit.read_row(row, 0, 42)
+    edit = READERS["wikibigedit"](row, 0, 42)
     assert (edit.mhop, edit.mhop_answer) == ("null", "null")
     assert edit.persona == WIKI["personas"]
 
@@ -187,15 +189,95 @@ def test_wikibigedit_without_a_second_hop_asks_null(field: str, value: str | Non
 @pytest.mark.parametrize("field", ["mhop", "mhop_ans"])
 def test_wikibigedit_second_hop_of_another_type(field: str) -> None:
     with pytest.raises(DataError, match=rf"row 5 \(counted from 0\): field '{field}' is 3; it must be"):
-        wikibigedit.read_row({**WIKI, field: 3}, 5, 42)
+        READERS["wikibigedit"]({**WIKI, field: 3}, 5, 42)
 
 
-def test_registry() -> None:
-    assert list(READERS) == ["zsre", "fever", "wikibigedit", "ultraeditbench", "facts", "custom"]
-    assert all(READERS[name] is CASES[name][0] for name in READERS)
-    assert set(HOW_TO_GET) == {*READERS, "knowns"}
-    assert HOW_TO_GET["zsre"] == "python -m data.prepare fetch zsre"
-    assert HOW_TO_GET["facts"] == "python -m data.facts.build"
+def test_every_data_set_of_the_project_is_tried_here() -> None:
+    assert set(READERS) == {path.stem for path in (PROJECT / "config" / "dataset").glob("*.yaml")}
+
+
+def test_how_to_get_the_files() -> None:
+    published = ("zsre", "fever", "wikibigedit", "ultraeditbench")
+    assert all(dataset_config(name).how_to_get == f"python -m data.prepare fetch {name}" for name in published)
+    assert dataset_config("facts").how_to_get == "python -m data.facts.build"
+    assert knowns.KNOWNS.how_to_get == "python -m data.prepare fetch knowns"
+
+
+NESTED = {
+    "case_id": 4,
+    "requested_rewrite": {"prompt": "Capital of Valdoria?", "target": {"str": "Port Salis"}},
+    "locality": [{"loc": "2+2?", "loc_ans": 4}, {"loc": "3+3?", "loc_ans": 6}],
+    "tags": ["a", "b"],
+    "a.b": "literal",
+}
+NESTED_MAP = FieldsConfig(
+    prompt="requested_rewrite.prompt",
+    answer="requested_rewrite.target.str",
+    rephrase=None,
+    unrelated="locality.0.loc",
+    unrelated_answer="locality.1.loc_ans",
+)
+
+
+def nested(row: dict[str, Any], fields: FieldsConfig = NESTED_MAP) -> Edit:
+    return RowReader(DatasetConfig("nested", fields=fields))(row, 4, 42)
+
+
+def test_dotted_paths_lead_into_nested_records() -> None:
+    assert nested(NESTED) == Edit(4, "Capital of Valdoria?", "Port Salis", None, "2+2?", "6")
+    assert look_up(NESTED, "a.b") == "literal", "a field whose own name has a dot comes first"
+    for path in ("locality.2.loc", "locality.x.loc", "locality.-1.loc", "case_id.0", "requested_rewrite.", ""):
+        assert not isinstance(look_up(NESTED, path), str | int), path
+
+
+def test_a_wrong_path_says_which_there_are() -> None:
+    slip = FieldsConfig(prompt="requested_rewrite.promt")
+    with pytest.raises(DataError) as caught:
+        nested(NESTED, slip)
+    assert str(caught.value) == (
+        "row 4 (counted from 0): field 'requested_rewrite.promt' is missing; it must be a non-empty string (fields "
+        "found: 'case_id, requested_rewrite.prompt, requested_rewrite.target.str, locality.0.loc, locality.0.loc_ans, "
+        "tags, a.b'); set dataset.fields.prompt to the field that holds it"
+    )
+
+
+def test_paths_go_no_deeper_than_anyone_nests() -> None:
+    row: dict[str, Any] = {"end": 1}
+    for _ in range(2000):
+        row = {"in": row}
+    assert list(paths(row)) == ["in.in.in.in.in"]
+
+
+def test_a_suffix_for_unrelated_prompts_makes_custom_ask_what_zsre_asks() -> None:
+    own = {"prompt": "src", "answer": "ans", "unrelated": "loc", "unrelated_answer": "loc_ans"}
+    custom = DatasetConfig("custom", fields=FieldsConfig(**own), unrelated_suffix="?")
+    assert RowReader(custom)(ZSRE, 4, 42) == READERS["zsre"](ZSRE, 4, 42) == PLAIN
+    assert RowReader(custom)({"src": "Born in", "ans": "Bergen"}, 4, 42).unrelated is None
+
+
+def test_a_list_of_rephrasings_needs_its_key() -> None:
+    row = CUSTOM | {"rephrase": [" one ", "two"]}
+    with pytest.raises(DataError, match=r"'rephrase' is \[' one ', 'two'\]; it must .*dataset.draw_rephrase=true"):
+        READERS["custom"](row, 0, 42)
+    drawing = RowReader(DatasetConfig("custom", draw_rephrase=True))
+    assert {drawing(row, 0, seed).rephrase for seed in range(20)} == {"one", "two"}
+
+
+def test_a_second_hop_that_is_missing_is_left_out_or_replaced_by_a_word() -> None:
+    fields = FieldsConfig(mhop="mhop", mhop_answer="mhop_ans")
+    plain = DatasetConfig("custom", fields=fields)
+    assert RowReader(plain)(CUSTOM, 4, 42) == PLAIN
+    assert RowReader(plain)(CUSTOM | WIKI, 4, 42).mhop == WIKI["mhop"]
+    with pytest.raises(DataError, match=r"has the field 'mhop' \(dataset.fields.mhop\) but not 'mhop_ans'"):
+        RowReader(plain)(CUSTOM | {"mhop": "Where then?"}, 4, 42)
+    word = DatasetConfig("custom", fields=fields, missing_mhop="nothing")
+    assert RowReader(word)(CUSTOM, 4, 42).mhop == RowReader(word)(CUSTOM, 4, 42).mhop_answer == "nothing"
+
+
+@pytest.mark.parametrize("name", ["zsre", "custom"])
+def test_white_space_stays_where_a_set_is_read_exactly(name: str) -> None:
+    edit = READERS[name]({**CUSTOM, **ZSRE, "ans": " Bergen ", "answer": " Bergen "}, 4, 42)
+    assert edit.answer == (" Bergen " if name == "zsre" else "Bergen")
 
 
 @pytest.fixture
@@ -211,7 +293,7 @@ def answers(records: RecordFile) -> list[str]:
 
 @pytest.mark.parametrize(("limit", "count"), [(None, 10), (0, 0), (3, 3), (10, 10), (99, 10)])
 def test_record_file(zsre_file: Path, limit: int | None, count: int) -> None:
-    records = RecordFile(zsre_file, zsre.read_row, 42, limit)
+    records = RecordFile(zsre_file, READERS["zsre"], 42, limit)
     assert answers(records) == answers(records) == [f"answer {i}" for i in range(count)]
     assert [edit.row for edit in records] == list(range(count))
     assert len(records) == len(records) == count
@@ -219,13 +301,13 @@ def test_record_file(zsre_file: Path, limit: int | None, count: int) -> None:
 
 def test_record_file_limit_is_no_negative_number(zsre_file: Path) -> None:
     with pytest.raises(ValueError, match="limit is -1; it must be None .* or at least 0"):
-        RecordFile(zsre_file, zsre.read_row, 42, -1)
+        RecordFile(zsre_file, READERS["zsre"], 42, -1)
 
 
 def test_record_file_names_path_row_and_field(tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(json.dumps(ZSRE) + "\n" + json.dumps({**ZSRE, "ans": None}) + "\n")
-    records = iter(RecordFile(path, zsre.read_row, 42))
+    records = iter(RecordFile(path, READERS["zsre"], 42))
     assert next(records).answer == "Bergen"
     with pytest.raises(DataError) as caught:
         next(records)
@@ -233,14 +315,14 @@ def test_record_file_names_path_row_and_field(tmp_path: Path) -> None:
 
 
 def test_record_file_that_is_not_there_says_how_to_get_it(tmp_path: Path) -> None:
-    records = RecordFile(tmp_path / "zsre.json", zsre.read_row, 42, how_to_get=HOW_TO_GET["zsre"])
+    records = RecordFile(tmp_path / "zsre.json", READERS["zsre"], 42, how_to_get=dataset_config("zsre").how_to_get)
     for use in (list, len):
         with pytest.raises(DataError, match="no such file; get it with: python -m data.prepare fetch zsre"):
             use(records)
 
 
 def need(path: Path, num_seq: int, n_edits: int) -> RecordFile:
-    cfg = DatasetConfig(name="zsre", n_edits=n_edits, train_path=str(path), valid_path=str(path))
+    cfg = replace(dataset_config("zsre"), n_edits=n_edits)
     return Source(cfg, 42).records(str(path), num_seq, "num_seq_zsre")
 
 
@@ -279,8 +361,8 @@ def test_require_validates_only_what_is_needed(tmp_path: Path) -> None:
 
 def test_importing_data_is_light() -> None:
     code = (
-        "import sys, data.prepare, data.records, data.registry, data.knowns\n"
+        "import sys, data.prepare, data.records, data.fields, data.knowns\n"
         "print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     )
-    out = subprocess.run([sys.executable, "-c", code], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

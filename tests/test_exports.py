@@ -1,4 +1,4 @@
-"""exports/ and editor/editable.py: cards, changed weights alone, asking saved models, listing what can be edited."""
+"""exports/ and lifelong/inspect.py: cards, changed weights alone, asking saved models, listing what can be edited."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,21 +18,25 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
-from config.schema import Config, DatasetConfig, EditorConfig, Export, ModelConfig, Precision, PromptFormat
+from config.compose import compose_config
+from config.schema import Config, DatasetConfig, Export, ModelConfig, Precision, PromptFormat, RidgeConfig
+from config.sites import expand_sites
 from editor.sites import check_sites, find_sites
 from exports.__main__ import main
 from exports.ask import Question, ask
 from exports.card import base_license, front_matter, model_card
-from exports.delta import apply_delta, read_delta
+from exports.delta import apply_delta, read_delta, read_weights
 from exports.identity import base_identity
 from exports.save import check_export, save_edited
-from lifelong.inspect import inspect_model, ranges
-from model import check_save_folder, fresh_folder, load_model, load_tokenizer, model_skeleton
+from files import whole_folder
+from lifelong.inspect import inspect_model
+from model import check_save_folder, load_model, load_tokenizer, model_skeleton
 from tests.tiny import MODELS, PROJECT, SITES, load_tiny
 
 NAMES = ("tiny-llama", "tiny-gptj", "tiny-gpt2")
@@ -43,7 +48,7 @@ def config(name: str = "tiny-llama", base: Path | None = None, **more) -> Config
     return Config(
         dataset=DatasetConfig(name="zsre", train_path="train.json", valid_path="eval.json"),
         model=ModelConfig(name=name, name_or_path=str(base or MODELS / name), edit_modules=SITES[name]),
-        editor=EditorConfig(name="stableedit", alpha=10.0, lr=3e-3),
+        editor=RidgeConfig(name="stableedit", alpha=10.0, lr=3e-3),
         **more,
     )
 
@@ -87,7 +92,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def run_model(*words: str, cwd: Path, python: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """`python -m exports WORDS`."""
     env = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROJECT)}
-    command = [sys.executable, *python, "-m", "model", *words]
+    command = [sys.executable, *python, "-m", "exports", *words]
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -96,7 +101,7 @@ def call(monkeypatch, capsys):
     """The same command inside this process, as (exit status, stdout, stderr); torch need not be loaded again."""
 
     def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["model", *words])
+        monkeypatch.setattr(sys, "argv", ["exports", *words])
         status: str | int | None = 0
         try:
             main()
@@ -275,6 +280,7 @@ def test_damaged_and_foreign_deltas_are_refused(tmp_path):
         (said | {"version": 2}, "is stableedit-delta 2 in float32"),
         (said | {"dtype": "int8"}, "in int8"),
         ([], "cannot be read"),
+        (said | {"tensors": {}}, "names no tensor that was changed"),
         ({k: v for k, v in said.items() if k != "tensors"}, "cannot be read.*tensors"),
     ):
         (delta / "delta.json").write_text(json.dumps(wrong))
@@ -282,6 +288,21 @@ def test_damaged_and_foreign_deltas_are_refused(tmp_path):
             read_delta(delta)
     with pytest.raises(ConfigError, match="holds no delta.json"):
         read_delta(base)
+
+
+@pytest.mark.parametrize("wrong", [{"shape": [1, 2]}, {"dtype": "float16"}])
+def test_a_delta_holds_what_it_declares_and_nothing_else(wrong, tmp_path):
+    delta = save(config(), tmp_path / "delta", Export.delta)
+    weights, said = load_file(delta / "delta.safetensors"), json.loads((delta / "delta.json").read_text())
+    save_file(weights | {"lm_head.weight": torch.zeros(2)}, delta / "delta.safetensors")
+    with pytest.raises(ConfigError, match=r"holds lm_head\.weight, which delta\.json does not name"):
+        read_weights(read_delta(delta))
+    save_file(weights, delta / "delta.safetensors")
+    name = next(iter(weights))
+    said["tensors"][name] |= wrong
+    (delta / "delta.json").write_text(json.dumps(said))
+    with pytest.raises(ConfigError, match="is not what delta.json says"):
+        read_weights(read_delta(delta))
 
 
 def test_identity_does_not_depend_on_where_the_model_lies(tmp_path):
@@ -340,7 +361,7 @@ def test_a_delta_never_replaces_its_own_base(tmp_path):
 def test_a_failed_save_leaves_the_old_model(tmp_path):
     folder = save(config(), tmp_path / "kept")
     before = contents(folder)
-    with pytest.raises(OSError, match="disk full"), fresh_folder(folder) as fresh:
+    with pytest.raises(OSError, match="disk full"), whole_folder(folder) as fresh:
         (fresh / "config.json").write_text("half")
         raise OSError("disk full")
     assert contents(folder) == before and list(tmp_path.iterdir()) == [folder]
@@ -457,13 +478,10 @@ def test_help_lists_the_commands_and_loads_no_torch(tmp_path):
 # what can be edited
 
 
-def expanded(label: str) -> list[str]:
-    """model.layers.{0-1,3}.x -> its names."""
-    found = re.fullmatch(r"(.*?)\{([\d,-]+)\}(.*)", label)
-    if found is None:
-        return [label]
-    runs = [(int(run.split("-")[0]), int(run.split("-")[-1])) for run in found[2].split(",")]
-    return [f"{found[1]}{n}{rest}" for a, b in runs for n in range(a, b + 1) for rest in expanded(found[3])]
+def to_paste(text: str) -> tuple[str, list[str]]:
+    """What the last lines of a listing say, and the sites of the word that they offer, as main.py reads it."""
+    said, word = text.splitlines()[-2:]
+    return said.removesuffix(":"), compose_config(["model=smollm2-135m", *shlex.split(word)]).model.edit_modules
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -471,7 +489,7 @@ def test_inspect_lists_exactly_what_can_be_edited(name):
     cfg = config(name)
     text = inspect_model(cfg)
     table = [line.split() for line in text.split("\n\n")[1].splitlines()[1:]]
-    listed = [site for words in table for site in expanded(words[words[0] == "*"])]
+    listed = [site for words in table for site in expand_sites([words[words[0] == "*"]])]
     accepted = []
     skeleton = model_skeleton(cfg.model)
     for module_name, module in skeleton.named_modules():
@@ -482,9 +500,9 @@ def test_inspect_lists_exactly_what_can_be_edited(name):
         else:
             accepted.append(module_name)
     assert sorted(listed) == sorted(accepted) and len(listed) == len(set(listed))
-    marked = [site for words in table if words[0] == "*" for site in expanded(words[1])]
+    marked = [site for words in table if words[0] == "*" for site in expand_sites([words[1]])]
     assert set(SITES[name]) <= set(marked) and "3 (1-3)" in text
-    assert f"'model.edit_modules=[{','.join(SITES[name])}]'" in text
+    assert to_paste(text) == ("chosen now, to copy and change", SITES[name])
 
 
 def test_inspect_counts_parameters_and_statistics():
@@ -503,10 +521,6 @@ def test_inspect_helps_where_the_chosen_modules_do_not_fit():
     cfg.model.edit_modules = SITES["tiny-llama"]
     text = inspect_model(cfg)
     assert "a run would be refused: model.edit_modules: the model has no module model.layers.1.mlp.down_proj" in text
-    names = re.search(r"for example:\n  'model.edit_modules=\[(.*)\]'", text)[1].split(",")
+    said, names = to_paste(text)
     check_sites(model_skeleton(cfg.model), names)
-    assert len(names) == 3 and all(".mlp." in name for name in names)
-
-
-def test_ranges():
-    assert ranges([5, 0, 1, 2, 2, 7, 8]) == "0-2,5,7-8" and ranges([]) == "" and ranges([3]) == "3"
+    assert said == "for example" and len(names) == 3 and all(".mlp." in name for name in names)

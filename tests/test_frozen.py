@@ -1,4 +1,4 @@
-"""editor/frozen.py and editor/states.py: skipping the layers below the sites moves no number."""
+"""editor/frozen.py: skipping the layers below the sites moves no number."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from config.compose import compose_config
 from config.schema import TokenRows
 from data.batches import Batch, step_batches, tokenize
 from editor import frozen
-from editor.capture import answer_logits, capture_together, weight_gradients
+from editor.capture import Inputs, answer_logits, capture_together, tokens_of, weight_gradients
+from editor.frozen import ENTRY, StateFile
 from editor.sites import find_sites
-from editor.states import ENTRY, StateFile
 from lifelong import run as lifelong_run
+from lifelong import session
 from lifelong.answers import answers
 from tests.test_resume import LEARNED, Killed, assert_same_run, kill_after, run
 from tests.tiny import PROJECT, SITES, load_tiny, run_main, tiny_batch, tiny_edits, tiny_tokenizer, tiny_words
@@ -58,12 +59,12 @@ def build(name: str, dtype: torch.dtype = torch.float32, **more: Any) -> PreTrai
     return model_class(config_class(**SIZES | more)).to(dtype).eval().requires_grad_(False)
 
 
-def install(model: PreTrainedModel, folder: Path | None, sites: list[str] = UPPER, gib: float = 1.0) -> None:
+def install(model: PreTrainedModel, folder: Path | None, sites: list[str] = UPPER, gib: float = 1.0) -> Inputs:
     """As a run does, with its keys."""
     cfg = compose_config(tiny_words()).model
     cfg.edit_modules, cfg.frozen_cache_gib = sites, gib
     cfg.frozen_cache_dir = None if folder is None else str(folder)
-    frozen.install(model, cfg)
+    return frozen.frozen_inputs(model, cfg)
 
 
 def lower_calls(model: PreTrainedModel) -> list[int]:
@@ -73,9 +74,9 @@ def lower_calls(model: PreTrainedModel) -> list[int]:
     return seen
 
 
-def logits(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+def logits(model: PreTrainedModel, batch: Batch, inputs: Inputs = tokens_of) -> torch.Tensor:
     with torch.no_grad():
-        return answer_logits(model, batch)[0]
+        return answer_logits(model, batch, inputs)[0]
 
 
 def keys(folder: Path) -> set[str]:
@@ -86,27 +87,26 @@ def keys(folder: Path) -> set[str]:
 def test_logits_are_those_of_the_whole_model(name, tmp_path):
     model, batch = build(name), tiny_batch("tiny-llama")
     expected = logits(model, batch)
-    install(model, tmp_path)
+    inputs = install(model, tmp_path)
     seen = lower_calls(model)
-    computed, read = logits(model, batch), logits(model, batch)
+    computed, read = logits(model, batch, inputs), logits(model, batch, inputs)
     assert seen == [len(batch.input_ids_BT)], "the second call must only read"
     assert_close(computed, expected, rtol=1e-5, atol=1e-5)
     assert torch.equal(read, computed)
-    install(model, None)
-    assert torch.equal(logits(model, batch), expected), "null must give the whole model back"
+    assert install(model, None) is tokens_of
+    assert torch.equal(logits(model, batch), expected), "the model itself stays whole"
 
 
 def test_changed_sites_are_seen_and_the_layers_below_are_not_run(tmp_path):
     model, batch = build("llama"), tiny_batch("tiny-llama")
     before = logits(model, batch)
-    install(model, tmp_path)
-    logits(model, batch)
+    inputs = install(model, tmp_path)
+    logits(model, batch, inputs)
     for site in find_sites(model, UPPER):
         site.weight.mul_(-1.5)
     seen = lower_calls(model)
-    found = logits(model, batch)
+    found = logits(model, batch, inputs)
     assert not seen
-    install(model, None)
     assert_close(found, logits(model, batch), rtol=1e-5, atol=1e-5)
     assert not torch.allclose(found, before, atol=0.1)
 
@@ -116,11 +116,11 @@ def test_a_sequence_is_found_whatever_it_is_padded_with(tmp_path):
     parts = step_batches(tiny_tokenizer("tiny-llama"), tiny_edits(count=12), 3).edit
     expected = [logits(model, part) for part in parts]
     assert len({part.input_ids_BT.shape[1] for part in parts}) > 1
-    install(model, tmp_path)
-    logits(model, step_batches(tiny_tokenizer("tiny-llama"), tiny_edits(count=12), 12).edit[0])
+    inputs = install(model, tmp_path)
+    logits(model, step_batches(tiny_tokenizer("tiny-llama"), tiny_edits(count=12), 12).edit[0], inputs)
     seen = lower_calls(model)
     for part, whole in zip(parts, expected, strict=True):
-        assert_close(logits(model, part), whole, rtol=1e-5, atol=1e-5)
+        assert_close(logits(model, part, inputs), whole, rtol=1e-5, atol=1e-5)
     assert not seen
 
 
@@ -128,10 +128,10 @@ def test_only_what_is_missing_is_computed(tmp_path):
     model = build("llama")
     few, many = (step_batches(tiny_tokenizer("tiny-llama"), tiny_edits(count=n), n).edit[0] for n in (4, 9))
     expected = logits(model, many)
-    install(model, tmp_path)
-    logits(model, few)
+    inputs = install(model, tmp_path)
+    logits(model, few, inputs)
     seen = lower_calls(model)
-    assert_close(logits(model, many), expected, rtol=1e-5, atol=1e-5)
+    assert_close(logits(model, many, inputs), expected, rtol=1e-5, atol=1e-5)
     assert seen == [5]
 
 
@@ -141,10 +141,10 @@ def test_captured_rows_are_those_of_the_whole_model(sites, token, tmp_path):
     model = build("llama")
     batches = step_batches(tiny_tokenizer("tiny-llama"), tiny_edits(count=12), 5).edit
     expected = capture_together(model, find_sites(model, sites), batches, token)
-    install(model, tmp_path, sites)
+    inputs = install(model, tmp_path, sites)
     seen = lower_calls(model)
     for _ in range(2):
-        found = capture_together(model, find_sites(model, sites), batches, token)
+        found = capture_together(model, find_sites(model, sites), batches, token, inputs)
         for one, other in zip(found, expected, strict=True):
             assert one.tokens == other.tokens
             assert_close(one.loss, other.loss)
@@ -158,9 +158,9 @@ def test_weight_gradients_are_those_of_the_whole_model(tmp_path):
     model, batch = build("llama"), tiny_batch("tiny-llama")
     sites = find_sites(model, UPPER)
     loss, expected = weight_gradients(model, sites, batch, torch.nn.functional.cross_entropy)
-    install(model, tmp_path)
+    inputs = install(model, tmp_path)
     for _ in range(2):
-        found_loss, found = weight_gradients(model, sites, batch, torch.nn.functional.cross_entropy)
+        found_loss, found = weight_gradients(model, sites, batch, torch.nn.functional.cross_entropy, inputs)
         assert_close(found_loss, loss)
         for mine, whole in zip(found, expected, strict=True):
             assert_close(mine, whole, rtol=1e-4, atol=1e-6)
@@ -172,20 +172,20 @@ def test_answers_are_those_of_the_whole_model(tmp_path):
     rows = tokenize(tiny_tokenizer("tiny-llama"), pairs)
     rows.append(rows[0])  # a sequence that stands twice in a batch
     expected = answers(model, rows, 200)
-    install(model, tmp_path)
-    assert answers(model, rows, 200) == expected  # computed in inference mode
-    assert answers(model, rows, 10**6) == expected
-    capture_together(model, find_sites(model, UPPER), [tiny_batch("tiny-llama")], TokenRows.ans)
+    inputs = install(model, tmp_path)
+    assert answers(model, rows, 200, inputs=inputs) == expected  # computed in inference mode
+    assert answers(model, rows, 10**6, inputs=inputs) == expected
+    capture_together(model, find_sites(model, UPPER), [tiny_batch("tiny-llama")], TokenRows.ans, inputs)
 
 
 def test_the_model_is_whole_after_a_failure(tmp_path):
     model, batch = build("llama"), tiny_batch("tiny-llama")
-    install(model, tmp_path)
+    inputs = install(model, tmp_path)
     layers, norm = model.model.layers, model.model.norm
     wrong = Batch(batch.input_ids_BT + 10_000, batch.attention_BT, batch.labels_BT)
     with pytest.raises(IndexError):
-        logits(model, wrong)
-    with pytest.raises(RuntimeError, match="inside"), frozen.shortened(model, batch):
+        logits(model, wrong, inputs)
+    with pytest.raises(RuntimeError, match="inside"), inputs(model, batch):
         raise RuntimeError("inside")
     assert model.model.layers is layers and model.model.norm is norm
 
@@ -193,20 +193,20 @@ def test_the_model_is_whole_after_a_failure(tmp_path):
 def test_bfloat16_states_are_kept_as_they_are(tmp_path):
     model, batch = build("llama", torch.bfloat16), tiny_batch("tiny-llama")
     expected = logits(model, batch)
-    install(model, tmp_path)
-    computed, read = logits(model, batch), logits(model, batch)
-    assert frozen.INSTALLED[model].file.dtype is torch.bfloat16
+    inputs = install(model, tmp_path)
+    computed, read = logits(model, batch, inputs), logits(model, batch, inputs)
+    assert inputs.__self__.file.dtype is torch.bfloat16
     assert torch.equal(computed, read)
     assert (computed - expected).norm() < 0.02 * expected.norm()
 
 
 def test_a_model_that_is_done_with_is_not_kept(tmp_path):
     model = build("llama")
-    install(model, tmp_path)
+    inputs = install(model, tmp_path)
     gone = weakref.ref(model)
-    del model
+    del model, inputs
     gc.collect()
-    assert gone() is None and len(frozen.INSTALLED) == 0
+    assert gone() is None
 
 
 def test_what_the_states_depend_on_is_in_the_folders_name(tmp_path):
@@ -233,11 +233,17 @@ def test_what_the_states_depend_on_is_in_the_folders_name(tmp_path):
 
 
 @pytest.mark.parametrize("sites", [[*UPPER, "model.layers.0.mlp.up_proj"], ["lm_head"]])
-def test_nothing_is_installed_where_nothing_lies_below(sites, tmp_path, caplog):
-    model = build("llama")
+def test_nothing_is_frozen_where_nothing_lies_below(sites, tmp_path):
+    assert install(build("llama"), tmp_path, sites) is tokens_of
+    assert not keys(tmp_path)
+
+
+def test_a_run_says_that_nothing_lies_below(tmp_path, caplog):
+    sites = ["model.layers.0.mlp.down_proj"]
     with caplog.at_level(logging.WARNING):
-        install(model, tmp_path, sites)
-    assert model not in frozen.INSTALLED and not keys(tmp_path)
+        run(
+            tmp_path / "run", tiny_words(f"model.frozen_cache_dir={tmp_path / 'states'}", f"model.edit_modules={sites}")
+        )
     assert "model.frozen_cache_dir has no effect" in caplog.text
 
 
@@ -267,8 +273,8 @@ def test_a_model_on_several_devices_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"model\.frozen_cache_dir: .*several devices"):
         install(model, tmp_path)
     model.hf_device_map = {"": "cpu"}
-    install(model, tmp_path)
-    assert model in frozen.INSTALLED
+    inputs = install(model, tmp_path)
+    assert inputs is not tokens_of
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
@@ -282,7 +288,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     [("tiny-gpt2", "states", "cannot be run apart; set it to null"), ("tiny-llama", "file", "name another folder")],
 )
 def test_what_cannot_serve_is_refused_before_a_model_loads(model, folder, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(lifelong_run, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(session, "load_model", lambda *_: pytest.fail("a model was loaded"))
     (tmp_path / "file").write_text("")
     words = tiny_words(f"model.frozen_cache_dir={tmp_path / folder}", model=model)
     with pytest.raises(ConfigError, match=rf"model\.frozen_cache_dir.*{says}"):
@@ -364,7 +370,7 @@ WRITER = f"""
 import sys
 from pathlib import Path
 import torch
-from editor.states import StateFile
+from editor.frozen import StateFile
 file, first = StateFile(Path(sys.argv[1]), {WIDTH}, torch.float32, 2**20), int(sys.argv[2])
 print("ready", flush=True)
 input()
@@ -488,7 +494,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(filled, tmp_path, monkeypatch):
         results(tmp_path / "fills", argv("fills"))
     results(tmp_path / "whole", argv("whole"))
     with monkeypatch.context() as patch:
-        kill_after(patch, 4, lifelong_run.Run, "_write_step")
+        kill_after(patch, 4, lifelong_run.Loop, "step")
         with pytest.raises(Killed):
             results(tmp_path / "killed", argv("killed"))
     results(tmp_path / "unused", [*argv("killed"), f"resume={tmp_path / 'killed'}"])

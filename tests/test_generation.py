@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers import GenerationConfig
 
-from config.schema import DatasetConfig, ModelConfig
+from config.compose import dataset_config
+from config.schema import ModelConfig
 from data.prompt_format import prompt_ids
 from data.source import Source
 from lifelong.generation import contains, exact, first_line, generate, normalized
@@ -41,7 +44,7 @@ def test_fifty_prompts_of_the_embedded_model_agree_with_one_at_a_time():
     )
     model, tokenizer = load_model(cfg, torch.device("cpu")), load_tokenizer(cfg)
     facts = str(PROJECT / "data/facts/facts_eval.jsonl.xz")
-    edits = list(Source(DatasetConfig("facts", 50, 1, facts, facts), 42).records(facts, 1, "num_seq"))
+    edits = list(Source(replace(dataset_config("facts"), n_edits=50), 42).records(facts, 1, "num_seq"))
     texts = [edit.prompt for edit in edits[:25]] + [edit.unrelated for edit in edits[:25]]
     prompts = prompt_ids(tokenizer, texts)
     found = generate(model, tokenizer, prompts, max_new_tokens=10, tokens_per_batch=1024)

@@ -25,7 +25,7 @@ from editor.cache import host, row_cache
 from editor.capture import Captured, Rows, capture_together
 from editor.ridge import Shift, solve_shifted
 from editor.stableedit import StableEdit
-from lifelong import resume
+from lifelong import resume, session
 from lifelong import run as lifelong_run
 from nets import NumericsError, inverse_root
 from tests.test_resume import assert_same_run, numbers, run
@@ -67,7 +67,7 @@ def position(run_dir: Path) -> dict[str, Any]:
     """How far the newest checkpoint is."""
     found = resume.newest(run_dir)
     assert found is not None
-    return found[1]["progress"]
+    return found[1]["state"]["loop"] | {"retries": found[1]["state"]["session"]["retries"]}
 
 
 @pytest.mark.parametrize(
@@ -111,14 +111,14 @@ def test_a_shift_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
 
 def test_weights_that_are_not_finite_are_found_in_the_first_step(tmp_path, monkeypatch):
-    real = lifelong_run.load_model
+    real = session.load_model
 
     def broken(*args):
         model = real(*args)
         model.get_submodule(SECOND).weight[3, 5] = float("nan")
         return model
 
-    monkeypatch.setattr(lifelong_run, "load_model", broken)
+    monkeypatch.setattr(session, "load_model", broken)
     with pytest.raises(NumericsError, match=r"step 0 \(rows 0 to 7\): .*not finite"):
         run(tmp_path / "run", words("ultraedit", "eval.before=false"))
     assert position(tmp_path / "run")["position"] == 0

@@ -70,7 +70,7 @@ def test_the_table_is_a_downward_order():
 def test_the_reader_of_imports_finds_some():
     assert "data.stream" in imported("data.records"), "relative"
     assert "editor.capture" in imported("editor.stableedit") | imported("editor.base"), "absolute"
-    assert "lifelong.run" in imported("lifelong.status"), "inside a function"
+    assert "lifelong.run" in imported("lifelong.job"), "inside a function"
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

@@ -11,12 +11,11 @@ import torch
 from config.check import ConfigError
 from config.compose import compose_config
 from editor import saved_networks
-from editor.cache import row_cache
-from editor.learned import HyperEditor
+from editor.learned import LearnedEditor
 from lifelong import run as lifelong_run
-from lifelong import setup
+from lifelong import session, setup
 from lifelong.recorder import Recorder
-from model import load_model
+from lifelong.training import Training
 from tests.reference_cases import OWN, load_case, overrides
 
 CASE = {"malmen": "malmen_zsre", "mend": "mend_zsre", "rledit": "rledit_zsre"}
@@ -33,24 +32,25 @@ def run(editor: str, work_dir: Path, *words: str) -> tuple[dict, list[dict]]:
     return results, [json.loads(line) for line in (work_dir / "run" / "metrics.jsonl").read_text().splitlines()]
 
 
-def trained(editor: str, work_dir: Path, *words: str) -> HyperEditor:
+def trained(editor: str, work_dir: Path, *words: str) -> LearnedEditor:
     """A learned editor after training alone."""
     cfg = config(editor, work_dir, *words)
-    device, prepared = torch.device("cpu"), setup.prepare(cfg)
-    loaded = setup.Loaded(load_model(cfg.model, device), prepared.tokenizer)
-    with row_cache(None, device) as cache, Recorder(work_dir / "run", cfg.wandb, "test", {}) as recorder:
-        made = setup.build_editor(cfg, loaded, cache, device)
+    device, (data, tokenizer) = torch.device("cpu"), setup.prepare(cfg)
+    with (
+        session.open_session(cfg, tokenizer, device, device) as opened,
+        Recorder(work_dir / "run", cfg.wandb, "test", {}) as recorder,
+    ):
+        made = opened.editor
         before = made.snapshot()
-        belongs = lifelong_run.Belongs(cfg, prepared.data)
-        lifelong_run.Run(cfg, loaded, prepared.data, made, recorder, belongs).train(made)
+        assert list(Training(opened, data.training, recorder).steps())
     for site, (weight, _) in zip(made.sites, before, strict=True):
         assert torch.equal(site.weight, weight), f"training left a trace in {site.name}"
     return made
 
 
-def parameters(editor: HyperEditor) -> torch.Tensor:
+def parameters(editor: LearnedEditor) -> torch.Tensor:
     """All of the networks' parameters in one vector."""
-    return torch.cat([parameter.detach().flatten() for parameter in editor.parameters])
+    return torch.cat([parameter.detach().flatten() for parameter in editor.networks.parameters])
 
 
 @pytest.mark.parametrize("editor", CASE)
@@ -83,7 +83,7 @@ def test_checkpoint_reproduces_the_run_bit_for_bit(editor, tmp_path):
 def test_checkpoint_of_something_else_is_refused(words, named, tmp_path, monkeypatch):
     made = trained("malmen", tmp_path / "a")
     saved_networks.save(made, tmp_path / "checkpoint")
-    monkeypatch.setattr(lifelong_run, "load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(session, "load_model", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ConfigError, match=named):
         run("malmen", tmp_path / "b", f"editor.load_checkpoint={tmp_path / 'checkpoint'}", *words)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from config.check import ConfigError, check_override_names, known_keys
-from config.compose import compose_config
-from config.schema import BadRow, Config, DatasetConfig, register
+from config.compose import compose_config, dataset_config
+from config.schema import BadRow, Config, register
 from data.base import DataError, Edit
 from data.batches import context_check, step_batches
-from data.registry import READERS
 from data.source import Source
 from lifelong import run as lifelong_run
-from tests.test_data_readers import CASES
+from lifelong import session
+from tests.test_data_readers import CASES, READERS
 from tests.tiny import PROJECT, tiny_tokenizer, tiny_words
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -40,6 +41,7 @@ TEXT = st.text(max_size=20) | ODD
 SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | TEXT
 VALUE = st.recursive(SCALAR, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3))
 NAMES = sorted(READERS)
+data_set = cache(dataset_config)
 
 
 @st.composite
@@ -93,7 +95,7 @@ def test_what_the_check_lets_through_can_be_batched(cases, context):
 def source(path: Path, name: str, *, skip: bool) -> Source:
     """A source that asks for two records of the file."""
     on_bad_row = BadRow.skip if skip else BadRow.error
-    return Source(DatasetConfig(name, 1, 1, str(path), str(path), on_bad_row=on_bad_row), 42)
+    return Source(replace(data_set(name), n_edits=1, on_bad_row=on_bad_row), 42)
 
 
 @cache
@@ -169,7 +171,7 @@ def nothing_loads(monkeypatch):
     def load_model(*_: object) -> None:
         raise Accepted
 
-    monkeypatch.setattr(lifelong_run, "load_model", load_model)
+    monkeypatch.setattr(session, "load_model", load_model)
 
 
 def attempt(words: list[str], run_dir: Path) -> str | None:

@@ -15,6 +15,12 @@ from lifelong import session
 from tests.reference_cases import FOLDER, case_names, load_case, overrides, relative
 
 METRICS = 1e-6
+# The cases were computed on one processor; others round products of another memory layout differently. A KL starts
+# near 3e-6, where its last digits are all that there is: losses agree to 1e-3 relative or 1e-6 absolute. A learned
+# editor's shift passes through a network whose first Adam step turns a gradient near zero into plus or minus meta_lr:
+# its weights agree to 5e-3. StableEdit and ULTRAEDIT, with nothing of the kind, stay at 1e-4.
+LOSSES = 1e-6
+LEARNED_WEIGHTS = 5e-3
 RIDGE_EDITORS = {"stableedit", "ultraedit"}
 
 
@@ -51,7 +57,7 @@ def network_state(tensors, part: str, shape: tuple[int, int]) -> dict:
 def load_networks(editor: Editor, tensors, part: str) -> None:
     """Start a learned editor's networks from the case's."""
     if isinstance(editor, LearnedEditor):
-        for shape, network in editor.networks.items():
+        for shape, network in editor.networks.by_shape.items():
             network.load_state_dict(network_state(tensors, part, shape))
 
 
@@ -77,9 +83,10 @@ def test_reference(name, tmp_path, monkeypatch):
             assert found == pytest.approx(norm, rel=near), f"step {line['index']} {site}"
     for line, losses in zip(lines, case.expected["train_losses"], strict=False):
         for name, value in losses.items():
-            assert line[name] == pytest.approx(value, rel=near), f"train step {line['index']} {name}"
+            assert line[name] == pytest.approx(value, rel=near, abs=LOSSES), f"train step {line['index']} {name}"
     for site in editor.sites:
-        assert relative(site.weight, case.tensors[f"weight_final/{site.name}"]) < near, site.name
+        found = relative(site.weight, case.tensors[f"weight_final/{site.name}"])
+        assert found < (LEARNED_WEIGHTS if editor.trains else near), site.name
     check_statistics(case, editor, near)
     check_networks(case, editor)
     assert not (tmp_path / "cache").exists() or not any((tmp_path / "cache").iterdir())
@@ -90,7 +97,7 @@ def check_networks(case, editor: Editor) -> None:
     if not isinstance(editor, LearnedEditor):
         return
     near = 5e-2 if case.expected["config"]["editor"]["name"] == "rledit" else 5e-3
-    for shape, network in editor.networks.items():
+    for shape, network in editor.networks.by_shape.items():
         expected = network_state(case.tensors, "hypernet_trained", shape)
         assert expected.keys() == dict(network.named_parameters()).keys()
         for key, value in network.named_parameters():

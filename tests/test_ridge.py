@@ -6,13 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from config.schema import EditorConfig
-from editor.base import Workbench, cosine
-from editor.cache import MemoryCache
+from config.schema import LearnedConfig, RLEditConfig
 from editor.capture import Rows
 from editor.malmen import Malmen
 from editor.mend import Mend
-from editor.ridge import Shift, solve_gradient, solve_ridge, target_rows
+from editor.ridge import Shift, cosine, solve_gradient, solve_ridge, target_rows
 from editor.rledit import RLEdit
 from editor.sites import EditSite
 from nets import Normalizer
@@ -112,10 +110,11 @@ def test_solve_gradient_is_that_of_autograd(rows):
 
 def learned_editor(kind, name):
     """A learned editor of two equal sites, its network in float64 with every parameter random."""
-    cfg = EditorConfig(name=name, lr=0.1, batch_size=7, rank=4, n_blocks=2, meta_lr=1e-3, max_grad_norm=1.0)
+    config = RLEditConfig if name == "rledit" else LearnedConfig
+    cfg = config(name=name, lr=0.1, batch_size=7, rank=4, n_blocks=2, meta_lr=1e-3, max_grad_norm=1.0)
     sites = [EditSite(f"site{i}", nn.Linear(D_K, D_V).requires_grad_(False)) for i in range(2)]
-    editor = kind(cfg, Workbench(nn.Module(), sites, MemoryCache(), CPU, 0))
-    network = editor.networks[(D_K, D_V)].double()
+    editor = kind(cfg, nn.Module(), sites)
+    network = editor.networks.by_shape[(D_K, D_V)].double()
     for seed, parameter in enumerate(network.parameters()):
         parameter.data = 0.3 * rand(*parameter.shape, seed=seed)
     return editor, network

@@ -19,14 +19,15 @@ import submitit
 import yaml
 from hydra.core.utils import setup_globals
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
-from lifelong.shares import USER_DEVICES, child_env, cores, device_of_job, jobs_at_once, slot, threads_per_job
 from omegaconf import OmegaConf
 from rich.console import Console
 
 from config.show import config_tree
 from lifelong import sweep, sweep_job
+from lifelong.job import device_of_job
 from lifelong.status import Interrupted, new_status, read_status, tracked, write_status
-from lifelong.sweep_job import objective
+from lifelong.sweep import USER_DEVICES
+from lifelong.sweep_job import child_env, cores, jobs_at_once, objective, slot, threads_per_job
 from tests.tiny import PROJECT, run_main, tiny_words
 
 WORDS = [word for word in tiny_words("eval.cache_dir=null", "report=false") if word != "editor.alpha=10"]
@@ -241,7 +242,7 @@ def test_a_report_that_fails_hides_nothing(tmp_path, monkeypatch, capsys, caplog
 
 @pytest.mark.parametrize(
     ("part", "name", "requirements"),
-    [("launcher", "joblib", "joblib"), ("launcher", "slurm", "submitit"), ("sweeper", "optuna", "optuna")],
+    [("launcher", "joblib", "joblib"), ("launcher", "slurm", "submitit")],
 )
 def test_a_plugin_that_is_missing_is_named(monkeypatch, tmp_path, part, name, requirements):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
@@ -358,17 +359,3 @@ def test_one_after_another_stopped_and_resumed(tmp_path):
     status = read_status(tmp_path / "sweep" / "1")
     assert status["state"] == "done" and "editor.alpha=10" in status["overrides"]
     assert json.loads((tmp_path / "sweep" / "1" / "results.json").read_text())["config"]["editor"]["alpha"] == 10
-
-
-@pytest.mark.slow
-def test_optuna_survives_a_failed_trial(tmp_path):
-    """The job that is refused is a failed trial; the search is kept in a file, and says what was best."""
-    words = ["hydra/sweeper=optuna", "hydra.sweep.dir=sweep", "hydra.sweeper.storage=sqlite:///search.db"]
-    words += ["hydra.sweeper.n_trials=4", "hydra.sweeper.params={editor.alpha: 'choice(10,nan)'}", "num_seq=1"]
-    done = run_main("-m", *[word for word in WORDS if not word.startswith("num_seq=")], *words, cwd=tmp_path)
-    states = [status["state"] for status in statuses(tmp_path / "sweep").values()]
-    assert sorted(set(states)) == ["done", "failed"] and len(states) == 4, done.stdout + done.stderr
-    assert done.returncode == 1 and (tmp_path / "search.db").is_file()
-    best = yaml.safe_load((tmp_path / "sweep" / "optimization_results.yaml").read_text())
-    values = [objective(json.loads(path.read_text())) for path in (tmp_path / "sweep").glob("*/results.json")]
-    assert best["best_params"]["editor.alpha"] == 10 and best["best_value"] == pytest.approx(max(values))

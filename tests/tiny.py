@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from config.schema import DatasetConfig
+from config.compose import dataset_config
 from data.base import Edit
 from data.batches import Batch, step_batches
 from data.source import Source
@@ -41,7 +42,7 @@ def tiny_tokenizer(name: str) -> PreTrainedTokenizerBase:
 def tiny_edits(dataset: str = "zsre", count: int = 12) -> list[Edit]:
     """The first evaluation edits of a reference data set."""
     path = str(DATA / f"{dataset}_eval.json")
-    cfg = DatasetConfig(name=dataset, n_edits=1, train_path=path, valid_path=path)
+    cfg = replace(dataset_config(dataset), n_edits=1)
     return list(Source(cfg, 42).records(path, count, "num_seq"))
 
 

@@ -30,7 +30,7 @@ import torch
 
 import lifelong.run  # noqa: F401  so that no run has to import it
 import main as program
-from config.check import LEARNED
+from editor.registry import editor_class
 from lifelong import resume
 from tests.test_resume import EDITORS, last_state, numbers, words
 
@@ -92,12 +92,12 @@ def phase(run_dir: Path, learned: bool) -> str:
         return "loading"
     if (run_dir / "results.json").is_file():
         return "after the end"
-    if list((run_dir / "checkpoints").glob(".writing-*")):
+    if list((run_dir / "checkpoints").glob(".0*")):
         return "checkpoint"
     lines, found = metric_lines(run_dir), resume.newest(run_dir)
     if not lines:
         return "evaluate before"
-    last, trains = lines[-1], learned and not (found and found[1]["progress"]["phase"] == "edit")
+    last, trains = lines[-1], learned and not (found and found[1]["state"]["training"]["done"])
     if last["event"] == "evaluate":
         return "results" if last["edits"] else "training" if trains else "downstream"
     if last["event"] == "over_time":
@@ -150,7 +150,7 @@ def torment(argv: list[str], run_dir: Path, moments: list[float], generator: ran
         code = execute(next_words(argv, run_dir), run_dir.parent, moments[-1] if again else None)
         if again and code == -signal.SIGKILL:
             moments.pop()
-            outcome.phases.append(phase(run_dir, outcome.editor in LEARNED))
+            outcome.phases.append(phase(run_dir, editor_class(outcome.editor).trains))
             kills += 1
         elif code == 0 and not kills:  # it was faster than the moment
             moments[-1] *= 0.9

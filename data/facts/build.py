@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import lzma
-import os
 import random
 import re
 from collections import Counter
@@ -15,7 +14,8 @@ from pathlib import Path
 from data.facts.loc import Probe, probes
 from data.facts.relations import Fact, Hop, city_facts, country_facts, element_facts, second_hops
 from data.facts.tables import World, load_world, plain_key
-from data.facts.templates import ASK, MHOP, PERSONA
+from data.facts.world import tables
+from files import write_whole
 
 QUOTAS: dict[str, int] = {
     "city_country": 9300,
@@ -27,6 +27,8 @@ QUOTAS: dict[str, int] = {
 }
 """City edits per relation, both files together; countries and elements come on top."""
 
+SENTENCES = tables("templates")
+ASK, PERSONA, MHOP = SENTENCES["ask"], SENTENCES["persona"], SENTENCES["mhop"]
 TRAIN_PART = 0.109
 FILES = {"eval": "facts_eval.jsonl.xz", "train": "facts_train.jsonl.xz"}
 Record = dict[str, str]
@@ -141,12 +143,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     for name, records in build(args.seed).items():
         packed = pack(records)
-        scratch = args.out / f".{FILES[name]}.{os.getpid()}"
-        scratch.write_bytes(packed)
-        os.replace(scratch, args.out / FILES[name])
+        write_whole(args.out / FILES[name], packed)
         counts = Counter(record["relation"] for record in records)
         print(f"{FILES[name]}: {len(records)} edits, {len(packed)} bytes, {dict(sorted(counts.items()))}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from data.facts import elements, world
+from data.facts import world
 from data.facts.tables import City, Country, World
 
 ZONE_GAP = 45.0
@@ -41,7 +41,7 @@ def second_hops(source: World) -> dict[str, dict[str, list[Hop]]]:
         "country_capital": {c.capital: [("capital_of", c.name)] for c in answers.values() if c.capital},
         "country_currency": lone,
         "country_continent": rivers,
-        "element_symbol": {s: [("first_letter", s[0])] for s in elements.EDITED.values()},
+        "element_symbol": {s: [("first_letter", s[0])] for s in world.EDITED_ELEMENTS.values()},
     }
 
 
@@ -93,5 +93,5 @@ def country_facts(source: World) -> Iterator[Fact]:
 
 def element_facts() -> Iterator[Fact]:
     """The symbols of the edited elements."""
-    for name, symbol in elements.EDITED.items():
+    for name, symbol in world.EDITED_ELEMENTS.items():
         yield Fact(name, "element_symbol", symbol)

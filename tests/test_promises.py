@@ -1,0 +1,91 @@
+"""Nothing silently wrong: a run directory has one owner, and what is read is what was written."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from config.check import ConfigError
+from config.compose import compose_config
+from files import write_json
+from lifelong import run as lifelong_run
+from lifelong.status import held
+from tests.tiny import MODELS, PROJECT, run_main, tiny_words
+
+# a run directory belongs to one run
+
+
+def test_a_directory_that_holds_another_run_is_refused(tmp_path):
+    assert run_main(*tiny_words("hydra.run.dir=run"), cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "run").glob("*.json*")}
+    done = run_main(*tiny_words("hydra.run.dir=run", "num_seq=1"), cwd=tmp_path)
+    assert done.returncode == 1 and "holds another run; go on with it by resume=" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_two_runs_in_one_directory_are_refused(tmp_path):
+    refused = pytest.raises(ConfigError, match="another run is at work there")
+    with held(tmp_path / "run", resumes=False), refused, held(tmp_path / "run", resumes=True):
+        pytest.fail("two at once")
+    with held(tmp_path / "run", resumes=False):
+        pass  # the lock goes with its owner
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path):
+    assert run_main(*tiny_words("hydra.run.dir=run", "checkpoint.every=1"), cwd=tmp_path).returncode == 0
+    kept = [*(tmp_path / "run" / ".hydra").iterdir(), tmp_path / "run" / "status.json"]
+    before = [path.read_bytes() for path in kept]
+    done = run_main("resume=run", "num_seq=2", cwd=tmp_path)
+    assert done.returncode == 1 and "num_seq was 3, is 2" in done.stderr
+    assert [path.read_bytes() for path in kept] == before
+    assert run_main("resume=run", cwd=tmp_path).returncode == 0, "the plain resume still goes on"
+
+
+# what is on the disk is what was written
+
+
+@pytest.mark.parametrize("damage", ["lines.jsonl", "totals.json"])
+def test_a_shared_cache_that_was_cut_is_measured_anew(damage, tmp_path):
+    words = [*tiny_words(), f"eval.cache_dir={tmp_path / 'cache'}"]
+    first = lifelong_run.run(compose_config(words), tmp_path / "first")
+    (file,) = (tmp_path / "cache").glob(f"before-*/{damage}")
+    file.write_text(file.read_text()[:40] if damage == "lines.jsonl" else file.read_text().replace("0.", "0.9", 1))
+    second = lifelong_run.run(compose_config(words), tmp_path / "second")
+    assert (second["pre"], second["metrics"]) == (first["pre"], first["metrics"])
+
+
+@pytest.mark.parametrize("name", ["model.layers.2.mlp.down_proj.weight", "model.layers.0.self_attn.q_proj.weight"])
+def test_a_model_that_lacks_a_weight_is_refused(name, tmp_path):
+    shutil.copytree(MODELS / "tiny-llama", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file({key: value for key, value in weights.items() if key != name}, tmp_path / "model" / "model.safetensors")
+    words = tiny_words(f"model.name_or_path={tmp_path / 'model'}")
+    with pytest.raises(ConfigError, match=rf"its weights lack {re.escape(name)}"):
+        lifelong_run.run(compose_config(words), tmp_path / "run")
+
+
+def test_results_with_a_number_that_is_not_finite_are_written(tmp_path):
+    write_json(tmp_path / "results.json", {"ES": math.nan, "more": [1.0, -math.inf], "deep": {"x": 2.5}})
+    assert json.loads((tmp_path / "results.json").read_text()) == {"ES": None, "more": [1.0, None], "deep": {"x": 2.5}}
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400"])
+def test_every_number_must_be_finite(value, tmp_path):
+    with pytest.raises(ConfigError, match=r"editor\.reg_coef=(nan|inf): must be a finite number"):
+        lifelong_run.run(compose_config(tiny_words(f"editor.reg_coef={value}", editor="malmen")), tmp_path / "run")
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_an_offline_run_asks_nobody(tmp_path):
+    words = [word for word in tiny_words("num_seq=1", "wandb.mode=offline") if word != "wandb.mode=disabled"]
+    trace = ["strace", "-f", "-qq", "-e", "trace=connect", "-o", str(tmp_path / "trace")]
+    done = subprocess.run([*trace, sys.executable, PROJECT / "main.py", *words], cwd=tmp_path, check=False)
+    assert done.returncode == 0
+    assert "AF_INET" not in (tmp_path / "trace").read_text()
