@@ -52,9 +52,10 @@ def metric_rows(run: Run) -> list[dict[str, Any]]:
 
 
 def before_scores(run: Run) -> dict[str, float]:
-    """The scores before any edit: of results.json, else of the run's first evaluation."""
+    """The scores before any edit: of results.json; of a run that has none its first evaluation."""
     first = next((line for line in run.events["evaluate"] if line["edits"] == 0), {})
-    return run.results.get("pre") or {key: value for key, value in first.items() if key not in ("event", "edits")}
+    told = run.results.get("pre") if run.results else first
+    return {name: value for name, value in (told or {}).items() if name not in ("event", "edits")}
 
 
 def final_scores(run: Run) -> dict[str, float | None]:
