@@ -21,9 +21,8 @@ from typing import Any
 
 from config.check import ConfigError
 from data.base import DataError
-from data.stream import iter_rows
 from files import write_lines
-from glue_eval.rows import PUBLISHED_POOL
+from glue_eval.rows import PUBLISHED_POOL, checked_rows
 from glue_eval.tasks import TASKS, Task, read_row
 
 log = logging.getLogger(__name__)
@@ -102,14 +101,7 @@ def from_folder(name: str, folder: Path) -> Rows | None:
     path = next((folder / (stem + suffix) for suffix in SUFFIXES if (folder / (stem + suffix)).is_file()), None)
     if path is None:
         return None
-    rows = []
-    for index, raw in enumerate(iter_rows(path)):
-        try:
-            read_row(task, raw, index)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-        rows.append(dict(raw))
-    return rows
+    return [raw for raw, _ in checked_rows(task, path)]
 
 
 def build(out: Path, seed: int, folder: Path | None, names: Iterable[str]) -> dict[str, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sklearn.metrics import f1_score, matthews_corrcoef
 
@@ -22,42 +22,33 @@ def figures(
     the total only), `choices` from the likelihoods: names that end in _new are theirs. `glue_flipped` adds
     the F1 in GLUE's own labels, which are one less the published scorer's.
     """
-    total = len(labels)
-    hit = sum(a == y for a, y in zip(answers, labels, strict=True))
-    invalid = sum(a == INVALID for a in answers)
-    found: dict[str, float | None] = {
-        "correct": hit,
-        "incorrect": total - hit - invalid,
-        "invalid": invalid,
-        "f1": _f1(labels, answers),
-        "mcc": _mcc(labels, answers),
-        "accuracy": hit / total if total else None,
-        "accuracy_stderr": _standard_error(hit, total),
-        **choice_figures(labels, choices),
-    }
+    invalid = sum(answer == INVALID for answer in answers)
+    found = _told(labels, answers, "") | {"invalid": invalid, "mcc": _mcc(labels, answers)}
+    found |= {"incorrect": sum(a not in (y, INVALID) for a, y in zip(answers, labels, strict=True))}
     if glue_flipped:
-        found |= {"f1_glue": _f1(labels, _flipped(answers)), "f1_new_glue": _f1(labels, _flipped(choices))}
-    return found
+        flipped = [[p if p == INVALID else 1 - p for p in predictions] for predictions in (answers, choices)]
+        found |= {"f1_glue": _f1(labels, flipped[0]), "f1_new_glue": _f1(labels, flipped[1])}
+    return found | choice_figures(labels, choices)
 
 
 def choice_figures(labels: Sequence[int], choices: Sequence[int]) -> dict[str, float | None]:
     """The figures of the likelihood choices alone."""
-    total = len(labels)
-    hit = sum(c == y for c, y in zip(choices, labels, strict=True))
-    return {
-        "correct_new": hit,
-        "incorrect_new": total - hit,
-        "total": total,
-        "f1_new": _f1(labels, choices),
-        "accuracy_new": hit / total if total else None,
-        "accuracy_new_stderr": _standard_error(hit, total),
-    }
+    return _told(labels, choices, "_new") | {"total": len(labels)}
 
 
-def averages(results: Sequence[dict[str, float | None]]) -> dict[str, float]:
+def averages(results: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     """The mean over tasks of each averaged figure, over the tasks that have it."""
-    columns = {name: [r[name] for r in results if r.get(name) is not None] for name in AVERAGED}
+    columns = {name: [value for r in results if (value := r.get(name)) is not None] for name in AVERAGED}
     return {name: sum(values) / len(values) for name, values in columns.items() if values}
+
+
+def _told(labels: Sequence[int], predictions: Sequence[int], end: str) -> dict[str, float | None]:
+    """What both readings are told by; the standard error is that of a share, sqrt(p (1 - p) / (n - 1))."""
+    total, hit = len(labels), sum(p == y for p, y in zip(predictions, labels, strict=True))
+    share = hit / total if total else None
+    error = None if share is None else math.sqrt(share * (1 - share) / max(1, total - 1))
+    found = {"correct": hit, "incorrect": total - hit, "f1": _f1(labels, predictions), "accuracy": share}
+    return {name + end: value for name, value in found.items()} | {f"accuracy{end}_stderr": error}
 
 
 def _f1(labels: Sequence[int], predictions: Sequence[int]) -> float | None:
@@ -73,15 +64,3 @@ def _mcc(labels: Sequence[int], predictions: Sequence[int]) -> float | None:
         # scikit-learn warns where labels and predictions hold one class; 0 is then the published figure
         warnings.simplefilter("ignore")
         return float(matthews_corrcoef(labels, predictions))
-
-
-def _flipped(predictions: Sequence[int]) -> list[int]:
-    return [p if p == INVALID else 1 - p for p in predictions]
-
-
-def _standard_error(hit: int, total: int) -> float | None:
-    """Of a share: sqrt(p (1 - p) / (n - 1))."""
-    if not total:
-        return None
-    share = hit / total
-    return math.sqrt(share * (1 - share) / max(1, total - 1))

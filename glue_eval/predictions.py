@@ -39,34 +39,31 @@ def predict(
     task: Task, questions: Sequence[Question], scores: Sequence[Scored], tokenizer: PreTrainedTokenizerBase
 ) -> list[Prediction]:
     """Read the generated texts and compare the likelihoods."""
+
+    def decoded(tokens: list[int]) -> str:
+        return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
     found = []
     for question, scored in zip(questions, scores, strict=True):
-        text = _new_text(tokenizer, question.prompt, scored.new_tokens)
+        # the new text where it stands: some tokenizers drop a space at the start of a text
+        text = decoded(question.prompt + scored.new_tokens)[len(decoded(question.prompt)) :]
         probabilities = [math.exp(mean) for mean in scored.log_probs]
         answer = read_answer(task, question.text, text)
         found.append(Prediction(text, answer, likelihood_choice(probabilities), probabilities))
     return found
 
 
-def _new_text(tokenizer: PreTrainedTokenizerBase, prompt: list[int], new_tokens: list[int]) -> str:
-    """The text of the new tokens where they stand: some tokenizers drop a space at the start of a text."""
-    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-    return tokenizer.decode(prompt + new_tokens, **options)[len(tokenizer.decode(prompt, **options)) :]
-
-
 def as_record(task: Task, question: Question, said: Prediction) -> dict[str, Any]:
     """One example as its line in the JSONL; `choice` and `answer` are labels, a probability may be null."""
-    likeliest = task.choices[said.choice] if said.choice >= 0 else None
+    probabilities = [p if math.isfinite(p) else None for p in said.probabilities]
     return {
         "row": question.row.index,
         "prompt": question.text,
         "generated_text": said.generated_text,
         "answer": said.answer,
         "choice": said.choice,
-        "highest_probability_answer": likeliest,
-        "probabilities": {
-            name: p if math.isfinite(p) else None for name, p in zip(task.choices, said.probabilities, strict=True)
-        },
+        "highest_probability_answer": task.choices[said.choice] if said.choice >= 0 else None,
+        "probabilities": dict(zip(task.choices, probabilities, strict=True)),
         "label": question.row.label,
         "correct": said.answer == question.row.label,
         "correct_new": said.choice == question.row.label,

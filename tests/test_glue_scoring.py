@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from config.schema import DownstreamBackend, DownstreamConfig
 from data.base import DataError
-from glue_eval.batching import pass_sizes, token_batches
 from glue_eval.evaluate import DownstreamEvaluator
 from glue_eval.perplexity import perplexity
+from glue_eval.prefill import pass_sizes
 from glue_eval.prompts import NEW_TOKENS, Choice, Question, context_length, encode, fit_question
 from glue_eval.rows import TaskRows, load_rows
-from glue_eval.scoring import Scored, score
+from glue_eval.scoring import Scored, score, token_batches
 from glue_eval.tasks import TASKS, render_question, render_shot
 
 MODELS = Path(__file__).resolve().parent / "reference" / "models"
