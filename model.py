@@ -159,7 +159,8 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     source = model_source(cfg)
     spread = {"device_map": cfg.device_map} if cfg.device_map else {}
     with _explained(source):
-        model, said = AutoModelForCausalLM.from_pretrained(
+        loading: Any = AutoModelForCausalLM  # typed as giving the model alone
+        model, said = loading.from_pretrained(
             source, dtype=pick_dtype(cfg, device), output_loading_info=True, **spread, **_how(cfg)
         )
     _check_whole(source, said)

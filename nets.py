@@ -26,7 +26,7 @@ class RunningStatistics:
     weighted ridge will ask for them (`covariance`, `key_covariance`). The latter costs 8 K^2 bytes (19 MB for
     d_k 1536, 2.9 GB for d_k 18944), during a step as much again for the copy to go back to and half for the
     step's own float32 sum.
-    Follows DESIGN section 2.3 (Chan's pairwise merge of moments).
+    Follows docs/design.md, 2.3 (Chan's pairwise merge of moments).
     """
 
     def __init__(
@@ -221,7 +221,7 @@ def _eigh(matrix_VV: Tensor, retries: Counter[str]) -> tuple[Tensor, Tensor]:
 
 
 class Normalizer:
-    """Statistics frozen at one moment, ready to normalize rows (DESIGN section 2.4).
+    """Statistics frozen at one moment, ready to normalize rows (docs/design.md, 2.4).
 
     `root` whitens the value gradients; None normalizes them per coordinate.
     """
@@ -277,7 +277,7 @@ class Block(nn.Module):
 
 
 class EditNetwork(nn.Module):
-    """The learned editors' network of one weight shape (DESIGN section 3).
+    """The learned editors' network of one weight shape (docs/design.md, 3).
 
     Maps normalized rows [k, g] to pseudo keys and value gradients; has a step size (`lr`) and a
     log-ridge (`lamda`) of its own per site. Parameters are named as in the published program.

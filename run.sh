@@ -5,12 +5,17 @@
 #   sh run.sh list                    the experiments, a line each
 #   sh run.sh sweep_alpha_preheat     a sweep; also: NAME -m key=1,2 hydra/launcher=joblib|submitit_local|slurm
 #   sh run.sh claims | claims_short   the paper's claims, tried: hours, or a quarter of an hour; options of python -m claims
-#   sh run.sh test [pytest options]   install the test tools and run the tests
+#   sh run.sh test                    ruff check, ruff format --check, mypy and pytest, all four whatever fails
+#   sh run.sh test OPTIONS            pytest alone, with these options
+#   sh run.sh test --latest [OPTIONS] pytest in .venv-latest, with the newest versions that the requirements allow
+#   sh run.sh install PART...         a section of requirements-extra.txt, for runs without run.sh: joblib, lm_eval, ...
+# Everything else is installed as constraints.txt has it.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 venv=$root/.venv
 python=$venv/bin/python
+versions='-c constraints.txt'
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "run.sh: $*"; exit 1; }
@@ -47,10 +52,19 @@ unlock() {
 
 install() {
     say "run.sh: pip install $*"
-    (cd "$root" && "$python" -m pip install --quiet --disable-pip-version-check "$@" >&2) || die "pip install $* failed"
+    (cd "$root" && "$python" -m pip install --quiet --disable-pip-version-check $versions "$@" >&2) || die "pip install $* failed"
 }
 
+# section PART: its requirements in requirements-extra.txt
+section() {
+    sed -n "/^# \[$1\]/,/^\$/ { /^[^#]/p; }" "$root/requirements-extra.txt"
+}
+
+parts() { sed -n 's/^# \[\([a-z_]*\)\].*/\1/p' "$root/requirements-extra.txt"; }
+
+# ready PART...: whether all are installed as the files say; the newest versions never are
 ready() {
+    [ "$venv" = "$root/.venv" ] || return 1
     for part in "$@"; do
         [ "$(cat "$venv/.installed-$part" 2>/dev/null)" = "$sum" ] || return 1
     done
@@ -58,7 +72,7 @@ ready() {
 
 # set_up PART...: make .venv and install what is missing; instant when nothing is
 set_up() {
-    sum=$(cat "$root"/requirements*.txt | cksum)
+    sum=$(cat "$root"/requirements*.txt "$root/constraints.txt" | cksum)
     ready "$@" && return
     lock
     if [ ! -x "$python" ]; then
@@ -69,27 +83,32 @@ set_up() {
         ready "$part" && continue
         case $part in
             base) install -r requirements.txt ;;
-            embedded) install --no-deps -r requirements-embedded.txt ;;
-            test | joblib | submitit | optuna) install -r "requirements-$part.txt" ;;
+            embedded) install --no-deps $(section embedded) ;;
+            *) install $(section "$part") ;;
         esac
         printf '%s' "$sum" >"$venv/.installed-$part"
     done
     unlock
 }
 
-# plugins WORD...: the parts that launchers and sweepers among the words need
+# plugins WORD...: the parts that launchers among the words need
 plugins() {
     for word in "$@"; do
         case $word in
             hydra/launcher=joblib) echo joblib ;;
             hydra/launcher=submitit_local | hydra/launcher=slurm) echo submitit ;;
-            hydra/sweeper=optuna) echo optuna ;;
         esac
     done
 }
 
 experiment_plugins() {
     plugins $(sed -n 's|^ *- override /\(hydra/[a-z]*\): *\([a-z_]*\).*|\1=\2|p' "$root/config/experiment/$1.yaml")
+}
+
+# check WORD...: run a tool of the test part; the last line names those that failed
+check() {
+    say "run.sh: $*"
+    "$python" -m "$@" || failed="$failed $*;"
 }
 
 list() {
@@ -113,15 +132,39 @@ default_experiment() {
 case ${1:-} in
     list) list; exit ;;
     -h | --help | help) sed -n '2,/^set /s/^# \{0,1\}//p' "$0"; exit ;;
+    install)
+        shift
+        for part in "$@"; do
+            [ -n "$(section "$part")" ] || die "no part '$part'; there are:
+$(parts)"
+        done
+        set_up base embedded "$@"
+        exit
+        ;;
     test)
         shift
-        set_up base embedded test
+        newest=
+        if [ "${1:-}" = --latest ]; then
+            shift
+            newest=yes
+            venv=$root/.venv-latest
+            python=$venv/bin/python
+            versions='--upgrade --upgrade-strategy eager'
+        fi
+        set_up base embedded test joblib submitit
         case ${REFERENCE_DIR:-} in
             '' | /*) ;;
             *) REFERENCE_DIR=$PWD/$REFERENCE_DIR && export REFERENCE_DIR ;;
         esac
         cd "$root"
-        exec "$python" -m pytest "$@"
+        [ -z "$newest$*" ] || exec "$python" -m pytest "$@"
+        failed=
+        check ruff check
+        check ruff format --check
+        check mypy
+        check pytest
+        [ -z "$failed" ] || die "failed:$failed"
+        exit
         ;;
     claims | claims_short)
         [ "$1" = claims ] && short= || short=--short

@@ -1,7 +1,7 @@
 """Scoring edit, rephrased and unrelated prompts by a token budget: python -m benchmarks.evaluate.
 
 Plain is what the published program does: per kind of prompt, each step's rows sorted by length and cut into batches
-of dataset.batch_size (DESIGN section 2.1), logits of the whole vocabulary at every position. "Unsorted" leaves the
+of dataset.batch_size (docs/design.md, 2.1), logits of the whole vocabulary at every position. "Unsorted" leaves the
 rows in the data's order. Ours is lifelong.answers.answers over all three kinds together, at several token budgets.
 """
 

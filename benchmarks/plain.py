@@ -1,4 +1,4 @@
-"""An edit step of StableEdit as the published program makes it, from the equations of DESIGN section 2.
+"""An edit step of StableEdit as the published program makes it, from the equations of docs/design.md, 2.
 
 Weights that ask for gradients, logits of the whole vocabulary everywhere, rows written to files and read back,
 statistics block by block, a decomposition per site and chunk, the d_k x d_k system, whole shifts, a look at every
@@ -41,7 +41,7 @@ class PlainStatistics:
         return cls(statistics.n, *(x.to(torch.float32, copy=True) for x in sums))
 
     def add(self, keys_NK: Tensor, gradients_NV: Tensor) -> None:
-        """Merge a block of rows (DESIGN section 2.3)."""
+        """Merge a block of rows (docs/design.md, 2.3)."""
         rows_ND = torch.cat((keys_NK, gradients_NV), 1)
         m, n = len(rows_ND), self.n
         delta_D = rows_ND.mean(0) - self.mean_D

@@ -243,7 +243,7 @@ class DownstreamBackend(Enum):
 
 @dataclass
 class DownstreamConfig:
-    """Evaluation of abilities beside the edits (DESIGN section 6)."""
+    """Evaluation of abilities beside the edits (docs/design.md, 6)."""
 
     tasks: list[str] = field(default_factory=lambda: ["sst", "mrpc", "cola", "rte", "mmlu", "nli"])
     number_of_tests: int = 100

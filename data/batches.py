@@ -1,4 +1,4 @@
-"""From edits to padded micro-batches (DESIGN section 2.1).
+"""From edits to padded micro-batches (docs/design.md, 2.1).
 
 Shape suffixes: B sequences, T positions.
 """

@@ -154,7 +154,7 @@ def weight_gradients(
 
 
 def capture(model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, token: TokenRows) -> Captured:
-    """Keys and value gradients of the batch's mean answer loss (DESIGN section 2.2).
+    """Keys and value gradients of the batch's mean answer loss (docs/design.md, 2.2).
 
     Only gradients of site outputs are computed: the model's parameters must not require grad,
     and the backward pass ends at the lowest site. Rows stand sequence by sequence.

@@ -28,7 +28,7 @@ from editor.base import Editor, Stopwatch
 from editor.capture import LossOf, Rows, answer_logits, weight_gradients
 from editor.networks import Networks
 from editor.ridge import Shift, SiteRecord
-from nets import EditNetwork, Normalizer, NumericsError
+from nets import EditNetwork, Normalizer, NumericsError, RunningStatistics
 
 Saved = list[tuple[Tensor, Tensor | None]]
 
@@ -51,6 +51,24 @@ class Losses:
     gen: list[float]
     loc: list[float]
     gradients_KV: list[Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class AtSite:
+    """One site's rows in a step, with the network of its shape, its place there and the shape's statistics."""
+
+    network: EditNetwork
+    place: int
+    rows: Rows
+    statistics: RunningStatistics
+
+    def pseudo_rows(self, size: int) -> list[tuple[Tensor, Tensor]]:
+        """The network's output for the normalized rows, `size` of them at a time."""
+        normalizer = Normalizer(self.statistics)
+        return [
+            self.network(normalizer.keys(chunk.keys_NK), normalizer.gradients(chunk.gradients_NV), self.place)
+            for chunk in self.rows.split(size)
+        ]
 
 
 Proposal = tuple[Tensor, ...]
@@ -83,44 +101,27 @@ class LearnedEditor(Editor):
         return 1.0
 
     @abstractmethod
-    def propose(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> list[Proposal]:
+    def propose(self, at: AtSite) -> list[Proposal]:
         """What the network makes of one site's rows, editor.batch_size of them at a time."""
 
     @abstractmethod
-    def join(self, network: EditNetwork, place: int, rows: Rows, proposals: list[Proposal]) -> Shift:
+    def join(self, at: AtSite, proposals: list[Proposal]) -> Shift:
         """The shift of one site; called without a graph."""
 
     @abstractmethod
-    def backward(
-        self,
-        network: EditNetwork,
-        place: int,
-        rows: Rows,
-        proposals: list[Proposal],
-        shift: Shift,
-        gradient_KV: Tensor,
-    ) -> None:
+    def backward(self, at: AtSite, proposals: list[Proposal], shift: Shift, gradient_KV: Tensor) -> None:
         """Add d(loss)/d(network) to the parameters' gradients, given d(loss)/dW and proposals with their graphs."""
 
-    def pseudo_rows(
-        self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer
-    ) -> tuple[Tensor, Tensor]:
-        """The network's output for raw rows."""
-        return network(normalizer.keys(rows.keys_NK), normalizer.gradients(rows.gradients_NV), place)
+    def at(self, site: int) -> AtSite:
+        """The rows of one site in this step, with its network and statistics."""
+        statistics = self.statistics[self.sites[site].shape]
+        return AtSite(*self.networks.at(site), self.cache.gather(site), statistics)
 
     @torch.no_grad()
     def shifts(self, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
         """The network's shift of every site."""
         with watch("network"):
-            return [self._join(index, self._propose(index)) for index in range(len(self.sites))]
-
-    def _propose(self, index: int) -> list[Proposal]:
-        normalizer = Normalizer(self.statistics[self.sites[index].shape])
-        return self.propose(*self.networks.at(index), self.cache.gather(index), normalizer)
-
-    @torch.no_grad()
-    def _join(self, index: int, proposals: list[Proposal]) -> Shift:
-        return self.join(*self.networks.at(index), self.cache.gather(index), proposals)
+            return [self.join(at, self.propose(at)) for at in map(self.at, range(len(self.sites)))]
 
     def train_epoch(self, steps: Iterable[StepBatches], done: int = 0) -> Iterator[TrainReport]:
         """One pass over the training steps: one update per step, the weights put back after each.
@@ -156,18 +157,18 @@ class LearnedEditor(Editor):
         watch, whole = Stopwatch(), range(len(self.sites))
         with self.step_rows(batches, watch):
             with watch("network"), torch.enable_grad():
-                proposals = [self._propose(index) for index in whole]
-                shifts = [self._join(index, proposals[index]) for index in whole]
+                proposals = [self.propose(self.at(index)) for index in whole]
+                with torch.no_grad():
+                    shifts = [self.join(self.at(index), proposals[index]) for index in whole]
             self.check_shifts(shifts)
             records = self.write(shifts)
             with watch("losses"):
                 losses = [losses_of(self, step, before, self.decay**back) for back, step in enumerate(looked_at)]
             with watch("network"):
                 for index in whole:
-                    rows = self.cache.gather(index)
                     gradient_KV = torch.stack([loss.gradients_KV[index] for loss in losses]).sum(0)
                     gradient_KV = gradient_KV.to(self.solve_device)
-                    self.backward(*self.networks.at(index), rows, proposals[index], shifts[index], gradient_KV)
+                    self.backward(self.at(index), proposals[index], shifts[index], gradient_KV)
                     proposals[index].clear()  # and with them their graphs
         norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters, self.cfg.max_grad_norm).item()
         if not math.isfinite(norm):

@@ -11,35 +11,25 @@ import torch
 from torch import Tensor
 
 from config.schema import LearnedConfig
-from editor.capture import Rows
-from editor.learned import LearnedEditor, Proposal
+from editor.learned import AtSite, LearnedEditor, Proposal
 from editor.registry import register
 from editor.ridge import Shift
-from nets import EditNetwork, Normalizer
 
 
 @register("mend", config=LearnedConfig)
 class Mend(LearnedEditor):
     """One update of the network per training step."""
 
-    def propose(self, network: EditNetwork, place: int, rows: Rows, normalizer: Normalizer) -> list[Proposal]:
+    def propose(self, at: AtSite) -> list[Proposal]:
         """k~ and g~, chunk by chunk."""
-        return [self.pseudo_rows(network, place, chunk, normalizer) for chunk in rows.split(self.cfg.batch_size)]
+        return [*at.pseudo_rows(self.cfg.batch_size)]
 
-    def join(self, network: EditNetwork, place: int, rows: Rows, proposals: list[Proposal]) -> Shift:
+    def join(self, at: AtSite, proposals: list[Proposal]) -> Shift:
         """The shift of one site as the product of its rewritten rows."""
         keys_NK, gradients_NV = (torch.cat(parts) for parts in zip(*proposals, strict=True))
-        return Shift(keys_NK, -network.lr.weight[place] * gradients_NV)
+        return Shift(keys_NK, -at.network.lr.weight[at.place] * gradients_NV)
 
-    def backward(
-        self,
-        network: EditNetwork,
-        place: int,
-        rows: Rows,
-        proposals: list[Proposal],
-        shift: Shift,
-        gradient_KV: Tensor,
-    ) -> None:
+    def backward(self, at: AtSite, proposals: list[Proposal], shift: Shift, gradient_KV: Tensor) -> None:
         """The gradient of <G, S>, chunk by chunk: S is a sum over rows."""
         for keys_NK, gradients_NV in proposals:
-            (-network.lr.weight[place] * ((keys_NK @ gradient_KV) * gradients_NV).sum()).backward()
+            (-at.network.lr.weight[at.place] * ((keys_NK @ gradient_KV) * gradients_NV).sum()).backward()

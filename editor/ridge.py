@@ -68,7 +68,7 @@ class Shift:
 
 
 def target_rows(keys_NK: Tensor, gradients_NV: Tensor, lr: float) -> Tensor:
-    """V = -lr |k|^2 g per row, of normalized keys and gradients (DESIGN section 2.5)."""
+    """V = -lr |k|^2 g per row, of normalized keys and gradients (docs/design.md, 2.5)."""
     return -lr * keys_NK.square().sum(1, keepdim=True) * gradients_NV
 
 

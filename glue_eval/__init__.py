@@ -1,1 +1,1 @@
-"""Evaluation of a model's abilities beside the edits (DESIGN section 6)."""
+"""Evaluation of a model's abilities beside the edits (docs/design.md, 6)."""

@@ -1,4 +1,4 @@
-"""The downstream tasks as data: prompt, choices, how a generated answer is read, file, label (DESIGN section 6)."""
+"""The downstream tasks as data: prompt, choices, how a generated answer is read, file, label (docs/design.md, 6)."""
 
 from __future__ import annotations
 
@@ -152,17 +152,12 @@ def read_row(task: Task, raw: Mapping[str, Any], index: int) -> Row:
             wanted = f"a list of {len(task.choices)} strings"
             raise DataError(f"{place(index)}: field {name!r} is {found}; it must be {wanted}")
         fields[name] = [as_text(option, f"field '{name}[{at}]'", index) for at, option in enumerate(options)]
+    told, wanted = f"{place(index)}: field {task.label_field!r} is", f"it must be one of {', '.join(task.labels)}"
     if task.label_field not in raw:
-        raise DataError(
-            f"{place(index)}: field {task.label_field!r} is missing; it must be one of {', '.join(task.labels)}"
-            f" (fields found: {', '.join(map(str, raw)) or 'none'})"
-        )
+        raise DataError(f"{told} missing; {wanted} (fields found: {', '.join(map(str, raw)) or 'none'})")
     label = str(raw[task.label_field])
     if label not in task.labels:
-        raise DataError(
-            f"{place(index)}: field {task.label_field!r} is {shown(raw[task.label_field])};"
-            f" it must be one of {', '.join(task.labels)}"
-        )
+        raise DataError(f"{told} {shown(raw[task.label_field])}; {wanted}")
     return Row(index, fields, task.labels.index(label))
 
 

@@ -1,4 +1,4 @@
-"""What a model answers, teacher-forced: which answer tokens are its first choice (DESIGN section 1).
+"""What a model answers, teacher-forced: which answer tokens are its first choice (docs/design.md, 1).
 
 Shape suffixes: M answer positions, W vocabulary.
 """
@@ -121,7 +121,7 @@ def score(
     prompt_format: PromptFormat = PromptFormat.raw,
     inputs: Inputs = tokens_of,
 ) -> dict[str, float]:
-    """Mean over edits of every metric that the edits have prompts for (DESIGN section 1)."""
+    """Mean over edits of every metric that the edits have prompts for (docs/design.md, 1)."""
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for chunk in chunks(edits, None, "evaluate"):

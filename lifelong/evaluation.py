@@ -30,7 +30,10 @@ from lifelong.setup import Data
 from model import fingerprint
 from report.metrics import HEADLINE, Measured, Tally
 
-FORMAT = 1  # of the cached folder; raise it when what is measured changes
+FORMAT = 2  # of the cached folder; raise it when what is measured changes
+# keys of a data set that do not change what a record is read as
+NOT_READ = ("n_edits", "batch_size", "train_path", "valid_path", "on_bad_row", "cache_dir", "how_to_get", "warm_up",
+            "warm_up_data")  # fmt: skip
 
 
 class Evaluation:
@@ -80,7 +83,7 @@ class Evaluation:
         measured = asdict(cfg.eval)
         for name in ("before", "tokens_per_batch", "every", "per_edit", "cache_dir"):
             del measured[name]
-        data = {name: str(getattr(cfg.dataset, name)) for name in ("name", "eval_mhop", "prompt_format", "fields")}
+        data = {name: value for name, value in asdict(cfg.dataset).items() if name not in NOT_READ}
         return {
             "format": FORMAT,
             "eval": measured,

@@ -1,4 +1,6 @@
-"""Editors and presets from a folder outside the project: python main.py --config-dir FOLDER editor=NAME ...
+"""Editors that the schema does not know: from a folder outside the project, or new in config/editor.
+
+    python main.py --config-dir FOLDER editor=NAME ...
 
 FOLDER is laid out as the project is: editor/NAME.py beside editor/NAME.yaml, dataset/NAME.yaml, experiment/NAME.yaml.
 Hydra finds the yaml files; what this module adds are the editors' classes and the schemas that their yaml starts from.
@@ -6,13 +8,16 @@ Hydra finds the yaml files; what this module adds are the editors' classes and t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from config.check import ConfigError, known_keys
-from config.compose import offer_schemas
+from config.compose import FOLDER, offer_schemas
+from config.schema import KINDS
 
 FLAGS = ("--config-dir", "-cd")
+SCHEMA = re.compile(r"/schema/([\w-]+)@_here_")
 
 
 def config_dir(argv: Sequence[str]) -> str | None:
@@ -25,20 +30,23 @@ def config_dir(argv: Sequence[str]) -> str | None:
 
 
 def use_editors(argv: Sequence[str]) -> list[str]:
-    """Make the editors of --config-dir known; the keys of their schemas, as editor.KEY.
+    """Make editors known that only their own module knows; the keys of their schemas, as editor.KEY.
 
     Raises:
-        ConfigError: one of its modules cannot be imported; names it and why.
+        ConfigError: one of the modules cannot be imported; names the folder and why.
     """
-    folder = Path(config_dir(argv) or "", "editor").absolute()
-    if config_dir(argv) is None or not any(folder.glob("*.py")):
+    given = config_dir(argv)
+    outside = Path(given, "editor").absolute() if given else None
+    found = [SCHEMA.findall(path.read_text(encoding="utf-8")) for path in (FOLDER / "editor").glob("*.yaml")]
+    if not any(outside.glob("*.py") if outside else ()) and KINDS.keys() >= {name for names in found for name in names}:
         return []
     from editor import registry  # torch loads only where there are editors to look at
 
-    registry.add_folder(folder)
+    if outside:
+        registry.add_folder(outside)
     try:
         kinds = {name: kind.config_class for name, kind in registry.found().items()}
     except Exception as error:
-        raise ConfigError(f"--config-dir: an editor in {folder} cannot be imported: {error!r}") from error
+        raise ConfigError(f"--config-dir: an editor in {outside} cannot be imported: {error!r}") from error
     offer_schemas(kinds)
     return [key for kind in kinds.values() for key in known_keys(kind, "editor.")]

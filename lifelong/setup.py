@@ -49,7 +49,7 @@ def warm_up_steps(cfg: Config) -> int:
 
 
 def warm_up_position(mode: PreheatMode, num_seq: int) -> int | None:
-    """Index of the step that the warm-up precedes (DESIGN section 2), None for never."""
+    """Index of the step that the warm-up precedes (docs/design.md, 2), None for never."""
     return {
         PreheatMode.start: 0,
         PreheatMode.q1: num_seq // 4,

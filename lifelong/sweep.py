@@ -33,8 +33,8 @@ STOP = ".stop"  # in the sweep's folder: the number of the signal that stops all
 USER_DEVICES = "SWEEP_CUDA_VISIBLE_DEVICES"  # what CUDA_VISIBLE_DEVICES was before a launcher changed it
 NOT_STARTED = "not started: the sweep was stopped"
 PLUGINS = {
-    "hydra_plugins.hydra_joblib_launcher": "requirements-joblib.txt",
-    "hydra_plugins.hydra_submitit_launcher": "requirements-submitit.txt",
+    "hydra_plugins.hydra_joblib_launcher": "joblib",
+    "hydra_plugins.hydra_submitit_launcher": "submitit",
 }
 
 
@@ -72,7 +72,7 @@ def missing_plugin(target: str) -> str | None:
     with suppress(ModuleNotFoundError):
         if package not in PLUGINS or importlib.util.find_spec(package):
             return None
-    return f"its plugin is not installed; pip install -r {PLUGINS[package]}"
+    return f"its plugin is not installed; sh run.sh install {PLUGINS[package]}"
 
 
 class Sweep:

@@ -1,4 +1,4 @@
-"""Run a reference case (DESIGN section 8) and hold what it left against what was expected."""
+"""Run a reference case (docs/design.md, 8) and hold what it left against what was expected."""
 
 from __future__ import annotations
 

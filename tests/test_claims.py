@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -29,8 +28,8 @@ from config.compose import compose_config
 from lifelong.status import write_status
 from report.load import load_run
 from tests.claims_runs import made_up
-from tests.test_run_sh import installed_and_run, tree  # noqa: F401  a fixture
-from tests.tiny import MODELS, PROJECT, SITES
+from tests.test_run_sh import PROGRAM, installed_and_run, tree, whole_tree  # noqa: F401  two fixtures
+from tests.tiny import MODELS, SITES
 
 SCALES = pytest.mark.parametrize("scale", [FULL, SHORT], ids=lambda scale: scale.name)
 
@@ -257,11 +256,9 @@ def test_a_part_runs_once_and_estimates(commands, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "words"), [("claims", "-m claims"), ("claims_short", "-m claims --short")])
-def test_run_sh(tree, name, words):  # noqa: F811
-    for path in PROJECT.glob("requirements*.txt"):
-        shutil.copy(path, tree)
-    installed, last = installed_and_run(tree, name, "--only", "shifts")
-    assert installed == [".txt", "-embedded.txt"] and last.endswith(f"{words} --only shifts")
+def test_run_sh(tree, whole_tree, name, words):  # noqa: F811
+    installed, (last,) = installed_and_run(whole_tree, name, "--only", "shifts")
+    assert installed == PROGRAM and last.endswith(f"{words} --only shifts")
 
 
 # end to end

@@ -1,4 +1,4 @@
-"""The published program's answers on the embedded model (DESIGN section 6), exactly."""
+"""The published program's answers on the embedded model (docs/design.md, 6), exactly."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def test_broken_model_leaves_finite_figures(loaded, tmp_path):
 
 
 def test_harness_agrees_where_choices_are_single_tokens(tmp_path):
-    pytest.importorskip("lm_eval", reason="needs pip install -r requirements-lm-eval.txt")
+    pytest.importorskip("lm_eval", reason="needs sh run.sh install lm_eval")
     model = AutoModelForCausalLM.from_pretrained(MODELS / "tiny-llama", dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "tiny-llama")
     assert {len(c.tokens) for q in questions("mmlu", tokenizer, model.config) for c in q.choices} == {1}

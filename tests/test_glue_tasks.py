@@ -225,7 +225,7 @@ def test_missing_file_says_how_to_get_it(tmp_path):
 
 def test_missing_harness_is_an_error_with_its_command(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install -r requirements-lm-eval\.txt"):
+    with pytest.raises(ConfigError, match="sh run.sh install lm_eval"):
         DownstreamEvaluator(DownstreamConfig(["sst"], backend=DownstreamBackend.lm_eval), tmp_path)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.tiny import run_main, tiny_words
+from tests.tiny import PROJECT, run_main, tiny_words
 
 CODE = '''
 from dataclasses import dataclass
@@ -67,6 +70,23 @@ def test_a_sweep_finds_it_in_its_jobs(folder, tmp_path):
     done = run_main("-m", *words(folder, "editor.strength=1,2", *more), cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 jobs done" in done.stdout
+
+
+def test_the_same_two_files_serve_in_the_project(folder, tmp_path):
+    copy = tmp_path / "project"
+    shutil.copytree(PROJECT, copy, ignore=shutil.ignore_patterns(".venv", ".git", "outputs", "multirun", "reference"))
+    shutil.copy(folder / "editor" / "hebb.py", copy / "editor")
+    shutil.copy(folder / "editor" / "hebb.yaml", copy / "config" / "editor")
+    command = [
+        sys.executable,
+        str(copy / "main.py"),
+        *tiny_words(editor="hebb"),
+        "editor.strength=3",
+        "hydra.run.dir=run",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["config"]["editor"]["strength"] == 3.0
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every reference case: metrics, every shift norm, final weights, statistics (DESIGN section 8)."""
+"""Every reference case: metrics, every shift norm, final weights, statistics (docs/design.md, 8)."""
 
 from __future__ import annotations
 

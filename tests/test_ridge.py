@@ -8,6 +8,7 @@ from torch import nn
 
 from config.schema import LearnedConfig, RLEditConfig
 from editor.capture import Rows
+from editor.learned import AtSite
 from editor.malmen import Malmen
 from editor.mend import Mend
 from editor.ridge import Shift, cosine, solve_gradient, solve_ridge, target_rows
@@ -121,7 +122,7 @@ def learned_editor(kind, name):
 
 
 def whole_shift(name, network, place, rows, normalizer):
-    """The shift as one expression with a graph, as DESIGN section 3 writes it."""
+    """The shift as one expression with a graph, as docs/design.md, 3 writes it."""
     pseudo_keys, pseudo_gradients = network(
         normalizer.keys(rows.keys_NK), normalizer.gradients(rows.gradients_NV), place
     )
@@ -144,11 +145,12 @@ def test_learned_gradient_is_that_of_autograd(kind, name, rows):
     expected = {key: p.grad.clone() for key, p in network.named_parameters() if p.grad is not None}
     network.zero_grad()
 
-    proposals = editor.propose(network, 1, data, normalizer)
+    at = AtSite(network, 1, data, editor.statistics[(D_K, D_V)])
+    proposals = editor.propose(at)
     with torch.no_grad():
-        shift = editor.join(network, 1, data, proposals)
+        shift = editor.join(at, proposals)
     torch.testing.assert_close(shift.matrix(), expected_shift.detach(), rtol=1e-7, atol=1e-9)
-    editor.backward(network, 1, data, proposals, shift, outer)
+    editor.backward(at, proposals, shift, outer)
     found = {key: p.grad for key, p in network.named_parameters() if p.grad is not None}
     assert found.keys() == expected.keys()
     for key, gradient in expected.items():

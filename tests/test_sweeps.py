@@ -240,20 +240,16 @@ def test_a_report_that_fails_hides_nothing(tmp_path, monkeypatch, capsys, caplog
     assert capsys.readouterr().out == "1 of 1 jobs done\n" and "no figures" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("part", "name", "requirements"),
-    [("launcher", "joblib", "joblib"), ("launcher", "slurm", "submitit")],
-)
-def test_a_plugin_that_is_missing_is_named(monkeypatch, tmp_path, part, name, requirements):
+@pytest.mark.parametrize(("name", "part"), [("joblib", "joblib"), ("slurm", "submitit")])
+def test_a_plugin_that_is_missing_is_named(monkeypatch, tmp_path, name, part):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     setup_globals()
     hydra = {"launcher": {"_target_": "hydra._internal.x"}, "sweeper": {"_target_": "hydra._internal.x"}}
-    hydra[part] = yaml.safe_load((PROJECT / "config" / "hydra" / part / f"{name}.yaml").read_text())
-    hydra |= {"runtime": {"choices": {f"hydra/{part}": name}}, "sweep": {"dir": str(tmp_path / "sweep")}}
-    message = f"error: hydra/{part}={name}: .*pip install -r requirements-{requirements}.txt"
-    with pytest.raises(SystemExit, match=message):
+    hydra["launcher"] = preset(name)
+    hydra |= {"runtime": {"choices": {"hydra/launcher": name}}, "sweep": {"dir": str(tmp_path / "sweep")}}
+    with pytest.raises(SystemExit, match=f"error: hydra/launcher={name}: .*sh run.sh install {part}"):
         sweep.SweepStart().on_multirun_start(OmegaConf.create({"hydra": hydra, "report": False}))
-    assert (PROJECT / f"requirements-{requirements}.txt").is_file() and sweep.current is None
+    assert f"# [{part}]" in (PROJECT / "requirements-extra.txt").read_text() and sweep.current is None
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "config" / "hydra").rglob("*.yaml")), ids=lambda path: path.stem)
