@@ -15,9 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.schema import DownstreamBackend, DownstreamConfig
 from files import flatten, write_json, write_lines
-from glue_eval.figures import averages, figures
 from glue_eval.perplexity import perplexity
-from glue_eval.predictions import as_record, encode_tests, predict
+from glue_eval.predictions import as_record, averages, encode_tests, figures, predict
 from glue_eval.prompts import Question
 from glue_eval.rows import log_cap, source_label, validate
 from glue_eval.scoring import score

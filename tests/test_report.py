@@ -282,7 +282,7 @@ def test_a_sweeps_table_and_its_search_name_the_same_winner(tmp_path, before):
     lacking(tmp_path / "1", before=("ES", "GS", "LS", "person_score"))
     write_failed(tmp_path / "5")
     runs = load_runs([tmp_path])
-    values = [objective(run.results) for run in runs]
+    values: list[Any] = [objective(run.results) for run in runs]
     found = compare(runs)
     assert [None if merit != merit else merit for merit in found.scores[told]] == values
     assert values[4] is None and values[5] is None and None not in values[:4]
@@ -338,7 +338,8 @@ def test_the_page_in_chromium(which, request, tmp_path):
     )
     (tmp_path / "second").mkdir()
     dom, messages, _ = browse(copy, tmp_path / "second")
-    sizes: list[Any] = json.loads(html.unescape(re.search(r'data-sizes="([^"]*)"', dom)[1]))
+    (measured,) = re.findall(r'data-sizes="([^"]*)"', dom)
+    sizes: list[Any] = json.loads(html.unescape(measured))
     assert len(sizes) == len(figures(text))
     assert all(complete and width > 100 and height > 100 for complete, width, height in sizes)
     assert 'data-wide="false"' in dom, "nothing sticks out at 1280 px"
