@@ -118,9 +118,7 @@ def _over_one_key(found: Comparison) -> Plate | None:
     names = ordered(list(found.settings[key]))
     places = [names.index(value) for value in found.settings[key]]
     table = found.scores[list(MERIT)].set_axis(places).sort_index()
-    curves = {
-        str(metric): Curve(list(column.dropna().index), list(column.dropna())) for metric, column in table.items()
-    }
+    curves = {str(name): Curve(list(kept.index), list(kept)) for name in table if len(kept := table[name].dropna())}
     figure = style.curve_figure(curves, style.SHARE, key, share=True) if len(names) > 1 else None
     if figure is None:
         return None
@@ -140,9 +138,8 @@ def _curves(found: Comparison, name: str) -> Plate | None:
     """One score of every run against edits; without samples on the way, the end points alone."""
     curves, dotted = {}, 0
     for index, run in enumerate(found.runs):
-        curve = over_time(run, "sample", [name]).get(name)
-        if name == DOWNSTREAM:
-            curve = downstream_curves(run).get("average")
+        measured = downstream_curves(run) if name == DOWNSTREAM else over_time(run, "sample", [name])
+        curve = measured.get(name.removeprefix("downstream "))
         if curve is None:
             curve = end_points(run).get(name, Curve([], []))
             dotted += len(curve.x) > 1

@@ -85,7 +85,7 @@ def site_labels(names: list[str]) -> tuple[str, dict[str, str]]:
     differ = parts.nunique() > 1
     shared = ".".join(parts.iloc[0].mask(differ, "*"))
     own = parts.loc[:, differ].agg(".".join, axis="columns")
-    return f" Sites: {shared}; the legend says what stands for *.", dict(own)
+    return f" Sites: {shared}; the legend says what stands for *.", dict(zip(names, own, strict=True))
 
 
 def per_site(run: Run, which: int, name: str, label: str) -> Plate | None:
@@ -128,22 +128,19 @@ def training(run: Run) -> Plate | None:
 
 def spectrum(run: Run) -> Plate | None:
     """Eigenvalues of the value covariance by weight shape on logarithmic axes, with the floor."""
-    found = run.results.get("spectrum")
-    if not found:
+    found = run.results.get("spectrum", {})
+    if not any(entry["eigenvalues"][0] > 0 for entry in found.values()):
         return None
     (figure, axes), words = style.canvas(), ""
     for index, (shape, entry) in enumerate(found.items()):
         values, floor = entry["eigenvalues"], entry["floor"]
         ranks = entry.get("ranks") or range(1, len(values) + 1)
         points = numbers.thin([(rank, value) for rank, value in zip(ranks, values, strict=True) if value > 0])
-        colour = style.COLOURS[index % len(style.COLOURS)]
-        look: dict[str, Any] = {
-            "linestyle": style.STYLES[index % len(style.STYLES)],
-            "marker": style.MARKERS[index % len(style.MARKERS)],
-        }
-        look |= {"color": colour, "markersize": 4, "markevery": 0.12, "label": f"weights {shape}"}
-        axes.plot(*zip(*points, strict=True), **look)
-        axes.axhline(floor, color=colour, linewidth=1.4, linestyle=(0, (2, 2)), label=f"floor {floor:.3g}")
+        colour, marker, dashes = (looks[index % len(looks)] for looks in (style.COLOURS, style.MARKERS, style.STYLES))
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 4}
+        axes.plot([x for x, _ in points], [y for _, y in points], label=f"weights {shape}", markevery=0.12, **look)
+        if floor > 0:
+            axes.axhline(floor, color=colour, linewidth=1.4, linestyle=(0, (2, 2)), label=f"floor {floor:.3g}")
         if "below" in entry:
             words += f" {shape} after {entry['rows']:,} rows: {entry['below']} of {entry['size']} eigenvalues lie below"
             words += f" the floor of {floor:.3g}."

@@ -252,6 +252,12 @@ def test_a_metric_is_a_row_of_the_table(tmp_path, monkeypatch):
         described({"ES_second": (1.0, 1)}, None, edits=1, step=1)
 
 
+def test_the_metric_table_and_the_terminals_tables_are_light():
+    code = "import sys, report.metrics, report.terminal; print({'pandas', 'matplotlib', 'torch'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
 def test_rows_say_order_interval_and_direction():
     names = [row["metric"] for row in described(dict.fromkeys(reversed(METRICS), (0.5, 9)), None, 9, 1)]
     assert names == list(METRICS)
