@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from config.check import ConfigError, check_override_names
 from config.schema import Config, register
+from report.terminal import cell
 
 register()
 
@@ -44,18 +45,13 @@ def table(figures: dict[str, float]) -> str:
     lines = [f"{'task':<20}" + "".join(f"{column:>13}" for column in COLUMNS)]
     for name in names:
         cells = [figures.get(f"{name}/{column}") for column in COLUMNS]
-        if any(cell is not None for cell in cells):
-            lines.append(f"{name:<20}" + "".join(f"{_cell(cell):>13}" for cell in cells))
+        if any(value is not None for value in cells):
+            texts = (cell(value, "" if isinstance(value, int) else ".4f") for value in cells)
+            lines.append(f"{name:<20}" + "".join(f"{text:>13}" for text in texts))
     if "perplexity/perplexity" in figures:
         value, tokens = figures["perplexity/perplexity"], figures["perplexity/tokens"]
         lines.append(f"perplexity {value:.3f} over {tokens:.0f} tokens")
     return "\n".join(lines)
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "config"), config_name="config")
@@ -65,11 +61,9 @@ def job(cfg: DictConfig) -> float:
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
-        figures = run(OmegaConf.to_object(cfg), run_dir)
+        figures = run(cast(Config, OmegaConf.to_object(cfg)), run_dir)
     except (ConfigError, DataError) as error:
-        if HydraConfig.get().mode is RunMode.RUN:
-            sys.exit(f"error: {error}")
-        raise
+        sys.exit(f"error: {error}")
     print(table(figures))
     print(f"written to {run_dir / 'glue_eval'}")
     return figures.get("average/f1_new", figures.get("perplexity/perplexity", 0.0))

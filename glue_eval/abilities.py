@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from dataclasses import asdict
 from importlib.metadata import version
@@ -12,11 +10,11 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.schema import Config, DownstreamBackend
-from files import kept
+from files import kept, read_json, sha256_of, sha256_of_json, write_json
 from glue_eval.evaluate import DownstreamEvaluator
 from model import fingerprint
 
-FORMAT = 1  # of the kept folder; raise it when what is measured changes
+FORMAT = 2  # of the kept folder; raise it when what is measured changes
 FIGURES = "figures.json"
 
 
@@ -35,14 +33,14 @@ def abilities_before(
         figures = downstream.evaluate(model, tokenizer, 0)
         for path in downstream.folder.glob("base_*"):
             shutil.copy2(path, folder)
-        (folder / FIGURES).write_text(json.dumps(figures), encoding="utf-8")
+        write_json(folder / FIGURES, figures)
 
     parent = Path(cfg.eval.cache_dir).expanduser()
     folder = kept(parent, f"abilities-{_key(cfg, downstream, model, tokenizer)}", measure)
     downstream.folder.mkdir(parents=True, exist_ok=True)
     for path in folder.glob("base_*"):
         shutil.copy2(path, downstream.folder)
-    return json.loads((folder / FIGURES).read_text(encoding="utf-8"))
+    return read_json(folder / FIGURES)
 
 
 def _key(
@@ -51,12 +49,8 @@ def _key(
     """What the figures depend on."""
     about = asdict(cfg.downstream) | {"batch_size": None, "data_dir": None}
     if cfg.downstream.perplexity_text:
-        text = Path(cfg.downstream.perplexity_text).expanduser().read_bytes()
-        about["perplexity_text"] = hashlib.sha256(text).hexdigest()
-    vocabulary = sorted(tokenizer.get_vocab().items())
-    versions = [version("torch"), version("transformers")]
-    about_model = [model.device.type, str(model.dtype), type(model).__name__]
-    words = [FORMAT, about, downstream.rows, downstream.source, vocabulary, about_model, versions]
-    key = hashlib.sha256(repr(words).encode())
-    key.update(fingerprint(model.state_dict().items()))
-    return key.hexdigest()[:32]
+        about["perplexity_text"] = sha256_of(Path(cfg.downstream.perplexity_text).expanduser())
+    rows = {name: asdict(part) for name, part in downstream.rows.items()}
+    about_model = [model.device.type, str(model.dtype), type(model).__name__, version("torch"), version("transformers")]
+    words = [FORMAT, about, rows, downstream.source, sorted(tokenizer.get_vocab().items()), about_model]
+    return sha256_of_json(words, fingerprint(model.state_dict().items()))[:32]

@@ -21,9 +21,8 @@ from typing import Any
 
 from config.check import ConfigError
 from data.base import DataError
-from data.stream import iter_rows
 from files import write_lines
-from glue_eval.rows import PUBLISHED_POOL
+from glue_eval.rows import PUBLISHED_POOL, checked_rows
 from glue_eval.tasks import TASKS, Task, read_row
 
 log = logging.getLogger(__name__)
@@ -97,19 +96,9 @@ def from_folder(name: str, folder: Path) -> Rows | None:
     Raises:
         DataError: a row that does not fit the task.
     """
-    task = TASKS[name]
-    stem = Path(task.file).stem
-    path = next((folder / (stem + suffix) for suffix in SUFFIXES if (folder / (stem + suffix)).is_file()), None)
-    if path is None:
-        return None
-    rows = []
-    for index, raw in enumerate(iter_rows(path)):
-        try:
-            read_row(task, raw, index)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-        rows.append(dict(raw))
-    return rows
+    paths = [(folder / TASKS[name].file).with_suffix(suffix) for suffix in SUFFIXES]
+    path = next((path for path in paths if path.is_file()), None)
+    return [raw for raw, _ in checked_rows(TASKS[name], path)] if path else None
 
 
 def build(out: Path, seed: int, folder: Path | None, names: Iterable[str]) -> dict[str, int]:
@@ -121,20 +110,17 @@ def build(out: Path, seed: int, folder: Path | None, names: Iterable[str]) -> di
     """
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"--from {folder}: no such folder")
-    out.mkdir(parents=True, exist_ok=True)
     counts = {}
     for name in names:
         if folder is None and name not in HUB:
             log.warning("%s is not on the hub's GLUE or MMLU; convert it with --from DIR", name)
-            continue
-        rows = from_hub(name, seed) if folder is None else from_folder(name, folder)
-        if rows is None:
+        elif (rows := from_hub(name, seed) if folder is None else from_folder(name, folder)) is None:
             log.warning("%s: %s has no %s", name, folder, TASKS[name].file)
-            continue
-        if len(rows) <= PUBLISHED_POOL:
-            log.warning("%s: %d rows; tests start at row %d, so there are none", name, len(rows), PUBLISHED_POOL)
-        write_lines(out / TASKS[name].file, rows)
-        counts[name] = len(rows)
+        else:
+            if len(rows) <= PUBLISHED_POOL:
+                log.warning("%s: %d rows; tests start at row %d, so there are none", name, len(rows), PUBLISHED_POOL)
+            write_lines(out / TASKS[name].file, rows)
+            counts[name] = len(rows)
     if not counts:
         raise ConfigError(f"{folder}: no subset found; the files are named {', '.join(t.file for t in TASKS.values())}")
     return counts

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.schema import DownstreamBackend, DownstreamConfig
 from files import flatten, write_json, write_lines
-from glue_eval.figures import averages, figures
 from glue_eval.perplexity import perplexity
-from glue_eval.predictions import as_record, encode_tests, predict
+from glue_eval.predictions import as_record, averages, encode_tests, figures, predict
+from glue_eval.prompts import Question
 from glue_eval.rows import log_cap, source_label, validate
 from glue_eval.scoring import score
 from glue_eval.tasks import PERPLEXITY, TASKS
@@ -49,30 +51,36 @@ class DownstreamEvaluator:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         stem = f"case_{edits}" if edits else "base"
+        measure: Callable[[str, list[Question]], dict[str, Any]] = partial(self._figures, model, tokenizer, stem)
         if self.cfg.backend is DownstreamBackend.lm_eval:
-            from glue_eval.lm_eval_backend import run_tasks  # an optional package
+            from glue_eval.lm_eval_backend import harness  # an optional package
 
-            results = run_tasks(model, tokenizer, self.cfg, self.rows)
-        else:
-            results = {name: self._task(name, model, tokenizer, stem) for name in self.rows}
+            measure = harness(model, tokenizer, self.cfg.batch_size)
+        results: dict[str, dict[str, Any]] = {}
+        for name, rows in self.rows.items():
+            start = time.perf_counter()
+            questions, too_long = encode_tests(TASKS[name], rows, tokenizer, model.config)
+            if too_long:
+                log.warning("downstream: %s: questions longer than the context: rows %s", name, too_long)
+            results[name] = {**measure(name, questions), "time": time.perf_counter() - start}
+            results[name] |= {"too_long": len(too_long), "too_long_rows": too_long}
+            results[name] |= {"source": self.source, "version": TASKS[name].version}
+        average = averages(list(results.values()))
         if PERPLEXITY in self.cfg.tasks:
-            results[PERPLEXITY] = self._perplexity(model, tokenizer)
-        average = averages([results[name] for name in self.rows])
-        setting = {
-            "edits": edits or 0,
-            "source": self.source,
-            "backend": self.cfg.backend.value,
-            "few_shots": self.cfg.few_shots,
-        }
+            start, path = time.perf_counter(), Path(self.cfg.perplexity_text or "").expanduser()
+            results[PERPLEXITY] = {**perplexity(model, tokenizer, path), "source": str(path)}
+            results[PERPLEXITY] |= {"time": time.perf_counter() - start}
+        setting = {"edits": edits or 0, "source": self.source, "backend": self.cfg.backend.value}
+        setting |= {"few_shots": self.cfg.few_shots}
         write_json(self.folder / f"{stem}_glue.json", setting | results | {"average": average})
         return {k: v for k, v in flatten(results | {"average": average}, "/").items() if isinstance(v, int | float)}
 
-    def _task(self, name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: str) -> dict[str, Any]:
-        start = time.perf_counter()
+    def _figures(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: str, name: str,
+        questions: Sequence[Question],
+    ) -> dict[str, Any]:  # fmt: skip
+        """A task's figures, its examples written to STEM_NAME.jsonl."""
         task = TASKS[name]
-        questions, too_long = encode_tests(task, self.rows[name], tokenizer, model.config)
-        if too_long:
-            log.warning("downstream: %s: questions longer than the context: rows %s", name, too_long)
         with tqdm(total=len(questions), desc=name, disable=None, leave=False) as bar:
             scores = score(model, questions, self.cfg.batch_size, bar.update)
         said = predict(task, questions, scores, tokenizer)
@@ -80,18 +88,4 @@ class DownstreamEvaluator:
         write_lines(self.folder / f"{stem}_{name}.jsonl", examples)
         labels = [question.row.label for question in questions]
         found = figures(labels, [p.answer for p in said], [p.choice for p in said], task.glue_flipped)
-        return {
-            **found,
-            "time": time.perf_counter() - start,
-            "too_long": len(too_long),
-            "too_long_rows": too_long,
-            "not_finite": sum(not all(map(math.isfinite, p.probabilities)) for p in said),
-            "source": self.source,
-            "version": task.version,
-        }
-
-    def _perplexity(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-        start = time.perf_counter()
-        path = Path(self.cfg.perplexity_text or "").expanduser()
-        found = perplexity(model, tokenizer, path)
-        return {**found, "time": time.perf_counter() - start, "source": str(path)}
+        return found | {"not_finite": sum(not all(map(math.isfinite, p.probabilities)) for p in said)}

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from config.schema import DownstreamConfig
-from data.batches import special_prefix
-from glue_eval.figures import choice_figures
-from glue_eval.predictions import encode_tests
+from data.prompt_format import special_prefix
+from glue_eval.predictions import choice_figures
 from glue_eval.prompts import Question
-from glue_eval.rows import TaskRows, source_label
-from glue_eval.tasks import TASKS, Task
+from glue_eval.tasks import TASKS
 
 
-def task_config(name: str, task: Task, questions: list[Question]) -> dict[str, Any]:
+def task_config(name: str, questions: Sequence[Question]) -> dict[str, Any]:
     """A task as the harness defines one: the rendered prompts, and the choices behind a space."""
     docs = [{"prompt": question.text, "label": question.row.label} for question in questions]
 
@@ -34,54 +30,40 @@ def task_config(name: str, task: Task, questions: list[Question]) -> dict[str, A
         "output_type": "multiple_choice",
         "doc_to_text": "prompt",
         "doc_to_target": "label",
-        "doc_to_choice": list(task.choices),
+        "doc_to_choice": list(TASKS[name].choices),
         "target_delimiter": " ",
         "num_fewshot": 0,  # the shots are part of the rendered prompt
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-        "metadata": {"version": task.version},
+        "metadata": {"version": TASKS[name].version},
     }
 
 
-def run_tasks(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, cfg: DownstreamConfig, rows: Mapping[str, TaskRows]
-) -> dict[str, dict[str, Any]]:
-    """Per task the likelihood figures (names that end in _new): the harness picks the highest sum of log p.
+def harness(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
+) -> Callable[[str, Sequence[Question]], dict[str, Any]]:
+    """A function of a task's name and questions that gives its likelihood figures (names that end in _new).
 
-    There is no generated text here, so the figures that read one are missing.
-
-    Raises:
-        ConfigError: the harness is not installed.
+    The harness picks the highest sum of log p. There is no generated text here, so the figures that read one are
+    missing.
     """
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    wrapped = HFLM(
-        pretrained=model,
-        tokenizer=tokenizer,
-        batch_size=cfg.batch_size,
-        add_bos_token=bool(special_prefix(tokenizer)),
-    )
+    bos = bool(special_prefix(tokenizer))
+    wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=bos)
     offline = TaskManager(include_defaults=False)  # the harness's own tasks take long to list and live on the hub
-    results = {}
-    for name, part in rows.items():
-        start = time.perf_counter()
-        questions, too_long = encode_tests(TASKS[name], part, tokenizer, model.config)
+
+    def measure(name: str, questions: Sequence[Question]) -> dict[str, Any]:
         samples = []
         if questions:
-            task = task_config(name, TASKS[name], questions)
+            task = task_config(name, questions)
             found = simple_evaluate(model=wrapped, tasks=[task], task_manager=offline, bootstrap_iters=0)
             samples = sorted(found["samples"][task["task"]], key=lambda sample: sample["doc_id"])
-        results[name] = {
-            **choice_figures([q.row.label for q in questions], [_choice(sample) for sample in samples]),
-            "time": time.perf_counter() - start,
-            "too_long": len(too_long),
-            "too_long_rows": too_long,
-            "source": source_label(cfg),
-            "version": TASKS[name].version,
-        }
-    return results
+        return choice_figures([q.row.label for q in questions], [_choice(sample) for sample in samples])
+
+    return measure
 
 
 def _choice(sample: Mapping[str, Any]) -> int:

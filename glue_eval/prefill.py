@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache, PreTrainedModel
 
-from glue_eval.batching import pass_sizes
 from glue_eval.prompts import Question
 
 # What a forward pass costs beside its tokens, in tokens: reading the weights, launching kernels. Measured on a CPU;
@@ -53,6 +52,23 @@ def shared_prefix(model: PreTrainedModel, questions: Sequence[Question]) -> Pref
     ids = torch.tensor([tokens], device=model.device)
     cache = model(input_ids=ids, past_key_values=DynamicCache(), use_cache=True, logits_to_keep=1).past_key_values
     return Prefix(tokens, [(layer.keys, layer.values) for layer in cache.layers])
+
+
+def pass_sizes(lengths: Sequence[int], pass_cost: int) -> list[int]:
+    """Cut sequences, longest first, into consecutive passes of least cost; return how many each pass takes.
+
+    A pass costs its padded tokens plus `pass_cost`, what a pass costs beside its tokens, in tokens.
+    """
+    best, sizes = [0] * (len(lengths) + 1), [0] * len(lengths)
+    for start in reversed(range(len(lengths))):
+        best[start], sizes[start] = min(
+            (pass_cost + size * lengths[start] + best[start + size], size)
+            for size in range(1, len(lengths) - start + 1)
+        )
+    found: list[int] = []
+    while sum(found) < len(lengths):
+        found.append(sizes[sum(found)])
+    return found
 
 
 def prefill(model: PreTrainedModel, questions: Sequence[Question], prefix: Prefix) -> Prefilled:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from config.check import ConfigError
 from config.schema import DownstreamBackend, DownstreamConfig
@@ -56,8 +58,22 @@ def validate(cfg: DownstreamConfig) -> dict[str, TaskRows]:
         if getattr(cfg, key) < least:
             raise ConfigError(f"downstream.{key}={getattr(cfg, key)}: must be a whole number, {least} or more")
     _check_perplexity(cfg)
-    _check_backend(cfg)
+    if cfg.backend is DownstreamBackend.lm_eval and importlib.util.find_spec("lm_eval") is None:
+        raise ConfigError("downstream.backend=lm_eval: the package lm_eval is missing: sh run.sh install lm_eval")
     return {name: load_rows(TASKS[name], cfg) for name in cfg.tasks if name != PERPLEXITY}
+
+
+def checked_rows(task: Task, path: Path, limit: int | None = None) -> Iterator[tuple[dict[str, Any], Row]]:
+    """The rows of a task's file, as they are and as they are read.
+
+    Raises:
+        DataError: no such file, or a row that does not fit the task.
+    """
+    for index, raw in enumerate(islice(iter_rows(path, HOW_TO_GET), limit)):
+        try:
+            yield raw, read_row(task, raw, index)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
 
 
 def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
@@ -67,22 +83,16 @@ def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
         ConfigError: more tests or shots than rows.
         DataError: no such file, or a row that does not fit the task.
     """
-    sample = cfg.data_dir is None
-    path = (SAMPLE_DIR if sample else Path(cfg.data_dir).expanduser()) / task.file
-    pool = SAMPLE_POOL if sample else PUBLISHED_POOL
-    rows = []
-    for index, raw in enumerate(islice(iter_rows(path, HOW_TO_GET), pool + cfg.number_of_tests)):
-        try:
-            rows.append(read_row(task, raw, index))
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+    pool = SAMPLE_POOL if cfg.data_dir is None else PUBLISHED_POOL
+    path = (SAMPLE_DIR if cfg.data_dir is None else Path(cfg.data_dir).expanduser()) / task.file
+    rows = [row for _, row in checked_rows(task, path, pool + cfg.number_of_tests)]
     if cfg.few_shots > min(pool, len(rows)):
         raise ConfigError(
             f"downstream.few_shots={cfg.few_shots}: the few-shot pool is the first {pool} rows of {path},"
             f" which has {len(rows)}; at most {min(pool, len(rows))}"
         )
     tests = rows[pool:]
-    capped = sample and cfg.number_of_tests == DEFAULT_TESTS and tests
+    capped = cfg.data_dir is None and cfg.number_of_tests == DEFAULT_TESTS and tests
     if len(tests) < cfg.number_of_tests and not capped:
         raise ConfigError(
             f"downstream.number_of_tests={cfg.number_of_tests}: {path} has {len(rows)} rows and tests start at"
@@ -107,14 +117,3 @@ def _check_perplexity(cfg: DownstreamConfig) -> None:
             raise ConfigError(f"downstream.perplexity_text={cfg.perplexity_text}: no such file")
     elif cfg.perplexity_text is not None:
         log.warning("downstream.perplexity_text has no effect unless downstream.tasks names perplexity")
-
-
-def _check_backend(cfg: DownstreamConfig) -> None:
-    if cfg.backend is DownstreamBackend.lm_eval:
-        require_lm_eval()
-
-
-def require_lm_eval() -> None:
-    """Raises ConfigError, naming the command, where the harness is not installed."""
-    if importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError("downstream.backend=lm_eval: the package lm_eval is missing: sh run.sh install lm_eval")

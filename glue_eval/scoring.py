@@ -6,14 +6,14 @@ K last prompt positions, E tokens that end a text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, RepetitionPenaltyLogitsProcessor
 
-from glue_eval.batching import token_batches
 from glue_eval.prefill import Prefilled, prefill, shared_prefix
 from glue_eval.prompts import NEW_TOKENS, Choice, Question
 
@@ -29,12 +29,24 @@ class Scored:
     log_probs: list[float]
 
 
+def token_batches(lengths: Sequence[int], batch_size: int, tokens_per_batch: int) -> Iterator[list[int]]:
+    """Indices of similar lengths, longest first: at most batch_size each, and at most tokens_per_batch padded tokens.
+
+    A single sequence longer than tokens_per_batch is a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda at: (-lengths[at], at))
+    while order:
+        count = max(1, min(batch_size, tokens_per_batch // max(1, lengths[order[0]])))
+        yield order[:count]
+        order = order[count:]
+
+
 @torch.inference_mode()
 def score(
     model: PreTrainedModel,
     questions: Sequence[Question],
     batch_size: int,
-    on_done: Callable[[int], None] = lambda count: None,
+    on_done: Callable[[int], Any] = lambda count: None,
 ) -> list[Scored]:
     """Score the questions, in the order given; `batch_size` bounds memory and never changes a result.
 
@@ -47,7 +59,7 @@ def score(
         prefilled = prefill(model, part, prefix)
         log_probs = _choice_log_probs(model, part, prefilled)
         new_tokens = _greedy(model, prefilled)
-        results |= {at: Scored(*pair) for at, *pair in zip(batch, new_tokens, log_probs, strict=True)}
+        results |= dict(zip(batch, map(Scored, new_tokens, log_probs), strict=True))
         on_done(len(batch))
     return [results[at] for at in range(len(questions))]
 
@@ -140,8 +152,5 @@ def _penalized(logits_BV: Tensor, seen_BT: Tensor, attention_BT: Tensor, penalty
     """The repetition penalty of the model's generation config, over the tokens that are no padding."""
     if penalty is None or penalty == 1.0:
         return logits_BV
-    picked_BT = logits_BV.gather(1, seen_BT)
-    changed_BT = torch.where(picked_BT < 0, picked_BT * penalty, picked_BT / penalty)
-    seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool)
-    seen_BV.scatter_reduce_(1, seen_BT, attention_BT.bool(), reduce="amax")
-    return torch.where(seen_BV, logits_BV.scatter(1, seen_BT, changed_BT), logits_BV)
+    real_BT = seen_BT.where(attention_BT.bool(), seen_BT[:, -1:])  # padding stands on the left
+    return RepetitionPenaltyLogitsProcessor(penalty)(real_BT, logits_BV)

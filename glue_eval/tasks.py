@@ -25,10 +25,10 @@ class Task:
     file: str
     question: str
     choices: tuple[str, ...]
-    label_field: str
-    labels: tuple[str, ...]
     rules: tuple[tuple[str, int], ...]
     fields: tuple[str, ...]
+    label_field: str = "label"
+    labels: tuple[str, ...] = ("0", "1")
     after: str | None = None
     lists: tuple[str, ...] = ()
     shot: str | None = None
@@ -48,8 +48,6 @@ TASKS = {
         question="Review :{sentence}\nSentiment :",
         shot="Review : {sentence}\nSentiment : {choice}\n",
         choices=("negative", "positive"),
-        label_field="label",
-        labels=("0", "1"),
         rules=POSITIVE_NEGATIVE,
         after="Sentiment :",
         fields=("sentence",),
@@ -60,8 +58,6 @@ TASKS = {
             "Are the sentences paraphrases of each other.\nSentence 1: {sentence1}\nSentence 2: {sentence2}\nAnswer:"
         ),
         choices=("No", "Yes"),
-        label_field="label",
-        labels=("0", "1"),
         rules=YES_NO,
         after="Answer:",
         fields=SENTENCE_PAIR,
@@ -71,8 +67,6 @@ TASKS = {
         question="Is this sentence linguistically acceptable?\nSentence: {sentence}\nAnswer: ",
         shot="Is this sentence linguistically acceptable?\nSentence: {sentence}\nAnswer: {choice}\n",
         choices=("No", "Yes"),
-        label_field="label",
-        labels=("0", "1"),
         rules=YES_NO,
         after="Answer:",
         fields=("sentence",),
@@ -81,8 +75,6 @@ TASKS = {
         file="rte.jsonl",
         question="{sentence1}\nquestion: {sentence2} True or False?\nanswer:",
         choices=("False", "True"),
-        label_field="label",
-        labels=("0", "1"),
         rules=(("false", 0), ("true", 1)),
         after="answer:",
         fields=SENTENCE_PAIR,
@@ -104,7 +96,6 @@ TASKS = {
         file="nli.jsonl",
         question="{sentence1} entails the {sentence2} True or False? Answer:",
         choices=("False", "True"),
-        label_field="label",
         labels=("not_entailment", "entailment"),
         rules=(("true", 1), ("false", 0)),
         after="True or False? Answer:",
@@ -117,8 +108,6 @@ TASKS = {
             "The answer should be exact 'positive' or 'negative'. text: {sentence} answer:"
         ),
         choices=("negative", "positive"),
-        label_field="label",
-        labels=("0", "1"),
         rules=POSITIVE_NEGATIVE,
         after="answer:",
         fields=("sentence",),
@@ -163,17 +152,12 @@ def read_row(task: Task, raw: Mapping[str, Any], index: int) -> Row:
             wanted = f"a list of {len(task.choices)} strings"
             raise DataError(f"{place(index)}: field {name!r} is {found}; it must be {wanted}")
         fields[name] = [as_text(option, f"field '{name}[{at}]'", index) for at, option in enumerate(options)]
+    told, wanted = f"{place(index)}: field {task.label_field!r} is", f"it must be one of {', '.join(task.labels)}"
     if task.label_field not in raw:
-        raise DataError(
-            f"{place(index)}: field {task.label_field!r} is missing; it must be one of {', '.join(task.labels)}"
-            f" (fields found: {', '.join(map(str, raw)) or 'none'})"
-        )
+        raise DataError(f"{told} missing; {wanted} (fields found: {', '.join(map(str, raw)) or 'none'})")
     label = str(raw[task.label_field])
     if label not in task.labels:
-        raise DataError(
-            f"{place(index)}: field {task.label_field!r} is {shown(raw[task.label_field])};"
-            f" it must be one of {', '.join(task.labels)}"
-        )
+        raise DataError(f"{told} {shown(raw[task.label_field])}; {wanted}")
     return Row(index, fields, task.labels.index(label))
 
 

@@ -12,8 +12,7 @@ from config.schema import Config
 from exports.save import save_edited
 from lifelong.recorder import Recorder, peak_memory, versions
 from lifelong.session import Session
-from report.tables import downstream_table
-from report.terminal import print_examples, print_metrics
+from report.terminal import downstream_table, print_examples, print_metrics
 
 log = logging.getLogger(__name__)
 

@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from files import read_json
 from lifelong import sweep
 from lifelong.status import SIGNALS, STATUS, end_status, new_status, read_status, write_status
+from report.metrics import merit
 
 OUTPUT = "output.log"  # stdout and stderr of a job that runs beside others
 TAIL_LINES = 20
@@ -64,11 +65,9 @@ def describe(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
     }
 
 
-def objective(results: Mapping[str, Any]) -> float:
-    """What a sweep maximizes: the mean of ES, GS and LS, each less its value before any edit where that is known."""
-    before = results.get("pre") or {}
-    gains = [results[name] - (before.get(name) or 0) for name in ("ES", "GS", "LS") if results.get(name) is not None]
-    return sum(gains) / len(gains)
+def objective(results: Mapping[str, Any]) -> float | None:
+    """What a sweep maximizes: the merit of report.metrics, by which its table names the best too."""
+    return merit(results, results.get("pre"))
 
 
 def stop_signal(folder: Path) -> int | None:

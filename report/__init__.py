@@ -7,14 +7,15 @@ from pathlib import Path
 
 
 def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
-    """Write the report of one run, of several side by side, or of a sweep; returns the path of report.html.
+    """Write report.html, figures/, table.csv, table.md and table.tex; returns the path of report.html.
 
-    See report.build.make. What a run lacks is left out.
+    Of one run, of several side by side, or of a sweep; what a run lacks is left out. `out` is RUN_DIR/report by
+    default, SWEEP_DIR/report for a sweep, outputs/comparison for several folders.
 
     Raises:
-        config.check.ConfigError: a folder that holds neither a run nor a sweep.
+        config.check.ConfigError: a folder that holds neither a run nor a sweep, or an `out` that cannot be used.
     """
-    from report.build import make as build  # matplotlib loads only where figures are drawn
+    from report.page import make as build  # matplotlib and pandas load only where a report is made
 
     return build([Path(run_dir) for run_dir in run_dirs], out)
 
@@ -22,6 +23,6 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 def sweep_table(sweep_dir: Path) -> str:
     """The jobs of a sweep as a plain-text table: varied keys, ES, GS, LS, state; the best job is marked."""
     from report.load import load_runs
-    from report.sweep import text_table
+    from report.tables import sweep_text
 
-    return text_table(load_runs([Path(sweep_dir)]))
+    return sweep_text(load_runs([Path(sweep_dir)]))

@@ -8,23 +8,18 @@ from pathlib import Path
 
 import report
 from config.check import ConfigError
-from report.load import is_sweep
+from report.load import run_folders
 
-
-def main(argv: list[str] | None = None) -> None:
-    """Parse the command line, write the report, print where it is (and a sweep's table)."""
+if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m report", description=__doc__)
     parser.add_argument("run_dirs", nargs="+", type=Path, metavar="RUN_DIR", help="run or sweep directory")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (RUN_DIR/report)")
-    given = parser.parse_args(argv)
+    given = parser.parse_args()
     try:
         page = report.make(given.run_dirs, given.out)
-        for folder in filter(is_sweep, given.run_dirs):
-            print(report.sweep_table(folder))
+        for folder in given.run_dirs:
+            if run_folders(folder) != [folder]:
+                print(report.sweep_table(folder))
     except (ConfigError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"written to {page}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,133 +1,161 @@
-"""The figures of several runs: heat maps over two swept keys, bars over one, curves of all."""
+"""Several runs side by side: what varies between them, which is best, and the figures of them all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import pandas as pd
 from matplotlib.patches import Rectangle
 
+from files import flatten
+from report import style
 from report.load import Run
-from report.numbers import Curve, downstream_curves, end_points, final, score_curves, thin
-from report.style import COLOURS, FAINT, MARKERS, Plate, canvas, edits_axis, heat, legend_above, lines, share_axis
-from report.sweep import MAIN, Comparison, ordered
+from report.metrics import MERIT, merit
+from report.numbers import Curve, before_scores, downstream_curves, end_points, final_scores, over_time, shown
+from report.style import Plate
 
+QUIET = ("wandb.name", "model_cache_dir", "resume")  # keys that name things and change no number
+DOWNSTREAM = "downstream average"
 MOST = 24  # runs beyond which curves are not told apart
 
 
-def comparison_figures(found: Comparison) -> Iterator[Plate]:
-    """Heat maps or a line over the swept keys, then curves of every run."""
-    if len(found.keys) == 2 and all(len(ordered([s[key] for s in found.settings])) > 1 for key in found.keys):
-        cells = [tuple(setting.values()) for setting in found.settings]
-        if len(set(cells)) == len(cells):
-            yield from _heat_maps(found)
+@dataclass(frozen=True)
+class Comparison:
+    """Runs, and a line each: their values of the keys that vary; ES, GS, LS and last the merit, NaN where unfinished.
+
+    The merit is `relative` where something was measured before editing. `best` is the place of the finished run with
+    the highest merit, the first of equals; None where there is no choice.
+    """
+
+    runs: list[Run]
+    keys: list[str]
+    settings: pd.DataFrame
+    scores: pd.DataFrame
+    merit_name: str
+    relative: bool
+    best: int | None
+    failed: list[Run]
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Find what varies (in the overrides of a sweep, else in the configurations) and what is best."""
+    after = [final_scores(run) if run.finished else {} for run in runs]
+    before = [before_scores(run) for run in runs]
+    relative = any(name in found for run, found in zip(runs, before, strict=True) if run.finished for name in MERIT)
+    scores = pd.DataFrame(after, columns=MERIT, dtype=float)
+    name = "mean change" if relative else "mean score"
+    scores[name] = pd.Series([merit(*pair) for pair in zip(after, before, strict=True)], dtype=float)
+    best = int(scores[name].argmax()) if scores[name].count() > 1 else None
+    settings, failed = _settings(runs), [run for run in runs if not run.finished]
+    return Comparison(list(runs), [*map(str, settings)], settings, scores, name, relative, best, failed)
+
+
+def _settings(runs: Sequence[Run]) -> pd.DataFrame:
+    """Per run its values of the keys that vary."""
+    pairs = [[word.lstrip("+").partition("=") for word in run.overrides] for run in runs]
+    given = [{key: value for key, equals, value in found if equals and not key.startswith("hydra.")} for found in pairs]
+    table = pd.DataFrame(given, dtype=object)
+    varied = table.nunique(dropna=False) > 1
+    if not all(given) or not varied.any():
+        table = pd.DataFrame([{k: shown(v) for k, v in flatten(run.config).items()} for run in runs], dtype=object)
+        varied = table[[bool(run.config) for run in runs]].fillna("null").nunique() > 1
+    return table[[key for key in varied.index[varied] if key not in QUIET]].fillna("")
+
+
+def ordered(values: Sequence[str]) -> list[str]:
+    """Distinct values: numbers by size, else as they came."""
+    distinct = list(dict.fromkeys(values))
+    try:
+        return sorted(distinct, key=float)
+    except ValueError:
+        return distinct
+
+
+def comparison_figures(found: Comparison) -> Iterator[Plate | None]:
+    """Heat maps or a line over the swept keys, then curves of every run; None for what cannot be drawn."""
+    if len(found.keys) == 2 and (found.settings.nunique() > 1).all() and not found.settings.duplicated().any():
+        for metric in found.scores.columns[found.scores.notna().any()]:
+            yield _heat_map(found, metric)
     elif len(found.keys) == 1:
-        yield from _over_one_key(found)
+        yield _over_one_key(found)
     if len(found.runs) <= MOST:
-        for metric in (*MAIN, "KS"):
-            yield from _curves(found, metric, lambda run, name=metric: score_curves(run).get(name))
-        yield from _curves(found, "downstream average", lambda run: downstream_curves(run)[1].get("average"))
+        yield from (_curves(found, name) for name in (*MERIT, "KS", DOWNSTREAM))
 
 
-def _values(found: Comparison, metric: str) -> list[float | None]:
-    if metric == found.merit_name:
-        return found.merits
-    return [final(run, metric) if run.finished else None for run in found.runs]
-
-
-def _heat_maps(found: Comparison) -> Iterator[Plate]:
-    """One heat map per metric over the two swept keys; the best run is framed, failed ones are named."""
-    rows, columns = (ordered([setting[key] for setting in found.settings]) for key in found.keys)
-    places = [(rows.index(s[found.keys[0]]), columns.index(s[found.keys[1]])) for s in found.settings]
-    for metric in (*MAIN, found.merit_name):
-        values = _values(found, metric)
-        if all(value is None for value in values):
-            continue
-        table: list[list[float | None]] = [[None] * len(columns) for _ in rows]
-        figure, axes = canvas(5.6, max(2.6, 1.3 + 0.55 * len(rows)))
-        for run, (y, x), value in zip(found.runs, places, values, strict=True):
-            table[y][x] = value
-            if value is None:
-                axes.text(x, y, f"{run.name}\n{run.state}", ha="center", va="center", fontsize=8, color="#a11")
-        image = heat(axes, table, rows, columns)
-        for run, (y, x) in zip(found.runs, places, strict=True):
-            if not run.finished:
-                box = {"facecolor": "#eeeeee", "edgecolor": FAINT, "hatch": "///", "linewidth": 0, "zorder": 1.5}
-                axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **box))
-        if found.best is not None:
-            y, x = places[found.best]
-            axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=3))
-        axes.set_ylabel(found.keys[0])
-        axes.set_xlabel(found.keys[1])
-        figure.colorbar(image, ax=axes, pad=0.02)
-        caption = _heat_caption(found, metric)
-        title = f"{metric[0].upper()}{metric[1:]} over {' and '.join(found.keys)}"
-        yield Plate(f"sweep_{metric.replace(' ', '_')}", title, caption, figure)
-
-
-def _heat_caption(found: Comparison, metric: str) -> str:
+def _heat_map(found: Comparison, metric: str) -> Plate:
+    """A score over the two swept keys; the best run is framed, failed ones are named."""
+    rows, columns = (ordered(list(found.settings[key])) for key in found.keys)
+    values = found.scores[metric]
+    table = values.set_axis(pd.MultiIndex.from_frame(found.settings)).unstack().reindex(index=rows, columns=columns)
+    places = [(rows.index(row), columns.index(column)) for row, column in found.settings.itertuples(index=False)]
+    figure, axes = style.canvas(5.6, max(2.6, 1.3 + 0.55 * len(rows)))
+    image = style.heat(axes, table)
+    for run, (y, x), missing in zip(found.runs, places, values.isna(), strict=True):
+        if missing:
+            axes.text(x, y, f"{run.name}\n{run.state}", ha="center", va="center", fontsize=8, color="#a11")
+        if not run.finished:
+            look: dict[str, Any] = {"facecolor": "#eeeeee", "edgecolor": style.FAINT, "hatch": "///", "linewidth": 0}
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, zorder=1.5, **look))
     words = f"{metric} after the last edit"
     if metric == found.merit_name:
-        words = "Mean over ES, GS and LS of " + ("after minus before" if "change" in metric else "the score after")
-    words += "; framed: the best job" if found.best is not None else ""
-    return words + (", hatched: jobs without a result." if found.failed else ".")
-
-
-def _over_one_key(found: Comparison) -> Iterator[Plate]:
-    """ES, GS, LS over the one swept key; evenly spaced, for values may be names or span decades."""
-    key = found.keys[0]
-    names = ordered([setting[key] for setting in found.settings])
-    series = {metric: _values(found, metric) for metric in MAIN}
-    if len(names) < 2 or all(value is None for values in series.values() for value in values):
-        return
-    figure, axes = canvas()
-    x = [names.index(setting[key]) for setting in found.settings]
-    for index, (metric, values) in enumerate(series.items()):
-        points = sorted((a, b) for a, b in zip(x, values, strict=True) if b is not None)
-        look = {"color": COLOURS[index], "marker": MARKERS[index], "linestyle": ":", "linewidth": 1.2}
-        axes.plot([a for a, _ in points], [b for _, b in points], label=metric, **look)
+        words = "Mean over ES, GS and LS of " + ("after minus before" if found.relative else "the score after")
     if found.best is not None:
-        axes.axvspan(x[found.best] - 0.15, x[found.best] + 0.15, color="#f5e2d6", zorder=0, label="best")
-    for run, place in zip(found.runs, x, strict=True):
+        y, x = places[found.best]
+        axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=3))
+        words += "; framed: the best job"
+    words += ", hatched: jobs without a result." if found.failed else "."
+    axes.set(ylabel=found.keys[0], xlabel=found.keys[1])
+    figure.colorbar(image, ax=axes, pad=0.02)
+    title = f"{metric[0].upper()}{metric[1:]} over {' and '.join(found.keys)}"
+    return Plate(f"sweep_{metric.replace(' ', '_')}", title, words, figure)
+
+
+def _over_one_key(found: Comparison) -> Plate | None:
+    """ES, GS, LS over the one swept key; evenly spaced, for values may be names or span decades."""
+    (key,) = found.keys
+    names = ordered(list(found.settings[key]))
+    places = [names.index(value) for value in found.settings[key]]
+    table = found.scores[list(MERIT)].set_axis(places).sort_index()
+    curves = {str(name): Curve(list(kept.index), list(kept)) for name in table if len(kept := table[name].dropna())}
+    figure = style.curve_figure(curves, style.SHARE, key, share=True) if len(names) > 1 else None
+    if figure is None:
+        return None
+    (axes,) = figure.axes
+    axes.set_xticks(range(len(names)), [name if len(name) < 18 else name[:16] + "…" for name in names])
+    for index, (run, place) in enumerate(zip(found.runs, places, strict=True)):
+        if index == found.best:
+            axes.axvspan(place - 0.15, place + 0.15, color="#f5e2d6", zorder=0)
         if not run.finished:
             axes.text(place, 0.5, f"{run.name}: {run.state}", rotation=90, ha="center", va="center", color="#a11")
-    axes.set_xticks(range(len(names)), [name if len(name) < 18 else name[:16] + "…" for name in names])
-    axes.set_xlabel(key)
-    axes.set_ylabel("share of answer tokens")
-    share_axis(axes)
-    legend_above(axes, 4)
-    yield Plate("sweep", f"ES, GS, LS against {key}", "After the last edit; the values are evenly spaced.", figure)
+    words = "After the last edit; the values are evenly spaced, the lines between are no measurement."
+    words += " Shaded: the best." if found.best is not None else ""
+    return Plate("sweep", f"ES, GS, LS against {key}", words, figure)
 
 
-def _curves(found: Comparison, name: str, pick: Callable[[Run], Curve | None]) -> Iterator[Plate]:
+def _curves(found: Comparison, name: str) -> Plate | None:
     """One score of every run against edits; without samples on the way, the end points alone."""
     curves, dotted = {}, 0
     for index, run in enumerate(found.runs):
-        curve = pick(run)
+        measured = downstream_curves(run) if name == DOWNSTREAM else over_time(run, "sample", [name])
+        curve = measured.get(name.removeprefix("downstream "))
         if curve is None:
             curve = end_points(run).get(name, Curve([], []))
             dotted += len(curve.x) > 1
-        kept = thin(list(zip(curve.x, curve.y, strict=True)))
-        kept = kept if len(kept) > 1 else []  # a run that stopped early may have its first point alone
-        curves[_label(found, index)] = Curve([x for x, _ in kept], [y for _, y in kept])
-    drawn = sum(any(y is not None for y in curve.y) for curve in curves.values())
-    if not drawn:
-        return
-    figure, axes = canvas(5.6, 3.5 + 0.12 * min(len(curves), 8))
-    lines(axes, curves)
-    edits_axis(axes)
-    axes.set_ylabel(name)
-    share_axis(axes)
+        setting = ", ".join(found.settings.iloc[index, :2])
+        label = f"{run.name} ({setting})" if setting and len(run.name) + len(setting) < 40 else run.name
+        # a run that stopped early may have its first point alone
+        curves[label] = curve if len(curve.x) > 1 else Curve([], [])
     caption = "Fixed sample of the edits of each run, measured while editing."
-    if name.startswith("downstream"):
+    if name == DOWNSTREAM:
         caption = "Mean over the downstream tasks."
-    elif dotted == drawn:
+    elif dotted == sum(len(curve.x) > 0 for curve in curves.values()):
         caption = "All edits, before the first and after the last; nothing was measured between (eval.every=0)."
     elif dotted:
         caption += " Runs that measured nothing on the way have their end points over all edits."
-    yield Plate(f"runs_{name.replace(' ', '_')}", f"{name} against edits", caption, figure)
-
-
-def _label(found: Comparison, index: int) -> str:
-    setting = ", ".join(found.settings[index][key] for key in found.keys[:2])
-    name = found.runs[index].name
-    return f"{name} ({setting})" if setting and len(name) + len(setting) < 40 else name
+    figure = style.curve_figure(curves, name, share=True)
+    if figure is None:
+        return None
+    figure.set_figheight(3.5 + 0.12 * min(len(curves), 8))
+    return Plate(f"runs_{name.replace(' ', '_')}", f"{name} against edits", caption, figure)

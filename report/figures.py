@@ -1,57 +1,51 @@
-"""The figures of one run's scores: while editing, per batch, on downstream tasks, and what is kept."""
+"""The figures of one run: its scores while editing and what is kept, then how it went: shifts, training, time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
+from typing import Any
 
-from report.load import Run, mapping, number
-from report.numbers import (
-    Curve,
-    downstream_curves,
-    downstream_lines,
-    end_points,
-    retention,
-    score_curves,
-    thin,
-)
-from report.style import COLOURS, MARKERS, Plate, canvas, edits_axis, heat, legend_above, lines, share_axis
+import pandas as pd
+
+from report import numbers, style
+from report.load import Run, number
+from report.numbers import Curve
+from report.style import Plate, plate
 
 
-def score_figures(run: Run) -> Iterator[Plate]:
-    """What a run's records allow of: scores, KL, immediate success, downstream, retention."""
-    for draw in (scores, divergence, immediate, downstream, retained):
-        plate = draw(run)
-        if plate is not None:
-            yield plate
+def run_figures(run: Run) -> Iterator[Plate | None]:
+    """Every figure of a run; None for what its records do not allow of."""
+    yield scores(run)
+    drift = numbers.over_time(run, "sample", ["LS_kl"])
+    yield plate("divergence", style.curve_figure(drift, "KL(before || after), nats"))
+    immediate = numbers.over_time(run, "immediate", ["ES", "GS"], "step")
+    yield plate("immediate", style.curve_figure(immediate, style.SHARE, "step", share=True))
+    yield downstream(run)
+    yield retention(run)
+    yield per_site(run, 0, "shift_norm", "norm of the shift")
+    yield cosine(run)
+    yield training(run)
+    yield spectrum(run)
+    yield seconds(run)
 
 
 def scores(run: Run) -> Plate | None:
     """ES, GS, LS, KS and agreement against edits, with the whole run's end points."""
-    sampled, ends = score_curves(run), end_points(run)
-    sampled.pop("LS_kl", None)
+    sampled, ends = numbers.over_time(run, "sample", numbers.SCORES), numbers.end_points(run)
     names = list(dict.fromkeys([*sampled, *ends]))
     if not names:
         return None
-    figure, axes = canvas()
-    empty = Curve([], [])
-    lines(axes, {name: _thinned(sampled.get(name, empty)) for name in names}, legend=False)
-    for index, name in enumerate(names):
-        end = ends.get(name, empty)
-        points = [(x, y) for x, y in zip(end.x, end.y, strict=True) if y is not None]
-        style = {"linestyle": ":" if name not in sampled else "none", "linewidth": 1}
-        axes.plot(
-            *([p[i] for p in points] for i in (0, 1)),
-            marker=MARKERS[index],
-            markersize=7,
-            markerfacecolor="none",
-            color=COLOURS[index],
-            label=None if name in sampled else name,
-            **style,
-        )
-    legend_above(axes, min(5, len(names)))
-    edits_axis(axes)
-    axes.set_ylabel("share of answer tokens")
-    share_axis(axes)
+    figure, axes = style.canvas()
+    style.lines(axes, {name: sampled.get(name, Curve([], [])) for name in names}, legend=False)
+    hollow: dict[str, Any] = {"markersize": 7, "markerfacecolor": "none", "linewidth": 1}
+    for name, end in ends.items():
+        points = [(x, y) for x, y in zip(*end, strict=True) if y is not None]
+        dotted = {"linestyle": "none"} if name in sampled else {"linestyle": ":", "label": name}
+        look = {"color": style.COLOURS[names.index(name)], "marker": style.MARKERS[names.index(name)]}
+        axes.plot(*zip(*points, strict=True), **hollow | dotted | look)
+    style.legend_above(axes, min(5, len(names)))
+    style.share_axes(axes)
     words = []
     if sampled:
         words.append("Curves: a fixed sample; ES and GS over those of its edits that had been written by then.")
@@ -59,75 +53,125 @@ def scores(run: Run) -> Plate | None:
         words.append("Large hollow marks: all edits of the run, before the first and after the last.")
     if ends and not sampled:
         words.append("Nothing was measured between (eval.every=0), so the dotted lines are no measurement.")
-    return Plate("scores", "Scores against edits", " ".join(words), figure)
-
-
-def _thinned(curve: Curve) -> Curve:
-    kept = thin(list(zip(curve.x, curve.y, strict=True)))
-    return Curve([x for x, _ in kept], [y for _, y in kept])
-
-
-def divergence(run: Run) -> Plate | None:
-    """KL on unrelated prompts against edits."""
-    curve = score_curves(run).get("LS_kl")
-    if curve is None:
-        return None
-    figure, axes = canvas()
-    lines(axes, {"LS_kl": _thinned(curve)})
-    edits_axis(axes)
-    axes.set_ylabel("KL(before || after), nats")
-    axes.set_ylim(bottom=0)
-    caption = "How far the next-token distribution on unrelated prompts of the fixed sample has moved; 0 is no change."
-    return Plate("divergence", "Drift on unrelated prompts", caption, figure)
-
-
-def immediate(run: Run) -> Plate | None:
-    """ES and GS of each batch right after its own write."""
-    found = [(number(ln.get("step")), mapping(ln.get("immediate"))) for ln in run.events["over_time"]]
-    found = thin([(step, scores) for step, scores in found if step and scores])
-    names = [name for name in ("ES", "GS") if any(number(scores.get(name)) is not None for _, scores in found)]
-    if not names:
-        return None
-    figure, axes = canvas()
-    steps = [step for step, _ in found]
-    lines(axes, {name: Curve(steps, [number(scores.get(name)) for _, scores in found]) for name in names})
-    edits_axis(axes, "step")
-    axes.set_ylabel("share of answer tokens")
-    share_axis(axes)
-    caption = "Each point is one batch, measured right after its own write: whether new edits still take."
-    return Plate("immediate", "Immediate success per batch", caption, figure)
+    return plate("scores", figure, " ".join(words))
 
 
 def downstream(run: Run) -> Plate | None:
     """Downstream scores against edits, a line per task and the average."""
-    name, curves = downstream_curves(run)
-    if not curves:
-        return None
-    figure, axes = canvas()
-    lines(axes, {task: _thinned(curve) for task, curve in curves.items()})
-    edits_axis(axes)
-    axes.set_ylabel(name)
-    share_axis(axes)
-    words = f"Figure {name} of each task" + (" (the likeliest choice)." if name.endswith("_new") else ".")
-    perplexity = [number(line.get("perplexity/perplexity")) for line in downstream_lines(run)]
+    perplexity = [number(line.get("perplexity/perplexity")) for line in numbers.downstream_lines(run)]
     found = [value for value in perplexity if value is not None]
-    if found:
-        words += f" Perplexity of the text: {found[0]:.4g} at first, {found[-1]:.4g} at last."
-    return Plate("downstream", "Downstream scores against edits", words, figure)
+    words = f" Perplexity of the text: {found[0]:.4g} at first, {found[-1]:.4g} at last." if found else ""
+    return plate("downstream", style.curve_figure(numbers.downstream_curves(run), "f1_new", share=True), words)
 
 
-def retained(run: Run) -> Plate | None:
+def retention(run: Run) -> Plate | None:
     """The retention matrix: ES of each batch's edits, measured again after later steps."""
-    steps, batches, table = retention(run)
-    if not batches:
+    table = numbers.retention(run)
+    if table.empty:
         return None
-    wide = len(batches) > 8
-    height = min(4.6, 1.6 + 0.34 * len(steps))
-    figure, axes = canvas(9.0 if wide else 5.6, max(2.8, height))
-    image = heat(axes, table, steps, batches, (0.0, 1.0), 2)
-    axes.set_xlabel("batch (the step that wrote it)")
-    axes.set_ylabel("measured after step")
+    wide = len(table.columns) > 8
+    figure, axes = style.canvas(9.0 if wide else 5.6, min(4.6, max(2.8, 1.6 + 0.34 * len(table))))
+    image = style.heat(axes, table, 1.0, 2)
+    axes.set(xlabel="batch (the step that wrote it)", ylabel="measured after step")
     figure.colorbar(image, ax=axes, label="ES", pad=0.02)
-    caption = "ES of the sampled edits of each batch, measured again after later steps. Down a column: how well "
-    caption += "that batch is kept; the diagonal: right after its write. Grey: not written yet, or none in the sample."
-    return Plate("retention", "Retention of earlier batches", caption, figure, wide=wide)
+    return plate("retention", figure, wide=wide)
+
+
+def site_labels(names: list[str]) -> tuple[str, dict[str, str]]:
+    """Words on what the sites' names share, with * where they differ; and each name's own part."""
+    parts = pd.DataFrame([name.split(".") for name in names], index=names)
+    if len(names) < 2 or parts.isna().any(axis=None):
+        return "", {name: name for name in names}
+    differ = parts.nunique() > 1
+    shared = ".".join(parts.iloc[0].mask(differ, "*"))
+    own = parts.loc[:, differ].agg(".".join, axis="columns")
+    return f" Sites: {shared}; the legend says what stands for *.", dict(zip(names, own, strict=True))
+
+
+def per_site(run: Run, which: int, name: str, label: str) -> Plate | None:
+    """One of (shift norm, cosine) per site over steps; the warm-up is shaded."""
+    steps = run.events["step"]
+    shared, own = site_labels(list(dict.fromkeys(site for step in steps for site in step["sites"])))
+    table = [{own[site]: pair[which] for site, pair in step["sites"].items()} for step in steps]
+    phases = [step["phase"] == "warm-up" for step in steps]
+    x = "step (warm-up included)" if any(phases) else "step"
+    figure = style.curve_figure(numbers.curves(table, own.values()), label, x, markers=len(steps) <= 40)
+    for warm, group in groupby(enumerate(phases, start=1), key=lambda pair: pair[1]):
+        if figure is not None and warm:
+            places = [place for place, _ in group]
+            figure.axes[0].axvspan(places[0] - 0.5, places[-1] + 0.5, color="#f0ece2", zorder=0, linewidth=0)
+    return plate(name, figure, (" Shaded: warm-up." if any(phases) else "") + _thinned(len(steps)) + shared)
+
+
+def cosine(run: Run) -> Plate | None:
+    """The cosine between each site's shift and the one before over steps."""
+    found = per_site(run, 1, "cosine", "cosine to the shift before")
+    if found is not None:
+        (axes,) = found.figure.axes
+        reach = min(1.05, max(0.1, 1.3 * max(map(abs, axes.dataLim.intervaly))))
+        axes.set_ylim(-reach, reach)
+        axes.axhline(0, color=style.FAINT, linewidth=1, zorder=1)
+    return found
+
+
+def _thinned(count: int) -> str:
+    return f" {numbers.POINTS} of {count} steps are drawn." if count > numbers.POINTS else ""
+
+
+def training(run: Run) -> Plate | None:
+    """Training losses of a learned editor."""
+    steps, labels = run.events["train"], {"gen_loss": "on rephrased prompts", "loc_loss": "KL on unrelated prompts"}
+    found = {labels[key]: curve for key, curve in numbers.curves(steps, labels).items()}
+    figure = style.curve_figure(found, "loss", "training step", markers=len(steps) <= 40)
+    return plate("training", figure, _thinned(len(steps)))
+
+
+def spectrum(run: Run) -> Plate | None:
+    """Eigenvalues of the value covariance by weight shape on logarithmic axes, with the floor."""
+    found = run.results.get("spectrum", {})
+    if not any(entry["eigenvalues"][0] > 0 for entry in found.values()):
+        return None
+    (figure, axes), words = style.canvas(), ""
+    for index, (shape, entry) in enumerate(found.items()):
+        values, floor = entry["eigenvalues"], entry["floor"]
+        ranks = entry.get("ranks") or range(1, len(values) + 1)
+        points = numbers.thin([(rank, value) for rank, value in zip(ranks, values, strict=True) if value > 0])
+        colour, marker, dashes = (looks[index % len(looks)] for looks in (style.COLOURS, style.MARKERS, style.STYLES))
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 4}
+        axes.plot([x for x, _ in points], [y for _, y in points], label=f"weights {shape}", markevery=0.12, **look)
+        if floor > 0:
+            axes.axhline(floor, color=colour, linewidth=1.4, linestyle=(0, (2, 2)), label=f"floor {floor:.3g}")
+        if "below" in entry:
+            words += f" {shape} after {entry['rows']:,} rows: {entry['below']} of {entry['size']} eigenvalues lie below"
+            words += f" the floor of {floor:.3g}."
+    # ticks in plain digits: names are not read as formulas here
+    axes.set(xscale="log", yscale="log", xlabel="rank, largest first", ylabel="eigenvalue")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    style.legend_above(axes, 2)
+    return plate("spectrum", figure, words)
+
+
+def seconds(run: Run) -> Plate | None:
+    """Wall-clock seconds per phase as horizontal bars."""
+    phases = dict(sorted(run.results.get("seconds", {}).items(), key=lambda item: item[1]))
+    total = sum(phases.values())
+    if not total:
+        return None
+    figure, axes = style.canvas(5.6, 1.1 + 0.24 * len(phases))
+    bars = axes.barh(list(phases), list(phases.values()), color=style.COLOURS[0], height=0.65)
+    axes.bar_label(bars, [f"{_duration(v)}, {v / total:.0%}" for v in phases.values()], padding=4, fontsize=8.5)
+    axes.set_xlabel("seconds")
+    axes.margins(x=0.25)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0)
+    return plate("seconds", figure, f" {_duration(total)} in all.")
+
+
+def _duration(value: float) -> str:
+    if value < 0.1:
+        return "< 0.1 s"
+    if value < 120:
+        return f"{value:.3g} s"
+    return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +41,27 @@ class Run:
         """Whether its numbers count: results are there and the run did not end in an error."""
         return bool(self.results) and self.state == "done"
 
+    @property
+    def error(self) -> str:
+        """What it stopped with; else why it has no numbers that count, or nothing."""
+        if self.status.get("error") or self.finished:
+            return str(self.status.get("error") or "")
+        if not self.status and not self.results:
+            return "no status.json and no results.json: it stopped before it began, or was killed"
+        killed = "still running, or killed: " if self.state == "running" else ""
+        return "it ended otherwise than done" if self.results else f"{killed}it has not written results.json"
+
+    @property
+    def date(self) -> str:
+        """When it started, to the minute."""
+        return str(self.status.get("started") or "")[:16].replace("T", " ")
+
     def named(self, *keys: str) -> str | None:
         """A value of the configuration as text, or None."""
         value: Any = self.config
         for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
+            value = (value or {}).get(key)
         return None if value is None else str(value)
-
-    @property
-    def date(self) -> str:
-        """When it started, to the minute; else when its newest record was written."""
-        started = self.status.get("started")
-        if isinstance(started, int | float):
-            return _minute(started)
-        if started:
-            return str(started)[:16].replace("T", " ")
-        times = [path.stat().st_mtime for path in map(self.path.joinpath, RECORDS) if path.is_file()]
-        return _minute(max(times)) if times else ""
-
-
-def _minute(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def number(value: Any) -> float | None:
@@ -71,35 +70,22 @@ def number(value: Any) -> float | None:
     return value if usable else None
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """A dictionary as it is; anything else as an empty one."""
-    return value if isinstance(value, dict) else {}
+def run_folders(path: Path) -> list[Path]:
+    """The folder itself where it holds a record of a run, else the job folders of a sweep in order of their numbers.
 
+    Jobs that left nothing but .hydra are among them.
+    """
 
-def dictionaries(value: Any) -> list[dict[str, Any]]:
-    """The dictionaries of a list; anything else as an empty list."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    def is_run(folder: Path) -> bool:
+        return any((folder / name).is_file() for name in RECORDS)
 
-
-def is_run(path: Path) -> bool:
-    """Whether a folder holds a record of a run."""
-    return any((path / name).is_file() for name in RECORDS)
-
-
-def jobs(path: Path) -> list[Path]:
-    """The job folders of a sweep in order of their numbers; those that left nothing but .hydra included."""
-    if not path.is_dir():
-        return []
+    if is_run(path) or not path.is_dir():
+        return [path] if is_run(path) else []
     children = [child for child in path.iterdir() if child.is_dir()]
     found = [child for child in children if is_run(child) or (child / ".hydra").is_dir()]
     if not found:  # hydra.sweep.subdir may have named the jobs by group/job
         found = [job for child in children for job in child.iterdir() if job.is_dir() and is_run(job)]
     return sorted(found, key=lambda job: (not job.name.isdigit(), int(job.name) if job.name.isdigit() else 0, str(job)))
-
-
-def is_sweep(path: Path) -> bool:
-    """Whether a folder holds no run itself but job folders that do."""
-    return not is_run(path) and bool(jobs(path))
 
 
 def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
@@ -110,7 +96,7 @@ def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
     """
     paths: list[Path] = []
     for folder in run_dirs:
-        found = [folder] if is_run(folder) else jobs(folder)
+        found = run_folders(folder)
         if not found:
             what = "holds none of " + ", ".join(RECORDS) if folder.is_dir() else "no such folder"
             raise ConfigError(f"report {folder}: {what}; name a run directory or a sweep directory")
@@ -123,20 +109,18 @@ def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
 def _short_names(paths: Sequence[Path]) -> list[str]:
     """The shortest endings of the paths that tell them apart."""
     parts = [path.resolve().parts for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(part[-depth:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]
+    endings = (["/".join(part[-depth:]) for part in parts] for depth in range(1, max(map(len, parts)) + 1))
+    return next((names for names in endings if len(set(names)) == len(names)), [str(path) for path in paths])
 
 
 def load_run(path: Path, name: str = "") -> Run:
     """Read one run directory."""
     run = Run(path, name or path.resolve().name)
-    run.results = mapping(_json(run, "results.json"))
-    run.status = mapping(_json(run, "status.json"))
-    run.overrides = [str(word) for word in run.status.get("overrides") or _yaml(path, "overrides") or []]
-    run.config = mapping(run.results.get("config")) or mapping(_yaml(path, "config"))
+    run.results = _read(run, "results.json", json.loads)
+    run.status = _read(run, "status.json", json.loads)
+    words = run.status.get("overrides") or _read(run, ".hydra/overrides.yaml", yaml.safe_load)
+    run.overrides = [str(word) for word in words]
+    run.config = run.results.get("config") or _read(run, ".hydra/config.yaml", yaml.safe_load)
     for line in _lines(run):
         if line.get("event") in run.events:
             run.events[line["event"]].append(_slim(line))
@@ -145,52 +129,34 @@ def load_run(path: Path, name: str = "") -> Run:
     return run
 
 
-def _json(run: Run, name: str) -> Any:
+def _read(run: Run, name: str, parse: Callable[[str], Any]) -> Any:
     try:
-        return json.loads((run.path / name).read_text(encoding="utf-8"))
+        return parse((run.path / name).read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         run.notes.append(f"{name} cannot be read: {error}")
         return {}
 
 
-def _yaml(path: Path, name: str) -> Any:
-    try:
-        return yaml.safe_load((path / ".hydra" / f"{name}.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-
-
 def _lines(run: Run) -> Iterator[dict[str, Any]]:
     """The lines of metrics.jsonl; those cut off by a crash are counted in the notes."""
-    bad = 0
-    try:
-        with open(run.path / "metrics.jsonl", encoding="utf-8", errors="replace") as file:
-            for text in file:
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    bad += 1
-                    continue
-                if isinstance(line, dict):
-                    yield line
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        run.notes.append(f"metrics.jsonl cannot be read: {error}")
+    path, bad = run.path / "metrics.jsonl", 0
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        for text in file:
+            try:
+                yield json.loads(text)
+            except ValueError:
+                bad += 1
     if bad:
         run.notes.append(f"metrics.jsonl: {bad} broken line{'s' if bad > 1 else ''} passed over")
 
 
 def _slim(line: dict[str, Any]) -> dict[str, Any]:
-    """A line without what no figure shows: a run may have many thousand steps with many sites."""
-    if line["event"] == "train":
-        return {name: line.get(name) for name in ("gen_loss", "loc_loss")}
+    """A step without what no figure shows, its sites as (norm, cosine): a run may have many thousand steps."""
     if line["event"] != "step":
         return line
-    sites = {
-        name: (number(mapping(site).get("shift_norm")), number(mapping(site).get("cosine")))
-        for name, site in mapping(line.get("sites")).items()
-    }
-    return {"phase": line.get("phase"), "edits": line.get("edits"), "sites": sites}
+    sites = {name: (number(site["shift_norm"]), number(site["cosine"])) for name, site in line["sites"].items()}
+    return {"phase": line["phase"], "edits": line["edits"], "sites": sites}

@@ -1,27 +1,97 @@
-"""Means with what they are means of: every number names its protocol, denominator and interval."""
+"""The table of metrics, and means with what they are means of: every number names its protocol, n and interval."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
-HEADLINE = ("ES", "GS", "LS", "person_score", "mhop_score")
-PROTOCOLS = {
-    "": "token accuracy, teacher-forced",
-    "_all": "all answer tokens right, teacher-forced",
-    "_agreement": "answer tokens as before editing, teacher-forced",
-    "_kl": "KL(before || after) at answer tokens, nats, teacher-forced",
-    "_exact": "exact match, greedy generation",
-    "_contain": "target contained, greedy generation",
-    "_same": "same text as before editing, greedy generation",
-}
+TOKENS = "token accuracy, teacher-forced"
+ALL = "all answer tokens right, teacher-forced"
+EXACT = "exact match, greedy generation"
+CONTAIN = "target contained, greedy generation"
 NINETY_FIVE = 1.959963984540054
 
 
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A row of the table of metrics; `interval`: whether it is a share, for which Wilson's interval is defined."""
+
+    name: str
+    protocol: str
+    meaning: str
+    interval: bool = True
+    headline: bool = False
+    better: Literal["up", "down"] = "up"
+
+
+_ROWS = (
+    Metric("ES", TOKENS, "efficacy: the edited prompts themselves", headline=True),
+    Metric("GS", TOKENS, "generalization: rephrased prompts of the same facts", headline=True),
+    Metric("LS", TOKENS, "specificity: unrelated prompts, scored against their own true answers", headline=True),
+    Metric("person_score", TOKENS, "the edited facts asked by a persona", headline=True),
+    Metric("mhop_score", TOKENS, "the edited facts asked through a second fact (two-hop questions)", headline=True),
+    Metric("KS", TOKENS, "known facts: prompts that the unedited model should know and that no edit touches"),
+    Metric("ES_all", ALL, "edited prompts with every answer token right"),
+    Metric("GS_all", ALL, "rephrased prompts with every answer token right"),
+    Metric("LS_all", ALL, "unrelated prompts with every answer token right"),
+    Metric("person_score_all", ALL, "the edited facts asked by a persona, every answer token right"),
+    Metric("mhop_score_all", ALL, "the edited facts asked through a second fact, every answer token right"),
+    Metric("KS_all", ALL, "known facts with every answer token right"),
+    Metric(
+        "LS_agreement",
+        "answer tokens as before editing, teacher-forced",
+        "share of the answer tokens of unrelated prompts whose first choice is what it was before editing",
+    ),
+    Metric(
+        "LS_kl",
+        "KL(before || after) at answer tokens, nats, teacher-forced",
+        "KL(before || after) of the next-token distribution on unrelated prompts, in nats, mean over answer "
+        "positions; 0 is no change",
+        interval=False,
+        better="down",
+    ),
+    Metric("ES_exact", EXACT, "edited prompts whose greedy answer equals the target after normalization"),
+    Metric("GS_exact", EXACT, "rephrased prompts whose greedy answer equals the target after normalization"),
+    Metric("LS_exact", EXACT, "unrelated prompts whose greedy answer equals the true one after normalization"),
+    Metric("ES_contain", CONTAIN, "edited prompts whose greedy answer contains the target after normalization"),
+    Metric("GS_contain", CONTAIN, "rephrased prompts whose greedy answer contains the target after normalization"),
+    Metric("LS_contain", CONTAIN, "unrelated prompts whose greedy answer contains the true one after normalization"),
+    Metric(
+        "LS_same",
+        "same text as before editing, greedy generation",
+        "unrelated prompts whose greedy answer is letter by letter what it was before editing",
+    ),
+)
+METRICS = {row.name: row for row in _ROWS}
+"""Every metric, in the order of tables and explanations. A new one is a row here and the function that measures it."""
+HEADLINE = tuple(name for name, row in METRICS.items() if row.headline)
+MERIT = ("ES", "GS", "LS")
+
+Measured = Mapping[str, tuple[float, int]]
+"""Value and denominator by metric."""
+
+
 def protocol(metric: str) -> str:
-    """How a metric is measured: what its name ends with."""
-    return next(text for ending, text in reversed(PROTOCOLS.items()) if metric.endswith(ending))
+    """How a metric is measured. Raises ValueError for one without a row in METRICS."""
+    if metric not in METRICS:
+        raise ValueError(f"metric {metric}: has no row in METRICS (report/metrics.py)")
+    return METRICS[metric].protocol
+
+
+def merit(after: Mapping[str, float | None], before: Mapping[str, float | None] | None) -> float | None:
+    """The number by which a run is better than another: the mean over ES, GS and LS of after minus before editing.
+
+    What was not measured before counts as 0 there; None where one of the three was not measured after.
+    """
+    gains = []
+    for name in MERIT:
+        value = after.get(name)
+        if value is None:
+            return None
+        gains.append(value - ((before or {}).get(name) or 0.0))
+    return sum(gains) / len(gains)
 
 
 def interval(value: float, n: int) -> tuple[float, float]:
@@ -53,17 +123,17 @@ class Tally:
         return {metric: total / self.counts[metric] for metric, total in self.sums.items()}
 
 
-Measured = Mapping[str, tuple[float, int]]
-"""Value and denominator by metric."""
-
-
 def described(after: Measured, before: Measured | None, edits: int, step: int) -> list[dict[str, Any]]:
-    """The numbers of results.json's `metrics`: one entry per metric, in the order of PROTOCOLS."""
-    endings = list(PROTOCOLS.values())
+    """The numbers of results.json's `metrics`: one entry per metric, in the order of METRICS.
+
+    Raises:
+        ValueError: a metric without a row in METRICS.
+    """
+    told, order = {metric: protocol(metric) for metric in after}, list(METRICS)
     entries = []
-    for metric in sorted(after, key=lambda name: endings.index(protocol(name))):
+    for metric in sorted(after, key=order.index):
         value, n = after[metric]
-        entry: dict[str, Any] = {"metric": metric, "protocol": protocol(metric), "edits": edits, "step": step, "n": n}
+        entry: dict[str, Any] = {"metric": metric, "protocol": told[metric], "edits": edits, "step": step, "n": n}
         entry |= {"value": value} | _bounds("", metric, value, n)
         if before and metric in before:
             entry |= {"before": before[metric][0]} | _bounds("before_", metric, *before[metric])
@@ -72,5 +142,5 @@ def described(after: Measured, before: Measured | None, edits: int, step: int) -
 
 
 def _bounds(prefix: str, metric: str, value: float, n: int) -> dict[str, float | None]:
-    low, high = (None, None) if metric.endswith("_kl") else interval(value, n)
+    low, high = interval(value, n) if METRICS[metric].interval else (None, None)
     return {f"{prefix}low": low, f"{prefix}high": high}

@@ -1,70 +1,69 @@
-"""What a run ends with on the terminal: rich tables where somebody is looking, plain text where it is piped."""
+"""Numbers as text: what a run ends with on the terminal, and the rows of the tables of the page."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 COLUMNS = ("metric", "before", "after", "change", "95 % interval", "n", "protocol")
 
 
-def metric_rows(metrics: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """One row of text per metric, under COLUMNS."""
-    return [
-        (
-            entry["metric"],
-            _number(entry.get("before")),
-            _number(entry["value"]),
-            _number(_change(entry), "+"),
-            "-" if entry["low"] is None else f"{entry['low']:.3f}-{entry['high']:.3f}",
-            str(entry["n"]),
-            entry["protocol"],
-        )
-        for entry in metrics
-    ]
+def cell(value: float | None, form: str = ".4f", missing: str = "-") -> str:
+    """A number for people."""
+    return missing if value is None else format(value, form)
 
 
-def _change(entry: dict[str, Any]) -> float | None:
-    return entry["value"] - entry["before"] if entry.get("before") is not None else None
-
-
-def _number(value: float | None, sign: str = "") -> str:
-    return "-" if value is None else f"{value:{sign}.4f}"
+def metric_rows(
+    metrics: Sequence[Mapping[str, Any]], between: str = "-", form: str = ".3f", count: str = "", missing: str = "-"
+) -> list[tuple[str, ...]]:
+    """One row of text per metric of results.json, under COLUMNS; how intervals, n and what is missing are written."""
+    rows: list[tuple[str, ...]] = []
+    for entry in metrics:
+        value, before, low, high = (entry.get(name) for name in ("value", "before", "low", "high"))
+        change = None if value is None or before is None else value - before
+        numbers = (cell(before, ".4f", missing), cell(value, ".4f", missing), cell(change, "+.4f", missing))
+        interval = missing if low is None or high is None else f"{low:{form}}{between}{high:{form}}"
+        rows.append((entry["metric"], *numbers, interval, cell(entry.get("n"), count, missing), entry["protocol"]))
+    return rows
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
     """Plain text, two blanks between columns; the columns of `left` stand left, the others right."""
-    table = [header, *rows]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    lines = []
-    for row in table:
-        cells = [
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    columns = []
+    for place, column in enumerate(zip(header, *rows, strict=True)):
+        width = max(map(len, column))
+        columns.append([text.ljust(width) if place in left else text.rjust(width) for text in column])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
-def print_metrics(metrics: Sequence[dict[str, Any]]) -> None:
-    """The final table."""
+def downstream_table(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Downstream scores against edits: weighted f1 of the likelihood's choice per task, and the average."""
+    names = list(dict.fromkeys(key.partition("/")[0] for line in lines for key in line if key.endswith("/f1_new")))
+    if not names:
+        return ""
+    head = f"{'edits':<8}" + "".join(f"{name:>10.9}" for name in names)
+    rows = [f"{ln['edits']:<8}" + "".join(f"{cell(ln.get(f'{name}/f1_new')):>10}" for name in names) for ln in lines]
+    return "\n".join(["downstream (f1 of the likeliest choice) against edits", head, *rows])
+
+
+def print_metrics(metrics: Sequence[Mapping[str, Any]]) -> None:
+    """The final table: a rich one where somebody is looking, plain text where it is piped."""
     rows = metric_rows(metrics)
     if not sys.stdout.isatty():
         print(aligned(COLUMNS, rows, left=(0, 6)))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(header_style="bold")
-    for column, name in enumerate(COLUMNS):
-        table.add_column(name, justify="left" if column in (0, 6) else "right")
+    heads = [Column(name, justify="left" if place in (0, 6) else "right") for place, name in enumerate(COLUMNS)]
+    table = Table(*heads, header_style="bold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
 
 
-def print_examples(examples: Sequence[dict[str, Any]]) -> None:
+def print_examples(examples: Sequence[Mapping[str, Any]]) -> None:
     """A handful of edits: prompt, answer before, answer after, target."""
     for example in examples:
         print(f"\n  {example['prompt']}")

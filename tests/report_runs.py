@@ -159,7 +159,9 @@ def write_run(
         results["train"] = {"gen_loss": 3.1, "loc_loss": 0.35, "reg_coef": 1e-2}
     else:
         values = [2e-4 * math.exp(-((i / 40) ** 0.7)) for i in range(576)]
-        results["spectrum"] = {SHAPE: {"eigenvalues": values, "floor": 1e-6, "rows": 480 * (steps + warm_up)}}
+        spectrum = {"eigenvalues": values, "ranks": list(range(1, 577)), "floor": 1e-6, "size": 576}
+        below = sum(value < 1e-6 for value in values)
+        results["spectrum"] = {SHAPE: spectrum | {"below": below, "rows": 480 * (steps + warm_up)}}
     results["counts"] = {"edits": steps * 100, "steps": steps + warm_up, "warm_up_steps": warm_up, "tokens": 860}
     phases = ("check", "load", "evaluate before", "step: capture", "step: ridge", "over_time", "evaluate after")
     results["seconds"] = {name: 20 * draw.random() ** 2 for name in phases}
@@ -204,8 +206,10 @@ def write_sweep(path: Path, steps: int = 5) -> Path:
                 write_failed(folder, words)
             else:
                 shift = 0.1 - 0.04 * abs(job - 4)
-                keys = {"alpha": float(alpha), "preheat_mode": mode}
-                write_run(folder, steps=steps, shift=shift, seed=job, overrides=words, **keys)
+                write_run(
+                    folder, steps=steps, shift=shift, seed=job, overrides=words,
+                    alpha=float(alpha), preheat_mode=mode,
+                )  # fmt: skip
             job += 1
     (path / "multirun.yaml").write_text("hydra: {}\n")
     return path

@@ -7,8 +7,7 @@ import json
 from config.compose import compose_config
 from glue_eval.evaluate import DownstreamEvaluator
 from lifelong import run as lifelong_run
-from report.tables import downstream_table
-from report.terminal import metric_rows
+from report.terminal import downstream_table, metric_rows
 from tests.tiny import MODELS, SITES, tiny_words
 
 WORDS = ["downstream.tasks=[sst,cola]", "downstream.number_of_tests=4", "editor.preheat_mode=middle"]

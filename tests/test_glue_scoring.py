@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from config.schema import DownstreamBackend, DownstreamConfig
 from data.base import DataError
-from glue_eval.batching import pass_sizes, token_batches
 from glue_eval.evaluate import DownstreamEvaluator
 from glue_eval.perplexity import perplexity
+from glue_eval.prefill import pass_sizes
 from glue_eval.prompts import NEW_TOKENS, Choice, Question, context_length, encode, fit_question
 from glue_eval.rows import TaskRows, load_rows
-from glue_eval.scoring import Scored, score
+from glue_eval.scoring import Scored, score, token_batches
 from glue_eval.tasks import TASKS, render_question, render_shot
 
 MODELS = Path(__file__).resolve().parent / "reference" / "models"
@@ -32,8 +32,9 @@ def loaded(request):
 
 def questions(name: str, tokenizer, config, count: int = 8, shots: int = 0) -> list[Question]:
     rows = load_rows(TASKS[name], DownstreamConfig(number_of_tests=count, few_shots=shots))
-    found = [fit_question(TASKS[name], row, rows.shots, tokenizer, context_length(config)) for row in rows.tests]
-    assert None not in found
+    fitted = [fit_question(TASKS[name], row, rows.shots, tokenizer, context_length(config)) for row in rows.tests]
+    found = [question for question in fitted if question is not None]
+    assert len(found) == len(fitted)
     return found
 
 
@@ -47,7 +48,7 @@ def one_at_a_time(model, tokenizer, name: str, question: Question) -> Scored:
     means = []
     for choice in TASKS[name].choices:
         whole = torch.tensor([tokenizer(f"{question.text} {choice}")["input_ids"]])
-        same = (whole[0, : prompt.shape[1]] == prompt[0, : whole.shape[1]]).long().cumprod(0).sum().item()
+        same = int((whole[0, : prompt.shape[1]] == prompt[0, : whole.shape[1]]).long().cumprod(0).sum())
         log_p = model(whole).logits[0].log_softmax(-1)
         means.append(torch.stack([log_p[at - 1, whole[0, at]] for at in range(same, whole.shape[1])]).mean().item())
     return Scored(out[0, prompt.shape[1] :].tolist(), means)
@@ -159,12 +160,17 @@ def test_shots_are_cut_and_the_question_never():
         return max(len(encode(tokenizer, prompt)) + NEW_TOKENS, longest)
 
     room = needed(text[0] + text[1] + render_question(task, row))
-    assert fit_question(task, row, shots, tokenizer, room).text == text[0] + text[1] + render_question(task, row)
-    assert fit_question(task, row, shots, tokenizer, room - 1).text == text[0] + render_question(task, row)
-    assert fit_question(task, row, shots, tokenizer, None).text == "".join(text) + render_question(task, row)
+
+    def fitted(context: int | None) -> str | None:
+        question = fit_question(task, row, shots, tokenizer, context)
+        return None if question is None else question.text
+
+    assert fitted(room) == text[0] + text[1] + render_question(task, row)
+    assert fitted(room - 1) == text[0] + render_question(task, row)
+    assert fitted(None) == "".join(text) + render_question(task, row)
     alone = needed(render_question(task, row))
-    assert fit_question(task, row, shots, tokenizer, alone).text == render_question(task, row)
-    assert fit_question(task, row, shots, tokenizer, alone - 1) is None
+    assert fitted(alone) == render_question(task, row)
+    assert fitted(alone - 1) is None
 
 
 def test_too_long_question_is_counted_and_named(loaded, tmp_path):

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sklearn.metrics import f1_score
@@ -16,11 +17,11 @@ from data.base import DataError
 from glue_eval import build_subsets
 from glue_eval.__main__ import table
 from glue_eval.evaluate import DownstreamEvaluator
-from glue_eval.figures import averages, figures
+from glue_eval.predictions import averages, figures
 from glue_eval.rows import SAMPLE_DIR, SAMPLE_LABEL, validate
 from glue_eval.tasks import INVALID, TASKS, likelihood_choice, read_answer, read_row, render_question, render_shot
 
-ROWS = {
+ROWS: dict[str, tuple[dict[str, Any], str, int]] = {
     "sst": ({"sentence": "a {fine} film ", "label": 1}, "Review :a {fine} film \nSentiment :", 1),
     "mrpc": (
         {"sentence1": "One .", "sentence2": "Two .", "label": 0},

@@ -17,7 +17,11 @@ import pytest
 
 import report
 from config.check import ConfigError
-from report.export import latex, markdown
+from lifelong.sweep_job import objective
+from report.comparison import compare
+from report.load import load_runs
+from report.metrics import METRICS, Metric, Tally, described, interval
+from report.tables import latex, markdown
 from tests.report_runs import write_failed, write_run, write_sweep
 from tests.tiny import PROJECT, run_main, tiny_words
 
@@ -91,7 +95,7 @@ def test_the_table_holds_the_numbers_of_results(which, request):
 
 def over_time_rows(folder: Path) -> dict[tuple[str, str, str, float], float]:
     """(source, metric, batch, edits) to value, from metrics.jsonl."""
-    found = {}
+    found: dict[tuple[str, str, str, float], float] = {}
     for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines()):
         if line["event"] == "over_time":
             edits = line["edits"]
@@ -225,6 +229,73 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     assert done.returncode == 1 and done.stderr.startswith("error:") and "Traceback" not in done.stderr
 
 
+def test_a_metric_is_a_row_of_the_table(tmp_path, monkeypatch):
+    row = Metric("ES_first", "first answer token right", "edited prompts whose answer begins right", better="up")
+    monkeypatch.setitem(METRICS, row.name, row)
+    tally = Tally()
+    for value in (1.0, 0.0, 1.0, 1.0):
+        tally.add("ES_first", value)
+    measured = {name: (value, tally.counts[name]) for name, value in tally.means().items()}
+    (entry,) = described(measured, {"ES_first": (0.25, 4)}, edits=4, step=1)
+    assert (entry["protocol"], entry["value"], entry["n"], entry["before"]) == (row.protocol, 0.75, 4, 0.25)
+    assert (entry["low"], entry["high"]) == interval(0.75, 4)
+    folder = write_run(tmp_path / "run")
+    results = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(results | {"metrics": [*results["metrics"], entry]}))
+    report.make([folder])
+    (found,) = [line for line in table(folder) if line["metric"] == "ES_first"]
+    assert (found["protocol"], number(found["value"]), number(found["n"])) == (row.protocol, 0.75, 4)
+    assert (number(found["low"]), number(found["high"])) == interval(0.75, 4)
+    assert f"<dt>ES_first</dt><dd>{row.meaning}</dd>" in page(folder)
+    assert "| ES\\_first | 0.2500 | 0.7500 | +0.5000 |" in (folder / "report" / "table.md").read_text()
+    with pytest.raises(ValueError, match="ES_second: has no row in METRICS"):
+        described({"ES_second": (1.0, 1)}, None, edits=1, step=1)
+
+
+def test_the_metric_table_and_the_terminals_tables_are_light():
+    code = "import sys, report.metrics, report.terminal; print({'pandas', 'matplotlib', 'torch'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_rows_say_order_interval_and_direction():
+    names = [row["metric"] for row in described(dict.fromkeys(reversed(METRICS), (0.5, 9)), None, 9, 1)]
+    assert names == list(METRICS)
+    assert {name for name, row in METRICS.items() if not row.interval} == {"LS_kl"}
+    assert {name for name, row in METRICS.items() if row.better == "down"} == {"LS_kl"}
+    assert len({row.meaning for row in METRICS.values()}) == len(METRICS)
+
+
+def lacking(folder: Path, after: tuple[str, ...] = (), before: tuple[str, ...] = ()) -> None:
+    """Take measurements out of a run's results."""
+    path = folder / "results.json"
+    results = json.loads(path.read_text())
+    results["metrics"] = [row for row in results["metrics"] if row["metric"] not in after]
+    results["pre"] = {name: value for name, value in (results["pre"] or {}).items() if name not in before} or None
+    path.write_text(json.dumps({name: value for name, value in results.items() if name not in after}))
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_sweeps_table_and_its_search_name_the_same_winner(tmp_path, before):
+    for job in range(5):
+        words = (f"editor.alpha={job}",)
+        write_run(tmp_path / str(job), before=before, overrides=words, seed=job, shift=job / 50)
+    runs = load_runs([tmp_path])
+    told = "mean change" if before else "mean score"
+    assert compare(runs).merit_name == told and compare(runs).best == 4
+    lacking(tmp_path / "4", after=("GS",))
+    lacking(tmp_path / "2", before=("LS",))
+    lacking(tmp_path / "1", before=("ES", "GS", "LS", "person_score"))
+    write_failed(tmp_path / "5")
+    runs = load_runs([tmp_path])
+    values: list[Any] = [objective(run.results) for run in runs]
+    found = compare(runs)
+    assert [None if merit != merit else merit for merit in found.scores[told]] == values
+    assert values[4] is None and values[5] is None and None not in values[:4]
+    assert found.best == max(range(4), key=lambda job: values[job])
+    assert report.sweep_table(tmp_path).splitlines()[1 + found.best].startswith(f"*  {found.best}")
+
+
 def test_tables_for_papers_escape():
     assert markdown(["a|b"], [["x_y*"]]) == "| a\\|b |\n| --- |\n| x\\_y\\* |\n"
     assert r"50\% \& x\_y" in latex(["a"], [["50% & x_y"]])
@@ -273,7 +344,8 @@ def test_the_page_in_chromium(which, request, tmp_path):
     )
     (tmp_path / "second").mkdir()
     dom, messages, _ = browse(copy, tmp_path / "second")
-    sizes: list[Any] = json.loads(html.unescape(re.search(r'data-sizes="([^"]*)"', dom)[1]))
+    (measured,) = re.findall(r'data-sizes="([^"]*)"', dom)
+    sizes: list[Any] = json.loads(html.unescape(measured))
     assert len(sizes) == len(figures(text))
     assert all(complete and width > 100 and height > 100 for complete, width, height in sizes)
     assert 'data-wide="false"' in dom, "nothing sticks out at 1280 px"
