@@ -3,127 +3,114 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from report.load import Run, load_run, number
-from report.metrics import interval
 from report.numbers import metric_rows
 
-from .stats import Estimate
-
-Scores = Mapping[tuple[int, int], Mapping[str, float]]
-"""By (seed, index of the edit): its scores after the last edit, by metric."""
+from .stats import Estimate, pooled
 
 MAIN = ("ES", "GS", "LS")
 
 
 class Evidence:
-    """The finished long runs below `out`; reads each when it is asked for, once."""
+    """The long runs below `out`; scores are read when they are asked for, once."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self._runs: dict[str, dict[int, Run]] = {}
-        self._scores: dict[str, Scores] = {}
+        self._all = {folder: load_run(folder) for folder in sorted(out.glob("final/*/seed*"))}
+        self._scores: dict[str, pd.DataFrame] = {}
 
     def runs(self, setting: str) -> dict[int, Run]:
         """The finished long runs of a setting by seed."""
-        if setting not in self._runs:
-            folders = sorted((self.out / "final" / setting).glob("seed*"))
-            found = {int(folder.name.removeprefix("seed")): load_run(folder) for folder in folders}
-            self._runs[setting] = {seed: run for seed, run in found.items() if run.finished}
-        return self._runs[setting]
+        mine = {folder: run for folder, run in self._all.items() if folder.parent.name == setting and run.finished}
+        return {int(folder.name.removeprefix("seed")): run for folder, run in mine.items()}
+
+    def finished(self) -> list[Run]:
+        """All finished long runs, those of settings that are no longer in the plan among them."""
+        return [run for run in self._all.values() if run.finished]
 
     def diverged(self, setting: str) -> bool:
         """Whether a long run of the setting, or all of its sweep, ended with numbers that are not finite."""
-        finals = [load_run(path) for path in sorted((self.out / "final" / setting).glob("seed*"))]
-        sweep = [load_run(path) for path in sorted((self.out / "tune" / setting).glob("*"))]
+        finals = [run for folder, run in self._all.items() if folder.parent.name == setting]
+        sweep = [load_run(path) for path in sorted(self.out.glob(f"tune/{setting}/*"))]
         return any(map(_diverged, finals)) or (bool(sweep) and all(map(_diverged, sweep)))
 
-    def scores(self, setting: str) -> Scores:
-        """Every scored edit of every seed, generation's exact match among the scores where it was generated for."""
-        if setting not in self._scores:
-            found: dict[tuple[int, int], dict[str, float]] = {}
-            for seed, run in self.runs(setting).items():
-                path = run.path / "edits.jsonl"
-                if path.is_file():
-                    with open(path, encoding="utf-8") as file:
-                        for line in map(json.loads, file):
-                            found[seed, line["index"]] = _scores(line["after"])
-            self._scores[setting] = found
-        return self._scores[setting]
+    def scores(self, setting: str) -> pd.DataFrame:
+        """A row for every scored edit by (seed, index), a column for every metric after the last edit.
 
-    def first(self, setting: str, share: float = 0.1) -> Scores:
-        """The scores of the edits that were written in the first tenth of a run."""
-        edits = {seed: run.results["counts"]["edits"] for seed, run in self.runs(setting).items()}
-        return {key: found for key, found in self.scores(setting).items() if key[1] < share * edits[key[0]]}
+        Generation's exact match is among them, as METRIC_exact, for the edits where it was generated for.
+        """
+        if setting not in self._scores:
+            rows = [{"seed": seed, **edit} for seed, run in self.runs(setting).items() for edit in _edits(run.path)]
+            key = ["seed", "index"]
+            self._scores[setting] = pd.DataFrame(rows, columns=None if rows else key).set_index(key)
+        return self._scores[setting]
 
     def pooled(self, setting: str, metric: str, *, before: bool = False) -> Estimate | None:
         """A final number of results.json over the seeds, with Wilson's interval for all that was scored."""
-        side = "before" if before else "value"
         rows = [row for run in self.runs(setting).values() for row in metric_rows(run) if row["metric"] == metric]
-        rows = [row for row in rows if row[side] is not None and row["n"]]
-        return _pooled([(row[side], int(row["n"])) for row in rows])
+        table = pd.DataFrame(rows, columns=["value", "before", "n"], dtype=float)
+        table = table.dropna(subset=["before" if before else "value", "n"])
+        return pooled(table["before" if before else "value"], table["n"])
 
-    def retained(self, setting: str) -> Estimate | None:
-        """ES of the first tenth of the edits, after the last."""
-        values = [found["ES"] for found in self.first(setting).values() if "ES" in found]
-        return _pooled([(value, 1) for value in values])
+    def retained(self, setting: str, share: float = 0.1) -> Estimate | None:
+        """ES of the edits that were written in the first tenth of the run, after the last."""
+        table = self.scores(setting)
+        if "ES" not in table:
+            return None
+        written = {seed: run.results["counts"]["edits"] for seed, run in self.runs(setting).items()}
+        seeds, indices = (table.index.get_level_values(level) for level in ("seed", "index"))
+        values = table["ES"][indices < share * seeds.map(written)].dropna()
+        return pooled(values, pd.Series(1, index=values.index))
 
     def downstream(self, setting: str, figure: str = "average/accuracy_new") -> tuple[float, float] | None:
         """A downstream figure before the first edit and after the last, means over the runs that asked the most."""
         runs = list(self.runs(setting).values())
         most = max((run.config["downstream"]["number_of_tests"] for run in runs), default=0)
-        asked = [run for run in runs if run.config["downstream"]["number_of_tests"] == most]
-        pairs = [
-            (number(lines[0].get(figure)), number(lines[-1].get(figure)))
-            for lines in (run.results.get("downstream") or [] for run in asked)
-            if len(lines) > 1
+        lines = [r.results.get("downstream") for r in runs if r.config["downstream"]["number_of_tests"] == most]
+        ends = [(number(line[0].get(figure)), number(line[-1].get(figure))) for line in lines if line and len(line) > 1]
+        found = pd.DataFrame(ends, columns=["first", "last"], dtype=float).dropna().mean()
+        return None if found.isna().any() else (found["first"], found["last"])
+
+    def over_time(self, setting: str, group: str) -> pd.DataFrame:
+        """seed, edits written, and the numbers measured then; `group` is `immediate` or `sample`."""
+        rows = [
+            {"seed": seed, "edits": line["edits"], **line[group]}
+            for seed, run in self.runs(setting).items()
+            for line in run.events["over_time"]
+            if line.get(group)
         ]
-        whole = [(first, last) for first, last in pairs if first is not None and last is not None]
-        if not whole:
-            return None
-        return sum(first for first, _ in whole) / len(whole), sum(last for _, last in whole) / len(whole)
+        return pd.DataFrame(rows, columns=None if rows else ["seed", "edits"])
 
-    def over_time(self, setting: str, group: str, metric: str) -> dict[int, tuple[list[float], list[float]]]:
-        """By seed: edits written and a number measured then; `group` is `immediate` or `sample`."""
-        curves = {}
-        for seed, run in self.runs(setting).items():
-            lines = [line for line in run.events["over_time"] if number(line.get(group, {}).get(metric)) is not None]
-            curves[seed] = ([line["edits"] for line in lines], [line[group][metric] for line in lines])
-        return {seed: curve for seed, curve in curves.items() if curve[0]}
-
-    def shifts(self, setting: str) -> dict[int, tuple[list[float], list[float | None]]]:
-        """By seed: per edit step the mean over sites of the shift's norm, and of |cosine to the last shift|."""
-        return {seed: _shifts(run) for seed, run in self.runs(setting).items() if run.events["step"]}
+    def shifts(self, setting: str) -> pd.DataFrame:
+        """seed, step, and the means over sites of the shift's norm and of |cosine to the last shift|."""
+        rows = [
+            {"seed": seed, "step": line["edits"], "norm": norm, "cosine": abs(cosine) if cosine is not None else None}
+            for seed, run in self.runs(setting).items()
+            for line in run.events["step"]
+            if line["phase"] == "edit"
+            for norm, cosine in line["sites"].values()
+        ]
+        table = pd.DataFrame(rows, columns=["seed", "step", "norm", "cosine"], dtype=float)
+        table = table.groupby(["seed", "step"], as_index=False).mean()
+        return table.assign(step=table.groupby("seed").cumcount() + 1)
 
 
-def _shifts(run: Run) -> tuple[list[float], list[float | None]]:
-    norms, cosines = [], []
-    for line in run.events["step"]:
-        if line["phase"] != "edit":
-            continue
-        pairs = list(line["sites"].values())
-        norms.append(sum(norm for norm, _ in pairs) / len(pairs))
-        turned = [abs(cosine) for _, cosine in pairs if cosine is not None]
-        cosines.append(sum(turned) / len(turned) if turned else None)
-    return norms, cosines
-
-
-def _scores(after: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
-    found = {metric: float(score["tokens"]) for metric, score in after.items()}  # type: ignore[arg-type]
-    return found | {f"{m}_exact": float(s["exact"]) for m, s in after.items() if "exact" in s}  # type: ignore[arg-type]
-
-
-def _pooled(parts: list[tuple[float, int]]) -> Estimate | None:
-    n = sum(count for _, count in parts)
-    if not n:
-        return None
-    value = sum(part * count for part, count in parts) / n
-    low, high = interval(value, n)
-    return Estimate(value, low, high, n)
+def _edits(run_dir: Path) -> Iterator[dict[str, float]]:
+    """The index and the scores of every line of edits.jsonl."""
+    path = run_dir / "edits.jsonl"
+    if not path.is_file():
+        return
+    with open(path, encoding="utf-8") as file:
+        for edit in map(json.loads, file):
+            scores = edit["after"].items()
+            exact = {f"{metric}_exact": float(score["exact"]) for metric, score in scores if "exact" in score}
+            yield {"index": edit["index"]} | {metric: float(score["tokens"]) for metric, score in scores} | exact
 
 
 def _diverged(run: Run) -> bool:
-    return run.status.get("state") == "failed" and bool(re.match("NumericsError", str(run.status.get("error"))))
+    return run.status.get("state") == "failed" and str(run.status.get("error")).startswith("NumericsError")

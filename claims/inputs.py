@@ -6,17 +6,15 @@ network have no other randomness.
 
 from __future__ import annotations
 
-import lzma
+import json
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 from config.check import ConfigError
-from data.registry import FACTS_FILES
-from data.source import locate
+from files import write_whole
 
 from .plan import Scale
-from .questions import write_changed, write_questions
+from .questions import facts, questions, subjects
 
 
 def write_data(out: Path, scale: Scale) -> None:
@@ -27,7 +25,7 @@ def write_data(out: Path, scale: Scale) -> None:
     Raises:
         ConfigError: the embedded records are too few.
     """
-    train, evaluate = (_lines(path) for path in FACTS_FILES)
+    train, evaluate = facts()
     edits = scale.num_seq * scale.n_edits
     needed = edits + scale.tune_edits
     if len(train) < scale.warm_up or len(evaluate) < needed:
@@ -35,18 +33,26 @@ def write_data(out: Path, scale: Scale) -> None:
         raise ConfigError(f"claims: facts hold {held}")
     tune = random.Random("tune").sample(evaluate, scale.tune_edits)
     rest = sorted(set(evaluate) - set(tune))
-    (out / "data").mkdir(parents=True, exist_ok=True)
-    write_changed(out / "data" / "train.jsonl", _joined(train[: scale.warm_up]))
-    write_changed(out / "data" / "tune.jsonl", _joined(tune))
-    for seed in range(scale.seeds):
-        write_changed(out / "data" / f"eval_{seed}.jsonl", _joined(random.Random(seed).sample(rest, edits)))
+    drawn = {f"eval_{seed}": random.Random(seed).sample(rest, edits) for seed in range(scale.seeds)}
+    for name, lines in {"train": train[: scale.warm_up], "tune": tune, **drawn}.items():
+        _write_changed(out / "data" / f"{name}.jsonl", "\n".join(lines) + "\n")
     write_questions(out / "data", train=scale.warm_up, tune=scale.tune_edits, evaluate=edits, seeds=scale.seeds)
 
 
-def _lines(path: str) -> list[str]:
-    with lzma.open(locate(path), "rt", encoding="utf-8") as file:
-        return file.read().splitlines()
+def write_questions(folder: Path, *, train: int, tune: int, evaluate: int, seeds: int) -> None:
+    """zsre_train.json, zsre_tune.json and a zsre_eval_SEED.json for each seed, which draws from what is left.
+
+    Raises:
+        ConfigError: there are too few subjects.
+    """
+    records = questions(max(train + tune + evaluate, len(subjects())))
+    rest = records[train + tune :]
+    drawn = {f"eval_{seed}": random.Random(seed).sample(rest, evaluate) for seed in range(seeds)}
+    for name, chosen in {"train": records[:train], "tune": records[train : train + tune], **drawn}.items():
+        _write_changed(folder / f"zsre_{name}.json", "[\n" + ",\n".join(map(json.dumps, chosen)) + "\n]\n")
 
 
-def _joined(lines: Sequence[str]) -> str:
-    return "\n".join(lines) + "\n"
+def _write_changed(path: Path, content: str) -> None:
+    """Write a file only if it does not hold the content already: what is cached of it goes by its time of change."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != content:
+        write_whole(path, content)

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
-import statistics
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+import pandas as pd
+
+from lifelong.shares import cores
 from lifelong.status import read_status
-
-from .plan import LEARNED
-
-
-def kind(path: str) -> tuple[str, bool]:
-    """What a run's time depends on most: its stage, and whether networks are trained."""
-    stage, setting, _ = path.split("/")
-    return stage, setting in LEARNED
 
 
 def seconds(folder: Path) -> float | None:
@@ -28,24 +21,25 @@ def seconds(folder: Path) -> float | None:
     return (datetime.fromisoformat(status["ended"]) - datetime.fromisoformat(status["started"])).total_seconds()
 
 
+def taken(out: Path) -> pd.DataFrame:
+    """Every finished run below `out`: stage, setting, name and the seconds that it took."""
+    folders = [path.parent for path in out.glob("*/*/*/status.json")]
+    rows = [(*folder.relative_to(out).parts, seconds(folder)) for folder in folders]
+    return pd.DataFrame(rows, columns=["stage", "setting", "name", "seconds"]).dropna()
+
+
 def estimate(left: Sequence[str], out: Path, at_once: int = 1) -> str:
-    """How long the runs that are left may take, going by those that are done; empty before the first."""
-    times: dict[tuple[str, bool], list[float]] = {}
-    for path in out.glob("*/*/*/status.json"):
-        taken = seconds(path.parent)
-        if taken is not None:
-            times.setdefault(kind(str(path.parent.relative_to(out))), []).append(taken)
-    if not times:
+    """How long the runs that are left may take, by those of their setting, else of their stage; empty before any."""
+    done = taken(out)
+    if done.empty:
         return ""
-    typical = {key: statistics.median(values) for key, values in times.items()}
-    anything = statistics.mean(typical.values())
-    minutes = sum(typical.get(kind(path), anything) for path in left) / 60 / at_once
+    typical = done.groupby(["stage", "setting"])["seconds"].median().to_dict()
+    stages = done.groupby("stage")["seconds"].median().to_dict()
+    total = 0.0
+    for stage, setting, _ in (path.split("/") for path in left):
+        total += typical.get((stage, setting), stages.get(stage, done["seconds"].mean()))
+    minutes = total / 60 / at_once
     return f", about {minutes:.0f} min" if minutes >= 1 else ", less than a minute"
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, str | int]:

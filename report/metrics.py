@@ -53,6 +53,20 @@ class Tally:
         return {metric: total / self.counts[metric] for metric, total in self.sums.items()}
 
 
+def merit(after: Mapping[str, float | None], before: Mapping[str, float | None] | None) -> float | None:
+    """Mean over ES, GS and LS of after minus before: by it runs are better or worse.
+
+    None if one of them is missing after editing; a missing before counts as 0.
+    """
+    gains = []
+    for metric in ("ES", "GS", "LS"):
+        value = after.get(metric)
+        if value is None:
+            return None
+        gains.append(value - ((before or {}).get(metric) or 0.0))
+    return sum(gains) / len(gains)
+
+
 Measured = Mapping[str, tuple[float, int]]
 """Value and denominator by metric."""
 
