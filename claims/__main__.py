@@ -42,14 +42,14 @@ def arguments() -> argparse.Namespace:
 def show(runner: Runner, parts: list[str]) -> None:
     """The parts, and every run that they need with its state."""
     for part in parts:
-        print(f"{part:14} {PARTS[part].title}")
-        print(f"{'':14} {', '.join(setting.name for setting in chosen_settings(runner.scale, [part]))}")
+        names = [setting.name for setting in chosen_settings(runner.scale, [part])]
+        print(f"{part:14} {PARTS[part].title}\n{'':14} {', '.join(names)}")
     for setting in chosen_settings(runner.scale, parts):
-        for job in () if setting.tuned_as else runner.sweep(setting):
+        finals = runner.finals(setting)
+        for job in [*([] if setting.tuned_as else runner.sweep(setting)), *finals]:
             print(f"{state(job, runner.out):9} {job.path}")
-        for seed in runner.seeds(setting):
-            job = runner.final(setting, seed)
-            print(f"{state(job, runner.out) if job else 'waits':9} final/{setting.name}/seed{seed}")
+        if not finals:
+            print(f"{'waits':9} final/{setting.name}")
 
 
 def page_path(scale: Scale, out: Path) -> Path:

@@ -3,41 +3,49 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
 
+from lifelong.status import read_status
 from report.load import Run, load_run, number
 from report.numbers import metric_rows
 
+from .runner import diverged
 from .stats import Estimate, pooled
 
 MAIN = ("ES", "GS", "LS")
 
 
+def minutes(run_dir: Path) -> float | None:
+    """How long a finished run took; None where it did not finish."""
+    status = read_status(run_dir)
+    if status.get("state") != "done":
+        return None
+    return (datetime.fromisoformat(status["ended"]) - datetime.fromisoformat(status["started"])).total_seconds() / 60
+
+
 class Evidence:
-    """The long runs below `out`; scores are read when they are asked for, once."""
+    """The finished long runs below `out`, by setting and seed; scores are read when they are asked for, once."""
 
     def __init__(self, out: Path) -> None:
-        self.out = out
-        self._all = {folder: load_run(folder) for folder in sorted(out.glob("final/*/seed*"))}
-        self._scores: dict[str, pd.DataFrame] = {}
-
-    def runs(self, setting: str) -> dict[int, Run]:
-        """The finished long runs of a setting by seed."""
-        mine = {folder: run for folder, run in self._all.items() if folder.parent.name == setting and run.finished}
-        return {int(folder.name.removeprefix("seed")): run for folder, run in mine.items()}
-
-    def finished(self) -> list[Run]:
-        """All finished long runs, those of settings that are no longer in the plan among them."""
-        return [run for run in self._all.values() if run.finished]
+        self.out, self._scores = out, dict[str, pd.DataFrame]()
+        self.runs: dict[str, dict[int, Run]] = defaultdict(dict)
+        for folder in sorted(out.glob("final/*/seed*")):
+            run = load_run(folder)
+            if run.finished:
+                self.runs[folder.parent.name][int(folder.name.removeprefix("seed"))] = run
 
     def diverged(self, setting: str) -> bool:
         """Whether a long run of the setting, or all of its sweep, ended with numbers that are not finite."""
-        finals = [run for folder, run in self._all.items() if folder.parent.name == setting]
-        sweep = [load_run(path) for path in sorted(self.out.glob(f"tune/{setting}/*"))]
-        return any(map(_diverged, finals)) or (bool(sweep) and all(map(_diverged, sweep)))
+        finals, sweep = (
+            [diverged(folder) for folder in self.out.glob(f"{stage}/{setting}/*")] for stage in ("final", "tune")
+        )
+        return any(finals) or (bool(sweep) and all(sweep))
 
     def scores(self, setting: str) -> pd.DataFrame:
         """A row for every scored edit by (seed, index), a column for every metric after the last edit.
@@ -45,72 +53,59 @@ class Evidence:
         Generation's exact match is among them, as METRIC_exact, for the edits where it was generated for.
         """
         if setting not in self._scores:
-            rows = [{"seed": seed, **edit} for seed, run in self.runs(setting).items() for edit in _edits(run.path)]
-            key = ["seed", "index"]
-            self._scores[setting] = pd.DataFrame(rows, columns=None if rows else key).set_index(key)
+            rows = [{"seed": seed, **edit} for seed, run in self.runs[setting].items() for edit in _edits(run.path)]
+            table = pd.DataFrame(rows, columns=None if rows else ["seed", "index"])
+            self._scores[setting] = table.set_index(["seed", "index"])
         return self._scores[setting]
 
-    def pooled(self, setting: str, metric: str, *, before: bool = False) -> Estimate | None:
-        """A final number of results.json over the seeds, with Wilson's interval for all that was scored."""
-        rows = [row for run in self.runs(setting).values() for row in metric_rows(run) if row["metric"] == metric]
-        table = pd.DataFrame(rows, columns=["value", "before", "n"], dtype=float)
-        table = table.dropna(subset=["before" if before else "value", "n"])
-        return pooled(table["before" if before else "value"], table["n"])
+    def pooled(self, setting: str, metric: str, side: str = "value") -> Estimate | None:
+        """A final number (`before`: one before any edit) over the seeds, with Wilson's interval for what was scored."""
+        rows = [row for run in self.runs[setting].values() for row in metric_rows(run) if row["metric"] == metric]
+        table = pd.DataFrame(rows, columns=[side, "n"], dtype=float).dropna()
+        return pooled(table[side], table["n"])
 
-    def retained(self, setting: str, share: float = 0.1) -> Estimate | None:
+    def retained(self, setting: str) -> Estimate | None:
         """ES of the edits that were written in the first tenth of the run, after the last."""
-        table = self.scores(setting)
-        if "ES" not in table:
-            return None
-        written = {seed: run.results["counts"]["edits"] for seed, run in self.runs(setting).items()}
-        seeds, indices = (table.index.get_level_values(level) for level in ("seed", "index"))
-        values = table["ES"][indices < share * seeds.map(written)].dropna()
-        return pooled(values, pd.Series(1, index=values.index))
+        table = self.scores(setting).reset_index().reindex(columns=["seed", "index", "ES"]).dropna()
+        written = table["seed"].map({seed: run.results["counts"]["edits"] for seed, run in self.runs[setting].items()})
+        early = table[table["index"] < 0.1 * written].assign(n=1)
+        return pooled(early["ES"], early["n"])
 
-    def downstream(self, setting: str, figure: str = "average/accuracy_new") -> tuple[float, float] | None:
-        """A downstream figure before the first edit and after the last, means over the runs that asked the most."""
-        runs = list(self.runs(setting).values())
-        most = max((run.config["downstream"]["number_of_tests"] for run in runs), default=0)
-        lines = [r.results.get("downstream") for r in runs if r.config["downstream"]["number_of_tests"] == most]
-        ends = [(number(line[0].get(figure)), number(line[-1].get(figure))) for line in lines if line and len(line) > 1]
-        found = pd.DataFrame(ends, columns=["first", "last"], dtype=float).dropna().mean()
-        return None if found.isna().any() else (found["first"], found["last"])
+    def downstream(self, setting: str) -> str:
+        """The tasks' mean accuracy before the first edit and after the last, and of how many questions each is.
+
+        Means over the runs that asked the most.
+        """
+        asked = defaultdict(list)
+        for run in self.runs[setting].values():
+            told, lines = run.config["downstream"], run.results.get("downstream") or []
+            ends = [
+                number(line.get("average/accuracy_new")) for line in (lines[:1] + lines[-1:] if len(lines) > 1 else [])
+            ]
+            asked[told["number_of_tests"] * len(told["tasks"])] += [ends] if ends and None not in ends else []
+        found = pd.DataFrame(asked[max(asked)], columns=["first", "last"], dtype=float).mean()
+        return "-" if found.isna().any() else f"{found['first']:.3f}, {found['last']:.3f} ({max(asked)})"
 
     def over_time(self, setting: str, group: str) -> pd.DataFrame:
         """seed, edits written, and the numbers measured then; `group` is `immediate` or `sample`."""
-        rows = [
-            {"seed": seed, "edits": line["edits"], **line[group]}
-            for seed, run in self.runs(setting).items()
-            for line in run.events["over_time"]
-            if line.get(group)
-        ]
+        lines = [(seed, line) for seed, run in self.runs[setting].items() for line in run.events["over_time"]]
+        rows = [{"seed": seed, "edits": line["edits"], **line[group]} for seed, line in lines if line.get(group)]
         return pd.DataFrame(rows, columns=None if rows else ["seed", "edits"])
 
     def shifts(self, setting: str) -> pd.DataFrame:
         """seed, step, and the means over sites of the shift's norm and of |cosine to the last shift|."""
-        rows = [
-            {"seed": seed, "step": line["edits"], "norm": norm, "cosine": abs(cosine) if cosine is not None else None}
-            for seed, run in self.runs(setting).items()
-            for line in run.events["step"]
-            if line["phase"] == "edit"
-            for norm, cosine in line["sites"].values()
-        ]
+        lines = [(seed, line) for seed, run in self.runs[setting].items() for line in run.events["step"]]
+        rows = [(seed, ln["edits"], *s) for seed, ln in lines if ln["phase"] == "edit" for s in ln["sites"].values()]
         table = pd.DataFrame(rows, columns=["seed", "step", "norm", "cosine"], dtype=float)
-        table = table.groupby(["seed", "step"], as_index=False).mean()
+        table = table.assign(cosine=table["cosine"].abs()).groupby(["seed", "step"], as_index=False).mean()
         return table.assign(step=table.groupby("seed").cumcount() + 1)
 
 
 def _edits(run_dir: Path) -> Iterator[dict[str, float]]:
     """The index and the scores of every line of edits.jsonl."""
     path = run_dir / "edits.jsonl"
-    if not path.is_file():
-        return
-    with open(path, encoding="utf-8") as file:
-        for edit in map(json.loads, file):
+    with open(path, encoding="utf-8") if path.is_file() else nullcontext(()) as lines:
+        for edit in map(json.loads, lines):
             scores = edit["after"].items()
             exact = {f"{metric}_exact": float(score["exact"]) for metric, score in scores if "exact" in score}
             yield {"index": edit["index"]} | {metric: float(score["tokens"]) for metric, score in scores} | exact
-
-
-def _diverged(run: Run) -> bool:
-    return run.status.get("state") == "failed" and str(run.status.get("error")).startswith("NumericsError")

@@ -18,7 +18,7 @@ class Setting:
     label: str
     words: str
     lr: tuple[float, ...] = ()
-    tuned_as: str | None = None
+    tuned_as: Setting | None = None
     headline: bool = False
     data: str = "facts"
     long: str = ""
@@ -54,27 +54,22 @@ class Scale:
     tune_scored: int
     points: int
     seeds: int
-    settings: tuple[str, ...] | None = None
+    settings: tuple[str, ...] = ()
 
-
-FULL = Scale("full", "claims_base", 100, 100, 1000, 2500, 300, points=3, seeds=3)
-SHORTENED = "stableedit raw diagonal warmup_middle warmup_none alpha_1000 ultraedit rledit malmen mend plus floor_1e-3"
-# three warm-up steps give the rows that whitening needs from the first edit on
-SHORT = Scale("short", "claims_base_short", 50, 6, 150, 100, 50, points=2, seeds=1, settings=tuple(SHORTENED.split()))
 
 PLAN: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("plan.yaml")), resolve=True)
 PARTS = {name: Part(**part | {"settings": tuple(part["settings"])}) for name, part in PLAN["parts"].items()}
+FULL, SHORT = (Scale(name, **told) for name, told in PLAN["scales"].items())
 
 
 def settings(scale: Scale) -> dict[str, Setting]:
     """Every setting by name; each sweep has `scale.points` points: the fewer edits, the larger the best step size."""
-    full = scale.name == FULL.name
-    found = {}
-    for name, told in PLAN["settings"].items():
-        if scale.settings is None or name in scale.settings:
-            values = told.get("lr", [])
-            values = values[: scale.points] if full else values[-scale.points :]
-            found[name] = Setting(name, **told | {"lr": tuple(values), "long": told.get("long", "") if full else ""})
+    full, found = scale.name == FULL.name, dict[str, Setting]()
+    for name in scale.settings or PLAN["settings"]:
+        told = {"lr": (), "long": "", "tuned_as": None} | PLAN["settings"][name]
+        told["lr"] = tuple(told["lr"][: scale.points] if full else told["lr"][-scale.points :])
+        told["long"] = told["long"] if full else ""
+        found[name] = Setting(name, **told | {"tuned_as": found.get(told["tuned_as"])})
     return found
 
 
@@ -107,13 +102,8 @@ class Job:
 
 def tuning(scale: Scale, setting: Setting, out: Path, extra: Sequence[str] = ()) -> list[Job]:
     """A setting's sweep: few steps on training records that neither warm-up nor training reads."""
-    words = (
-        *_common(scale, setting, out, "tune"),
-        f"num_seq={scale.tune_edits // scale.n_edits}",
-        f"eval.edits={scale.tune_scored}",
-        *("eval.every=0", "eval.generate=false", "eval.knowns=0", "eval.per_edit=false"),
-        *("downstream_eval_steps=0", "checkpoint.every=0", "seed=0"),
-    )
+    size = (f"num_seq={scale.tune_edits // scale.n_edits}", f"eval.edits={scale.tune_scored}")
+    words = (*_common(scale, setting, out, "tune"), *size, *PLAN["tune"].split())
     names = {point: point.removeprefix("editor.").replace("=", "_") for point in setting.points()}
     return [Job(setting.name, "tune", name, (*words, point, *extra)) for point, name in names.items()]
 

@@ -23,8 +23,8 @@ class Estimate:
 
     def text(self, digits: int = 3, *, sign: bool = False, scale: float = 1) -> str:
         """Value and interval as a person reads them."""
-        form = f"{{:{'+' if sign else ''}.{digits}f}}"
-        return "{} ({} to {})".format(*(form.format(scale * x) for x in (self.value, self.low, self.high)))
+        form = f"{'+' if sign else ''}.{digits}f"
+        return f"{scale * self.value:{form}} ({scale * self.low:{form}} to {scale * self.high:{form}})"
 
     def __neg__(self) -> Estimate:
         return Estimate(-self.value, -self.high, -self.low, self.n)
@@ -40,25 +40,22 @@ class Estimate:
         return self.high < 0
 
 
-def around(value: float, error: float, freedom: int, n: int) -> Estimate:
-    """A value with Student's interval from its standard error."""
+def _student(value: float, error: float, freedom: int, n: int) -> Estimate:
     half = float(student.ppf(0.975, freedom)) * error
     return Estimate(value, value - half, value + half, n)
 
 
-def mean(values: Sequence[float]) -> Estimate | None:
+def mean(values: pd.Series) -> Estimate | None:
     """The mean of independent values, with Student's interval; None for fewer than two."""
-    found = pd.Series(values, dtype=float)
-    return around(found.mean(), found.sem(), len(found) - 1, len(found)) if len(found) > 1 else None
+    n = len(values)
+    return _student(float(values.mean()), float(values.sem()), n - 1, n) if n > 1 else None
 
 
 def pooled(values: pd.Series, counts: pd.Series) -> Estimate | None:
     """The mean of means over so many shares each, with Wilson's interval; None where nothing was counted."""
     n = int(counts.sum())
-    if not n:
-        return None
-    value = float((values * counts).sum()) / n
-    return Estimate(value, *interval(value, n), n)
+    value = float((values * counts).sum()) / max(n, 1)
+    return Estimate(value, *interval(value, n), n) if n else None
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
@@ -81,7 +78,7 @@ def slope(curves: pd.DataFrame, x: str, y: str) -> Estimate | None:
         return None
     value = float((centred[x] * centred[y]).sum()) / spread
     residual = float(((centred[y] - value * centred[x]) ** 2).sum())
-    return around(value, math.sqrt(residual / freedom / spread), freedom, len(points))
+    return _student(value, math.sqrt(residual / freedom / spread), freedom, len(points))
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[str]) -> Estimate | None:
@@ -90,4 +87,4 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[str]) -> Estimate
     Rows are edits, columns metrics. The edits of a run are taken as independent of each other.
     """
     gaps = a.reindex(columns=list(metrics)) - b.reindex(columns=list(metrics))
-    return mean(gaps.dropna().mean(axis=1).tolist())
+    return mean(gaps.dropna().mean(axis=1))

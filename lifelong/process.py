@@ -36,13 +36,14 @@ def run_python(*words: str, **options: Any) -> str:
 
 
 class Processes:
-    """Programs that run beside each other and can be stopped together."""
+    """Programs that run beside each other, each with so many threads, and can be stopped together."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
         self.running: set[subprocess.Popen[str]] = set()
         self.stopped = False
 
-    def call(self, *words: str, terminal: Path, threads: int) -> None:
+    def call(self, *words: str, terminal: Path) -> None:
         """Run `python WORDS` to its end, what it prints going to a file; a terminal's Ctrl-C does not reach it.
 
         Raises:
@@ -51,7 +52,7 @@ class Processes:
         with open(terminal, "a", encoding="utf-8") as file:
             if self.stopped:
                 raise RunError("stopped")
-            child = start_python(*words, threads=threads, stdout=file, stderr=file, start_new_session=True)
+            child = start_python(*words, threads=self.threads, stdout=file, stderr=file, start_new_session=True)
             self.running.add(child)
             if self.stopped:  # stop() may have looked before this one was there
                 child.terminate()
