@@ -4,24 +4,28 @@ Weights that ask for gradients, logits of the whole vocabulary everywhere, rows 
 statistics block by block, a decomposition per site and chunk, the d_k x d_k system, whole shifts, a look at every
 logged number.
 
-Shape suffixes: B sequences, T positions, W vocabulary, N rows, K = d_k, V = d_v, D = d_k + d_v.
+Shape suffixes: B sequences, T positions, W vocabulary, N rows, C rows of a chunk, K = d_k, V = d_v, D = d_k + d_v.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from config.schema import Config, FloorMode
+from config.schema import FloorMode
 from data.batches import IGNORED, Batch
 from editor.sites import EditSite
 from nets import EPSILON, RunningStatistics
+
+Pair = tuple[Tensor, Tensor]
+"""Keys [N, K] and value gradients [N, V] of a site."""
 
 
 @dataclass(slots=True)
@@ -34,11 +38,11 @@ class PlainStatistics:
     scatter_VV: Tensor
 
     @classmethod
-    def of(cls, statistics: RunningStatistics) -> PlainStatistics:
+    def of(cls, statistics: RunningStatistics, dtype: torch.dtype = torch.float32) -> PlainStatistics:
         """A copy of ours."""
         assert statistics.scatter_VV is not None
         sums = (statistics.mean_D, statistics.m2_D, statistics.scatter_VV)
-        return cls(statistics.n, *(x.to(torch.float32, copy=True) for x in sums))
+        return cls(statistics.n, *(x.to(dtype, copy=True) for x in sums))
 
     def add(self, keys_NK: Tensor, gradients_NV: Tensor) -> None:
         """Merge a block of rows (docs/design.md, 2.3)."""
@@ -58,85 +62,48 @@ class PlainStatistics:
         lowest = floor * (values_V[-1].item() if relative else 1.0)
         return (vectors_VV * values_V.clamp(min=lowest).rsqrt()) @ vectors_VV.T
 
-    def normalize(self, keys_NK: Tensor, gradients_NV: Tensor, root_VV: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys per coordinate, value gradients whitened."""
+    def targets(self, keys_NK: Tensor, gradients_NV: Tensor, cfg: Any) -> Tensor:
+        """Target rows -lr |k^|^2 g^ [N, V]: keys normalized per coordinate, value gradients whitened."""
         d_k = keys_NK.shape[1]
         std_K = (self.m2_D[:d_k] / (self.n - 1)).sqrt()
-        return (keys_NK - self.mean_D[:d_k]) / (std_K + EPSILON), (gradients_NV - self.mean_D[d_k:]) @ root_VV
+        normal_NK = (keys_NK - self.mean_D[:d_k]) / (std_K + EPSILON)
+        root_VV = self.root(cfg.whitening_floor, relative=cfg.whitening_floor_mode is FloorMode.relative)
+        return -cfg.lr * normal_NK.square().sum(1, keepdim=True) * ((gradients_NV - self.mean_D[d_k:]) @ root_VV)
 
 
 def plain_step(
-    model: nn.Module,
     sites: Sequence[EditSite],
-    batches: Sequence[Batch],
+    captured: Iterable[Sequence[Pair]],
     statistics: Mapping[tuple[int, int], PlainStatistics],
-    cfg: Config,
+    cfg: Any,
 ) -> list[Tensor]:
-    """Write one step's edits; the shift [K, V] of every site."""
+    """Write one step's edits; the shift [K, V] of every site.
+
+    `captured` gives the rows of every site, micro-batch by micro-batch; `cfg` is the editor's.
+    """
     with tempfile.TemporaryDirectory(prefix="plain-step-") as folder:
-        for number, batch in enumerate(batches):
-            _cache_rows(model, sites, batch, Path(folder), number)
-        for number in range(len(batches)):
-            for index, site in enumerate(sites):
-                statistics[site.shape].add(*torch.load(_path(Path(folder), number, index)))
-        shifts, norms = [], []
-        for index, site in enumerate(sites):
-            files = [_path(Path(folder), number, index) for number in range(len(batches))]
-            shifts.append(_shift(files, statistics[site.shape], cfg))
-            norms.append(shifts[-1].norm().item())
+        files: dict[EditSite, list[Path]] = {site: [] for site in sites}
+        for number, pairs in enumerate(captured):
+            for index, (site, pair) in enumerate(zip(sites, pairs, strict=True)):
+                files[site].append(Path(folder) / f"{number}_{index}.pt")
+                torch.save(pair, files[site][-1])
+        for blocks in zip(*files.values(), strict=True):
+            for site, file in zip(sites, blocks, strict=True):
+                statistics[site.shape].add(*torch.load(file))
+        shifts = [_shift(files[site], statistics[site.shape], cfg) for site in sites]
     for site, shift_KV in zip(sites, shifts, strict=True):
+        shift_KV.norm().item()
         site.module.weight.grad = None
         site.module.weight.requires_grad_(False)
         site.weight.add_((shift_KV.T if site.transposed else shift_KV).to(site.weight.dtype))
     return shifts
 
 
-def _path(folder: Path, number: int, index: int) -> Path:
-    return folder / f"{number}_{index}.pt"
-
-
-def _cache_rows(model: nn.Module, sites: Sequence[EditSite], batch: Batch, folder: Path, number: int) -> None:
-    """Forward and backward with weight gradients; a file of rows per site."""
-    batch = batch.to(sites[0].weight.device)
-    seen: dict[str, Tensor] = {}
-
-    def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[f"{name}.keys"] = inputs[0].detach()
-            output.register_hook(lambda gradient: seen.update({f"{name}.gradients": gradient}))
-
-        return hook
-
-    handles = []
-    for site in sites:
-        site.module.weight.requires_grad_(True)
-        handles.append(site.module.register_forward_hook(watch(site.name)))
-    with torch.enable_grad():
-        logits_BTW = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
-        loss = cross_entropy(logits_BTW.flatten(0, 1).float(), batch.labels_BT.flatten(), ignore_index=IGNORED)
-        loss.backward()
-    loss.item()
-    mask_BT = batch.labels_BT != IGNORED
-    for handle in handles:
-        handle.remove()
-    for index, site in enumerate(sites):
-        rows = tuple(seen[f"{site.name}.{kind}"][mask_BT].float() for kind in ("keys", "gradients"))
-        torch.save(rows, _path(folder, number, index))
-
-
-def _shift(files: Sequence[Path], statistics: PlainStatistics, cfg: Config) -> Tensor:
-    """S [K, V] of one site from its files, chunk by chunk, then the d_k x d_k system."""
-    keys, gradients = zip(*(torch.load(file) for file in files), strict=True)
-    keys_NK, gradients_NV = torch.cat(keys), torch.cat(gradients)
-    targets = []
-    for keys_CK, gradients_CV in zip(
-        keys_NK.split(cfg.editor.batch_size), gradients_NV.split(cfg.editor.batch_size), strict=True
-    ):
-        relative = cfg.editor.whitening_floor_mode is FloorMode.relative
-        root_VV = statistics.root(cfg.editor.whitening_floor, relative=relative)  # again for every chunk
-        normal_CK, white_CV = statistics.normalize(keys_CK, gradients_CV, root_VV)
-        targets.append(-cfg.editor.lr * normal_CK.square().sum(1, keepdim=True) * white_CV)
-    return plain_ridge(keys_NK, torch.cat(targets), cfg.editor.alpha)
+def _shift(files: Sequence[Path], statistics: PlainStatistics, cfg: Any) -> Tensor:
+    """S [K, V] of one site from its files: targets chunk by chunk, then the d_k x d_k system."""
+    keys_NK, gradients_NV = (torch.cat(parts) for parts in zip(*map(torch.load, files), strict=True))
+    chunks = zip(keys_NK.split(cfg.batch_size), gradients_NV.split(cfg.batch_size), strict=True)
+    return plain_ridge(keys_NK, torch.cat([statistics.targets(*chunk, cfg) for chunk in chunks]), cfg.alpha)
 
 
 def plain_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float) -> Tensor:
@@ -144,3 +111,33 @@ def plain_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float) -> Tensor:
     gram_KK = keys_NK.T @ keys_NK
     gram_KK.diagonal().add_(alpha)
     return torch.linalg.solve(gram_KK, keys_NK.T @ targets_NV)
+
+
+def plain_capture(model: nn.Module, sites: Sequence[EditSite], batches: Iterable[Batch]) -> Iterator[list[Pair]]:
+    """The rows of every site, micro-batch by micro-batch: forward and backward with weight gradients."""
+    for site in sites:
+        site.module.weight.requires_grad_(True)
+    for batch in batches:
+        batch = batch.to(sites[0].weight.device)
+        seen: dict[str, Tensor] = {}
+        handles = [site.module.register_forward_hook(_watch(seen, site.name)) for site in sites]
+        with torch.enable_grad():
+            logits_BTW = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
+            loss = cross_entropy(logits_BTW.flatten(0, 1).float(), batch.labels_BT.flatten(), ignore_index=IGNORED)
+            loss.backward()
+        loss.item()
+        for handle in handles:
+            handle.remove()
+        mask_BT = batch.labels_BT != IGNORED
+        yield [
+            (seen[f"{site.name}.keys"][mask_BT].float(), seen[f"{site.name}.gradients"][mask_BT].float())
+            for site in sites
+        ]
+
+
+def _watch(seen: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        seen[f"{name}.keys"] = inputs[0].detach()
+        output.register_hook(lambda gradient: seen.update({f"{name}.gradients": gradient}))
+
+    return hook

@@ -2,62 +2,34 @@
 
     python -m benchmarks.scale [--quick]
 
-A tiny model writes edits of a generated file, 100 a step, without scoring: time per step, resident
-memory and the size of a checkpoint after 10^3, 10^4 and 10^5 edits. Then, in processes of their own,
-the time from start to the first step and the memory after twenty, for 2,000 and 2,000,000 records
-(800 MB), first with an empty data cache and then with a warm one. Prints a table, then one JSON line.
+main.py writes edits of a generated file into a tiny model, 100 a step, without scoring, and is watched from outside:
+the time to the first step, time per step, resident memory and the size of a checkpoint after 10^3, 10^4 and 10^5
+edits; and after 10^3 of 2,000 and of 2,000,000 records (800 MB), first with an empty data cache and then with a warm
+one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-
+import numpy as np
+import pandas as pd
 import torch
 
-from config.compose import compose_config
-from config.schema import Config
-from editor.cache import row_cache
-from lifelong.recorder import Recorder, peak_memory
-from lifelong.run import Belongs, Run, check
-from lifelong.setup import Loaded, build_editor, prepare
-from model import load_model
-from tests.tiny import PROJECT, tiny_words
+from benchmarks.embedded import run_words
+from benchmarks.timing import Found, at_most, command, process_memory
+from lifelong.process import start_python
 
 N_EDITS = 100
-START_STEPS = 20
-CPU = torch.device("cpu")
-
-
-class Enough(Exception):
-    """The steps that were to be measured are done."""
-
-
-class Watcher(Recorder):
-    """A recorder that is told of every step: its seconds since the last one, and its number from 1."""
-
-    def __init__(self, run_dir: Path, cfg: Config, on_step: Callable[[int, float], None]) -> None:
-        super().__init__(run_dir, cfg.wandb, "scale", {})
-        self._on_step, self._steps, self._since = on_step, 0, time.perf_counter()
-
-    def log(self, record: dict[str, Any]) -> None:
-        """Record as ever, then hand over the time; what the listener does is not counted."""
-        super().log(record)
-        self._steps += 1
-        self._on_step(self._steps, time.perf_counter() - self._since)
-        self._since = time.perf_counter()
+SIZE = ["dataset=ultraeditbench", f"dataset.n_edits={N_EDITS}", "dataset.batch_size=50", "checkpoint.every=10"]
+QUIET = ["editor.preheat_mode=none", "eval.before=false", "eval.edits=1", "eval.examples=0", "report=false"]
 
 
 def generate(path: Path, count: int) -> Path:
@@ -77,136 +49,71 @@ def generate(path: Path, count: int) -> Path:
     return path
 
 
-def config(records: Path, steps: int, cache: Path) -> Config:
-    """A run of so many steps over the file, on the tiny model."""
-    words = ["editor.preheat_mode=none", f"num_seq={steps}", f"dataset.n_edits={N_EDITS}", "editor.lr=1e-6"]
+def watched(records: Path, edits: int, marks: Sequence[int], scratch: Path) -> Iterator[dict[str, Any]]:
+    """A row at each mark (so many steps) of a run that would write so many edits; it ends after the last mark.
+
+    A mark is looked at when the step after it is there: the checkpoint is then whole.
+    """
+    run_dir = Path(tempfile.mkdtemp(dir=scratch))
+    words = [*run_words((), quick=True), *SIZE, *QUIET, "editor.lr=1e-6", f"num_seq={edits // N_EDITS}"]
     words += [f"dataset.{kind}_path={records}" for kind in ("train", "valid")]
-    words += [f"dataset.cache_dir={cache}", "dataset.batch_size=50", "eval.before=false", "checkpoint.every=0"]
-    return compose_config(tiny_words(*words, dataset="ultraeditbench"))
+    words += [f"dataset.cache_dir={scratch / 'cache'}", "model_device=cpu", f"hydra.run.dir={run_dir}"]
+    begun, left, times = time.perf_counter(), list(marks), [(0, 0.0)]
+    with start_python("main.py", *words, threads=1, stdout=subprocess.DEVNULL) as child:
+        try:
+            while child.poll() is None and not (run_dir / "metrics.jsonl").is_file():
+                time.sleep(0.01)
+            with open(run_dir / "metrics.jsonl", encoding="utf-8") as file:
+                while left and child.poll() is None:
+                    time.sleep(0.002)
+                    new = sum('"event": "step"' in line for line in file.readlines())
+                    times += [(times[-1][0] + new, time.perf_counter() - begun)] if new else []
+                    if times[-1][0] > left[0]:
+                        yield {"edits": left[0] * N_EDITS} | look(left.pop(0), times, child.pid, run_dir)
+        finally:
+            child.kill()
 
 
-def resident_mib() -> float:
-    """Memory that this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def write(cfg: Config, run_dir: Path, on_step: Callable[[Run, int, float], None]) -> None:
-    """Everything that a run does up to its last step, nothing of what comes after."""
-    torch.set_num_threads(1)
-    check(cfg)
-    prepared = prepare(cfg)
-    belongs = Belongs(cfg, prepared.data)
-    loaded = Loaded(load_model(cfg.model, CPU), prepared.tokenizer)
-    with (
-        Watcher(run_dir, cfg, lambda number, seconds: on_step(job, number, seconds)) as recorder,
-        row_cache(None, CPU) as cache,
-    ):
-        job = Run(cfg, loaded, prepared.data, build_editor(cfg, loaded, cache, CPU), recorder, belongs)
-        job.write_steps()
-
-
-def measure_steps(folder: Path, edits: int) -> list[dict[str, float]]:
-    """One run of so many edits; what it takes at every power of ten from 1,000."""
-    seconds: list[float] = []
-    found: list[dict[str, float]] = []
-    marks = [10**power // N_EDITS for power in range(3, 10) if 10**power <= edits]
-
-    def on_step(job: Run, number: int, step_seconds: float) -> None:
-        seconds.append(step_seconds)
-        if number in marks:
-            memory = resident_mib()
-            job.save()
-            newest = max((job.recorder.run_dir / "checkpoints").iterdir())
-            size = sum(path.stat().st_size for path in newest.iterdir())
-            found.append({"edits": number * N_EDITS, **tenths(seconds), "resident_mib": memory, "checkpoint_b": size})
-
-    write(config(generate(folder / "steps.json", edits), marks[-1], folder / "cache"), folder / "steps", on_step)
-    return found
-
-
-def tenths(seconds: list[float]) -> dict[str, float]:
-    """The median step, and the last tenth's over the first tenth's (the first step, which warms up, left out)."""
-    rest = seconds[1:]
-    size = max(1, len(rest) // 10)
-    ratio = statistics.median(rest[-size:]) / statistics.median(rest[:size])
-    return {"step_s": statistics.median(rest), "last_over_first": ratio}
-
-
-def measure_start(records: Path, count: int, cache: Path) -> dict[str, float]:
-    """A process of its own, up to its twentieth step."""
-    command = [sys.executable, "-m", "benchmarks.scale", "--start", str(records), str(count), str(cache)]
-    done = subprocess.run(
-        [*command, str(time.time())], cwd=PROJECT, stdout=subprocess.PIPE, text=True, check=True, timeout=1800
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def start(records: str, count: str, cache: str, began: str) -> None:
-    """The process that measure_start waits for; prints its figures as JSON."""
-    figures: dict[str, float] = {}
-
-    def on_step(_: Run, number: int, __: float) -> None:
-        if number == 1:
-            figures["first_step_s"] = time.time() - float(began)
-        if number == START_STEPS:
-            raise Enough
-
-    with tempfile.TemporaryDirectory(prefix="scale-start-") as scratch, suppress(Enough):
-        write(config(Path(records), int(count) // N_EDITS, Path(cache)), Path(scratch), on_step)
-    print(json.dumps(figures | {"resident_mib": resident_mib(), "peak_mib": peak_memory()["resident_mib"]}))
-
-
-def measure_starts(folder: Path, counts: tuple[int, int]) -> list[dict[str, float]]:
-    """Starts over a small and a large file, cold and warm."""
-    found = []
-    for count in counts:
-        records = generate(folder / f"records{count}.json", count)
-        for warm in (0, 1):
-            row = {"records": count, "file_mb": records.stat().st_size / 1e6, "warm": warm}
-            found.append(row | measure_start(records, count, folder / "cache"))
-        records.unlink()
-    return found
-
-
-def table(steps: list[dict[str, float]], starts: list[dict[str, float]]) -> str:
-    """The measurements for people."""
-    lines = [f"{'edits':>9}{'s/step':>9}{'last/first':>12}{'resident MiB':>14}{'checkpoint kB':>15}"]
-    for row in steps:
-        lines.append(
-            f"{row['edits']:>9}{row['step_s']:>9.4f}{row['last_over_first']:>12.3f}"
-            f"{row['resident_mib']:>14.0f}{row['checkpoint_b'] / 1000:>15.1f}"
-        )
-    lines.append(f"\n{'records':>9}{'file MB':>9}{'cache':>7}{'first step s':>14}{'resident MiB':>14}{'peak MiB':>10}")
-    for row in starts:
-        lines.append(
-            f"{row['records']:>9}{row['file_mb']:>9.0f}{'warm' if row['warm'] else 'cold':>7}"
-            f"{row['first_step_s']:>14.1f}{row['resident_mib']:>14.0f}{row['peak_mib']:>10.0f}"
-        )
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Measure, print the table, then one JSON line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="10^4 edits and 100,000 records")
-    parser.add_argument("--start", nargs=4, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.start:
-        start(*args.start)
-        return
-    with tempfile.TemporaryDirectory(prefix="scale-") as scratch:
-        starts = measure_starts(Path(scratch), (2_000, 100_000 if args.quick else 2_000_000))
-        steps = measure_steps(Path(scratch), 10_000 if args.quick else 100_000)
-    small, large = (row for row in starts if row["warm"])
-    met = {
-        "flat": steps[-1]["last_over_first"] <= 1.1,
-        "first_step": large["first_step_s"] <= 20,
-        "memory": large["peak_mib"] - small["peak_mib"] <= 300,
+def look(mark: int, times: list[tuple[int, float]], pid: int, run_dir: Path) -> dict[str, float]:
+    """What so many steps took: the median step, and the last tenth's over the first tenth's (but the first step)."""
+    reached = np.interp(range(1, mark + 1), *zip(*times, strict=True))
+    steps = np.diff(reached)
+    tenth = max(1, len(steps) // 10)
+    checkpoint = max((run_dir / "checkpoints").glob("[0-9]*"))
+    return {
+        "first_step_s": reached[0],
+        "step_s": np.median(steps),
+        "last_over_first": np.median(steps[-tenth:]) / np.median(steps[:tenth]),
+        "resident_mib": process_memory(pid, "VmRSS"),
+        "peak_mib": process_memory(pid, "VmHWM"),
+        "checkpoint_kb": sum(path.stat().st_size for path in checkpoint.iterdir()) / 1000,
     }
-    print(table(steps, starts))
-    print(json.dumps({"benchmark": "scale", "quick": args.quick, "steps": steps, "starts": starts, "targets_met": met}))
 
+
+def measure(args: argparse.Namespace, device: torch.device) -> Found:
+    """Starts over a small and a large file, cold and warm; then one long run."""
+    rows, edits = list[dict[str, Any]](), 10_000 if args.quick else 100_000
+    with tempfile.TemporaryDirectory(prefix="scale-") as scratch:
+        for count in (2_000, 100_000 if args.quick else 2_000_000):
+            records = generate(Path(scratch) / "starts.json", count)
+            for cache in ("cold", "warm"):
+                found = watched(records, count, [10], Path(scratch))
+                rows += [{"records": count, "file_mb": records.stat().st_size / 1e6, "cache": cache} | next(found)]
+                found.close()
+        records = generate(Path(scratch) / "steps.json", edits + N_EDITS)
+        marks = [10**power // N_EDITS for power in range(3, 10) if 10**power <= edits]
+        rows += watched(records, edits + N_EDITS, marks, Path(scratch))
+    small, large = (row for row in rows if row.get("cache") == "warm")
+    targets = {
+        "last tenth of the steps over the first": at_most(rows[-1]["last_over_first"], 1.1),
+        "seconds to the first step": at_most(large["first_step_s"], 20),
+        "MiB more than with 2,000 records": at_most(large["peak_mib"] - small["peak_mib"], 300),
+    }
+    table = pd.DataFrame(rows)
+    return Found(table, list(table), {}, targets)
+
+
+main = command("scale", __doc__, measure)
 
 if __name__ == "__main__":
     main()

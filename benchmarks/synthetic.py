@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from editor.sites import EditSite
 from nets import RunningStatistics
 
 KEY_NORM = 25.0
@@ -38,27 +39,25 @@ def gradients(rows: int, d_v: int, device: torch.device) -> Tensor:
     return correlated_rows(rows, d_v, GRADIENT_NORM, device)
 
 
+def rows_of(site: EditSite, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Keys and value gradients of a site's size."""
+    return keys(rows, site.d_k, device), gradients(rows, site.d_v, device)
+
+
 def statistics(d_k: int, d_v: int, device: torch.device) -> RunningStatistics:
-    """Running statistics past their warm-up: a value covariance with 6 % of its eigenvalues above FLOOR."""
-    found = RunningStatistics(d_k, d_v, covariance=True, device=device)
-    n, above = 4 * d_v, max(1, round(SHARE_ABOVE_FLOOR * d_v))
-    found.load_state_dict(
-        {
-            "n": torch.tensor([n]),
-            "mean": torch.zeros(d_k + d_v),
-            "var": torch.full((d_k + d_v,), float(n)),
-            "cov_value": _covariance(d_v, above, device) * (n - d_v - 1),
-        }
-    )
+    """Running statistics past their warm-up: a value covariance with 6 % of its eigenvalues above FLOOR.
+
+    The others have a tail, no longer flat, below it.
+    """
+    found, n, above = RunningStatistics(d_k, d_v, covariance=True, device=device), 4 * d_v, _above(d_v)
+    values_R = torch.cat((torch.logspace(-3, -5.5, above), torch.logspace(-6.5, -9, d_v // 2))).to(device)
+    scaled_RV = values_R.sqrt()[:, None] * torch.randn(len(values_R), d_v, device=device) / d_v**0.5
+    covariance_VV = scaled_RV.T @ scaled_RV
+    covariance_VV.diagonal().add_(1e-10)
+    sums = {"mean": torch.zeros(d_k + d_v), "var": torch.full((d_k + d_v,), float(n))}
+    found.load_state_dict({"n": torch.tensor([n]), **sums, "cov_value": covariance_VV * (n - d_v - 1)})
     return found
 
 
-def _covariance(d_v: int, above: int, device: torch.device) -> Tensor:
-    """[V, V] with `above` eigenvalues from 1e-3 down to FLOOR and a tail, no longer flat, below it."""
-    tail = d_v // 2
-    values_R = torch.cat((torch.logspace(-3, -5.5, above), torch.logspace(-6.5, -9, tail))).to(device)
-    directions_RV = torch.randn(above + tail, d_v, device=device) / d_v**0.5
-    scaled_RV = values_R.sqrt()[:, None] * directions_RV
-    covariance_VV = scaled_RV.T @ scaled_RV
-    covariance_VV.diagonal().add_(1e-10)
-    return covariance_VV
+def _above(d_v: int) -> int:
+    return max(1, round(SHARE_ABOVE_FLOOR * d_v))

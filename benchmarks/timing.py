@@ -1,4 +1,4 @@
-"""What the benchmarks share: variants raced in one process, medians, peak memory, the table and the JSON line.
+"""What the benchmarks share: the command line, variants raced in one process, peak memory, the table, the JSON line.
 
 Variants take turns round by round, the first of one round being the last of the next: whatever else the machine
 does falls on all of them alike. Times are wall-clock medians; processor time, which other programs disturb less
@@ -13,116 +13,168 @@ import json
 import os
 import platform
 import resource
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # before torch starts its threads: threads that spin while they wait cost a shared machine several times the work
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import pandas as pd
 import torch
+from torch.utils.benchmark.utils.timer import timer
 
 from config.check import ConfigError
+from data.base import DataError
 from model import resolve_device
-from report.terminal import aligned
-
-Clock = Callable[[], float]
 
 
-@dataclass(slots=True)
-class Timed:
-    """One variant's rounds, in seconds, and the most memory a round took beyond what was there, in MiB."""
+class Found(NamedTuple):
+    """What a benchmark found: a table, of which people see some columns; further figures; targets with their figure."""
 
-    seconds: list[float] = field(default_factory=list)
-    cpu_seconds: list[float] = field(default_factory=list)
-    extra_mib: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        """Median seconds of a round."""
-        return statistics.median(self.seconds)
-
-    def summary(self) -> dict[str, float]:
-        """What goes into the JSON line."""
-        found = {"s": self.median, "lowest_s": min(self.seconds), "highest_s": max(self.seconds)}
-        found |= {"cpu_s": statistics.median(self.cpu_seconds), "rounds": len(self.seconds)}
-        return found | {"extra_mib": max(self.extra_mib)}
+    table: pd.DataFrame
+    shown: Sequence[str]
+    figures: Mapping[str, Any]
+    targets: Mapping[str, dict[str, Any]]
 
 
-def ratio(slow: Timed, fast: Timed) -> float:
-    """How many times faster `fast` is: the ratio of the medians."""
-    return slow.median / fast.median
+Measure = Callable[[argparse.Namespace, torch.device], Found]
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until a CUDA device has done what it was asked; a CPU always has."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def command(
+    name: str, text: str | None, measure: Measure, rounds: int = 1, **options: dict[str, Any]
+) -> Callable[..., dict[str, Any]]:
+    """A benchmark's main(argv): it measures, prints the table, the targets and one JSON line, which it returns.
+
+    `options` are argparse's beside those that all benchmarks take. Quick runs have no targets.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(text or "").splitlines()[0])
+    parser.add_argument("--device", default="auto", help="auto | cpu | cuda:N (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: as PyTorch chooses)")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds of every variant (default {rounds})")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, says nothing of speed")
+    for option, told in options.items():
+        parser.add_argument(f"--{option.replace('_', '-')}", **told)
+
+    def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+        args = parser.parse_args(argv)
+        try:
+            device = started(args)
+            found = measure(args, device)
+        except (ConfigError, DataError) as error:
+            sys.exit(f"error: {error}")
+        print(found.table.reindex(columns=list(found.shown)).to_string(index=False, na_rep="", float_format=_digits))
+        targets = {} if args.quick else found.targets
+        for label, target in targets.items():
+            print(f"{label}: {target['value']:.3g} (target: {bound(target)}; {'met' if target['met'] else 'missed'})")
+        line = {"benchmark": name, "quick": args.quick, **machine(device), **found.figures, "targets": targets}
+        line["table"] = [row.dropna().to_dict() for _, row in found.table.astype(object).iterrows()]
+        print(json.dumps(line, default=lambda value: value.item()))
+        return line
+
+    return main
+
+
+def started(args: argparse.Namespace) -> torch.device:
+    """Apply the common options. Raises ConfigError where they cannot be."""
+    if args.rounds < 1 or (args.threads is not None and args.threads < 1):
+        raise ConfigError("--rounds and --threads must be at least 1")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    return resolve_device("--device", args.device)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where figures were taken; load is the run queue's mean length over the last minute."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    found = {"device": str(device), "device_name": name, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+    return found | {"load": os.getloadavg()[0], "torch": torch.__version__, "date": time.strftime("%Y-%m-%d %H:%M")}
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def at_most(value: float, target: float) -> dict[str, Any]:
+    """A target that a figure must not exceed."""
+    return {"value": value, "at_most": target, "met": bool(value <= target)}
+
+
+def at_least(value: float, target: float) -> dict[str, Any]:
+    """A target that a figure must reach."""
+    return {"value": value, "at_least": target, "met": bool(value >= target)}
+
+
+def bound(target: Mapping[str, Any]) -> str:
+    """A target as a person reads it."""
+    return f"at most {target['at_most']:.3g}" if "at_most" in target else f"at least {target['at_least']:.3g}"
 
 
 def race(
-    variants: Mapping[str, Callable[[], Any]],
-    *,
+    ways: Mapping[str, Callable[[], Any]],
     rounds: int,
     device: torch.device,
     warm_up: int = 1,
-    prepare: Callable[[], Any] | None = None,
-    clock: Clock = time.perf_counter,
-    cpu_clock: Clock = time.process_time,
-) -> dict[str, Timed]:
-    """Run every variant `rounds` times, interleaved, after `warm_up` rounds that are not counted.
+    prepare: Callable[[str], Any] = lambda way: None,
+    clock: Callable[[], float] = timer,
+    cpu_clock: Callable[[], float] = time.process_time,
+) -> pd.DataFrame:
+    """Every way `rounds` times, interleaved, after `warm_up` rounds that are not counted; a row for each way.
 
-    `prepare` runs before every call, outside the time.
+    Median, lowest and highest seconds, median processor seconds, the most memory in MiB that a round took beyond what
+    was there. `prepare` is told the way before every call, outside the time. PyTorch's `timer` waits for a GPU.
     """
-    found = {name: Timed() for name in variants}
-    for number in range(-warm_up, rounds):
-        for name in list(variants)[:: -1 if number % 2 else 1]:
-            if prepare is not None:
-                prepare()
+    turns = []
+    for turn in range(-warm_up, rounds):
+        for way in list(ways)[:: -1 if turn % 2 else 1]:
+            prepare(way)
             memory = ExtraMemory(device)
-            synchronize(device)
-            start, start_cpu = clock(), cpu_clock()
-            variants[name]()
-            synchronize(device)
-            seconds, cpu_seconds = clock() - start, cpu_clock() - start_cpu
-            if number >= 0:
-                found[name].seconds.append(seconds)
-                found[name].cpu_seconds.append(cpu_seconds)
-                found[name].extra_mib.append(memory.peak())
-    return found
+            begun, begun_cpu = clock(), cpu_clock()
+            ways[way]()
+            seconds, cpu_seconds = clock() - begun, cpu_clock() - begun_cpu
+            turns.append((way, turn, seconds, cpu_seconds, memory.peak()))
+    counted = pd.DataFrame(turns, columns=["way", "turn", "s", "cpu_s", "extra_mib"]).query("turn >= 0").groupby("way")
+    figures = {"s": ("s", "median"), "lowest_s": ("s", "min"), "highest_s": ("s", "max"), "rounds": ("s", "size")}
+    return counted.agg(**figures, cpu_s=("cpu_s", "median"), extra_mib=("extra_mib", "max")).loc[list(ways)]
+
+
+def flat(times: pd.DataFrame) -> dict[str, Any]:
+    """What a race gave as one row: WAY_s, WAY_lowest_s ..."""
+    return {f"{way}_{figure}": value for way, row in times.to_dict("index").items() for figure, value in row.items()}
 
 
 class ExtraMemory:
-    """Peak memory beyond what is held when this is made (`before`, MiB): resident, or allocated on a CUDA device."""
+    """Peak memory beyond what is held when this is made (`before`, MiB): resident, or allocated on a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         gc.collect()
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-            self.before = torch.cuda.memory_allocated(device) / 2**20
-            return
         with suppress(OSError):  # not Linux, or not allowed: the process's earlier peak then counts too
             Path("/proc/self/clear_refs").write_text("5")
-        self.before = _status("VmRSS")
+        self.before = self._held("VmRSS")
 
     def peak(self) -> float:
         """MiB beyond `before`."""
+        return self._held("VmHWM") - self.before
+
+    def _held(self, name: str) -> float:
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device) / 2**20 - self.before
-        return _status("VmHWM") - self.before
+            ask = torch.cuda.memory_allocated if name == "VmRSS" else torch.cuda.max_memory_allocated
+            return ask(self.device) / 2**20
+        return process_memory("self", name)
 
 
-def _status(name: str) -> float:
-    """A line of /proc/self/status in MiB; the process's peak where there is no such file."""
+def process_memory(pid: int | str, name: str) -> float:
+    """VmRSS or VmHWM of a process in MiB; this process's peak where the system does not say."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith(f"{name}:"):
                 return int(line.split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -132,71 +184,3 @@ def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:
     """Relative Frobenius distance, computed in float64."""
     exact = exact.double()
     return ((found.double() - exact).norm() / exact.norm()).item()
-
-
-def parser(name: str, text: str | None, *, rounds: int) -> argparse.ArgumentParser:
-    """A benchmark's command line with what all of them take."""
-    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(text or "").splitlines()[0])
-    made.add_argument("--device", default="auto", help="auto | cpu | cuda:N (default auto)")
-    made.add_argument("--threads", type=int, help="CPU threads (default: as PyTorch chooses)")
-    made.add_argument("--rounds", type=int, default=rounds, help=f"rounds of every variant (default {rounds})")
-    made.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, says nothing of speed")
-    return made
-
-
-def start(args: argparse.Namespace) -> torch.device:
-    """Apply the common options; leaves with one line where they cannot be."""
-    if args.rounds < 1 or (args.threads is not None and args.threads < 1):
-        sys.exit("error: --rounds and --threads must be at least 1")
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
-    try:
-        return resolve_device("--device", args.device)
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Where figures were taken; load is the run queue's mean length over the last minute."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "device": str(device),
-        "device_name": name,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "torch": torch.__version__,
-        "date": time.strftime("%Y-%m-%d %H:%M"),
-    }
-
-
-def show(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """A table for people; numbers to three digits."""
-    print(aligned(header, [[_cell(value) for value in row] for row in rows], left=(0,)))
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
-    return "" if value is None else str(value)
-
-
-def at_most(value: float, target: float) -> dict[str, Any]:
-    """A target that a figure must not exceed."""
-    return {"value": value, "at_most": target, "met": value <= target}
-
-
-def at_least(value: float, target: float) -> dict[str, Any]:
-    """A target that a figure must reach."""
-    return {"value": value, "at_least": target, "met": value >= target}
-
-
-def finish(name: str, args: argparse.Namespace, device: torch.device, figures: dict, targets: dict) -> dict[str, Any]:
-    """Print each target with its figure, then everything as one JSON line; returns that line's content."""
-    for label, target in targets.items():
-        bound = f"at most {target['at_most']:g}" if "at_most" in target else f"at least {target['at_least']:g}"
-        print(f"{label}: {target['value']:.3g} (target: {bound}; {'met' if target['met'] else 'missed'})")
-    line = {"benchmark": name, "quick": args.quick, **machine(device), **figures, "targets": targets}
-    print(json.dumps(line))
-    return line

@@ -6,29 +6,26 @@ nets.RunningStatistics.inverse_root once for the shape, then each site's rows ti
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
 from benchmarks import synthetic
 from benchmarks.plain import PlainStatistics
-from benchmarks.timing import at_most, finish, parser, race, ratio, relative_error, show, start
+from benchmarks.timing import Found, at_most, command, flat, race, relative_error
 from nets import Normalizer, RunningStatistics, inverse_root
 
-SITES = 4
-ROWS = 500
-SIZES = [576, 4096]
-TARGET = 4096
+SITES, TARGET = 4, 4096
 
 
 def plain(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]:
     """Whitened rows of every site, a decomposition for each."""
     frozen = PlainStatistics.of(statistics)
-    roots = (frozen.root(synthetic.FLOOR, relative=False) for _ in gradients)
-    return [
-        (rows_NV - frozen.mean_D[statistics.d_k :]) @ root_VV for rows_NV, root_VV in zip(gradients, roots, strict=True)
-    ]
+    mean_V = frozen.mean_D[statistics.d_k :]
+    return [(rows_NV - mean_V) @ frozen.root(synthetic.FLOOR, relative=False) for rows_NV in gradients]
 
 
 def ours(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]:
@@ -39,51 +36,42 @@ def ours(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]
 
 def difference(statistics: RunningStatistics, gradients_NV: Tensor) -> float:
     """Relative distance of the two roots' products with the rows, in float64."""
-    assert statistics.scatter_VV is not None
-    frozen = PlainStatistics(statistics.n, statistics.mean_D, statistics.m2_D, statistics.scatter_VV)
-    covariance_VV = statistics.scatter_VV / (statistics.n - statistics.d_v - 1)
-    rows_NV = gradients_NV.double()
-    expected_NV = rows_NV @ frozen.root(synthetic.FLOOR, relative=False)
+    exact = PlainStatistics.of(statistics, torch.float64)
+    covariance_VV, rows_NV = exact.scatter_VV / (exact.n - statistics.d_v - 1), gradients_NV.double()
+    expected_NV = rows_NV @ exact.root(synthetic.FLOOR, relative=False)
     return relative_error(inverse_root(covariance_VV, synthetic.FLOOR).apply(rows_NV), expected_NV)
 
 
-def measure(d_v: int, rows: int, rounds: int, device: torch.device) -> dict[str, Any]:
+def case(d_v: int, rows: int, rounds: int, device: torch.device) -> dict[str, Any]:
     """Times and differences at one size."""
     statistics = synthetic.statistics(1, d_v, device)
     gradients = [synthetic.gradients(rows, d_v, device) for _ in range(SITES)]
     found: dict[str, list[Tensor]] = {}
-    runs = {
+    ways = {
         "plain": lambda: found.update(plain=plain(statistics, gradients)),
         "ours": lambda: found.update(ours=ours(statistics, gradients)),
     }
-    times = race(runs, rounds=rounds, device=device, warm_up=int(d_v < TARGET))
+    times = race(ways, rounds, device, warm_up=int(d_v < TARGET))
+    errors = [relative_error(*pair) for pair in zip(found["ours"], found["plain"], strict=True)]
     return {
-        "d_v": d_v,
-        "sites": SITES,
-        "rows": rows,
-        **{name: timed.summary() for name, timed in times.items()},
-        "share": 1 / ratio(times["plain"], times["ours"]),
-        "float32_difference": max(relative_error(*pair) for pair in zip(found["ours"], found["plain"], strict=True)),
+        **{"d_v": d_v, "sites": SITES, "rows": rows, **flat(times)},
+        "share": times["s"]["ours"] / times["s"]["plain"],
+        "float32_difference": max(errors),
         "float64_difference": difference(statistics, gradients[0]),
     }
 
 
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Measure, print the table, then one JSON line."""
-    arguments = parser("whitening", __doc__, rounds=3)
-    arguments.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="d_v (default 576 4096)")
-    args = arguments.parse_args(argv)
-    device = start(args)
-    sizes, per_site = ([24, 48], 40) if args.quick else (args.sizes, ROWS)
-    found = [measure(d_v, per_site, args.rounds, device) for d_v in sizes]
-    header = ("d_v", "plain s", "ours s", "share", "differs float32", "differs float64")
-    columns = ("share", "float32_difference", "float64_difference")
-    rows = [(str(x["d_v"]), x["plain"]["s"], x["ours"]["s"], *(x[column] for column in columns)) for x in found]
-    show(header, rows)
-    shares = [row["share"] for row in found if row["d_v"] == TARGET]
-    targets = {"share of the plain way": at_most(shares[0], 0.25)} if shares else {}
-    return finish("whitening", args, device, {"cases": found}, targets)
+def measure(args: argparse.Namespace, device: torch.device) -> Found:
+    """Every size."""
+    sizes, rows = ([24, 48], 40) if args.quick else (args.sizes, 500)
+    table = pd.DataFrame([case(d_v, rows, args.rounds, device) for d_v in sizes])
+    shares = table["share"][table["d_v"] == TARGET]
+    targets = {"share of the plain way": at_most(shares.iloc[0], 0.25)} if len(shares) else {}
+    return Found(table, ["d_v", "plain_s", "ours_s", "share", "float32_difference", "float64_difference"], {}, targets)
 
+
+sizes = {"nargs": "+", "type": int, "default": [576, TARGET], "help": "d_v (default 576 4096)"}
+main = command("whitening", __doc__, measure, rounds=3, sizes=sizes)
 
 if __name__ == "__main__":
     main()

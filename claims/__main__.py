@@ -18,8 +18,7 @@ from config.check import ConfigError, RunError
 from data.base import DataError
 from data.source import PROJECT
 
-from . import readme
-from .page import TITLES, write
+from .page import Page
 from .plan import FULL, PARTS, SHORT, Scale, chosen_settings
 from .runner import Runner, state
 
@@ -43,14 +42,14 @@ def arguments() -> argparse.Namespace:
 def show(runner: Runner, parts: list[str]) -> None:
     """The parts, and every run that they need with its state."""
     for part in parts:
-        print(f"{part:14} {TITLES[part]}")
-        print(f"{'':14} {', '.join(setting.name for setting in chosen_settings(runner.scale, [part]))}")
+        names = [setting.name for setting in chosen_settings(runner.scale, [part])]
+        print(f"{part:14} {PARTS[part].title}\n{'':14} {', '.join(names)}")
     for setting in chosen_settings(runner.scale, parts):
-        for job in () if setting.tuned_as else runner.sweep(setting):
+        finals = runner.finals(setting)
+        for job in [*([] if setting.tuned_as else runner.sweep(setting)), *finals]:
             print(f"{state(job, runner.out):9} {job.path}")
-        for seed in runner.seeds(setting):
-            job = runner.final(setting, seed)
-            print(f"{state(job, runner.out) if job else 'waits':9} final/{setting.name}/seed{seed}")
+        if not finals:
+            print(f"{'waits':9} final/{setting.name}")
 
 
 def page_path(scale: Scale, out: Path) -> Path:
@@ -83,10 +82,10 @@ def main() -> int:
     try:
         if not args.report_only:
             run(runner, parts)
-        page = page_path(scale, out)
-        print(write(runner, page))
-        if page == COMMITTED:
-            readme.update(runner, PROJECT / "README.md", page)
+        page, path = Page(runner), page_path(scale, out)
+        print(page.write(path))
+        if path == COMMITTED:
+            page.update(PROJECT / "README.md", path)
     except (ConfigError, DataError, RunError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

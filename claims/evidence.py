@@ -3,127 +3,109 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 
+import pandas as pd
+
+from lifelong.status import read_status
 from report.load import Run, load_run, number
-from report.metrics import interval
 from report.numbers import metric_rows
 
-from .stats import Estimate
-
-Scores = Mapping[tuple[int, int], Mapping[str, float]]
-"""By (seed, index of the edit): its scores after the last edit, by metric."""
+from .runner import diverged
+from .stats import Estimate, pooled
 
 MAIN = ("ES", "GS", "LS")
 
 
+def minutes(run_dir: Path) -> float | None:
+    """How long a finished run took; None where it did not finish."""
+    status = read_status(run_dir)
+    if status.get("state") != "done":
+        return None
+    return (datetime.fromisoformat(status["ended"]) - datetime.fromisoformat(status["started"])).total_seconds() / 60
+
+
 class Evidence:
-    """The finished long runs below `out`; reads each when it is asked for, once."""
+    """The finished long runs below `out`, by setting and seed; scores are read when they are asked for, once."""
 
     def __init__(self, out: Path) -> None:
-        self.out = out
-        self._runs: dict[str, dict[int, Run]] = {}
-        self._scores: dict[str, Scores] = {}
-
-    def runs(self, setting: str) -> dict[int, Run]:
-        """The finished long runs of a setting by seed."""
-        if setting not in self._runs:
-            folders = sorted((self.out / "final" / setting).glob("seed*"))
-            found = {int(folder.name.removeprefix("seed")): load_run(folder) for folder in folders}
-            self._runs[setting] = {seed: run for seed, run in found.items() if run.finished}
-        return self._runs[setting]
+        self.out, self._scores = out, dict[str, pd.DataFrame]()
+        self.runs: dict[str, dict[int, Run]] = defaultdict(dict)
+        for folder in sorted(out.glob("final/*/seed*")):
+            run = load_run(folder)
+            if run.finished:
+                self.runs[folder.parent.name][int(folder.name.removeprefix("seed"))] = run
 
     def diverged(self, setting: str) -> bool:
         """Whether a long run of the setting, or all of its sweep, ended with numbers that are not finite."""
-        finals = [load_run(path) for path in sorted((self.out / "final" / setting).glob("seed*"))]
-        sweep = [load_run(path) for path in sorted((self.out / "tune" / setting).glob("*"))]
-        return any(map(_diverged, finals)) or (bool(sweep) and all(map(_diverged, sweep)))
+        finals, sweep = (
+            [diverged(folder) for folder in self.out.glob(f"{stage}/{setting}/*")] for stage in ("final", "tune")
+        )
+        return any(finals) or (bool(sweep) and all(sweep))
 
-    def scores(self, setting: str) -> Scores:
-        """Every scored edit of every seed, generation's exact match among the scores where it was generated for."""
+    def scores(self, setting: str) -> pd.DataFrame:
+        """A row for every scored edit by (seed, index), a column for every metric after the last edit.
+
+        Generation's exact match is among them, as METRIC_exact, for the edits where it was generated for.
+        """
         if setting not in self._scores:
-            found: dict[tuple[int, int], dict[str, float]] = {}
-            for seed, run in self.runs(setting).items():
-                path = run.path / "edits.jsonl"
-                if path.is_file():
-                    with open(path, encoding="utf-8") as file:
-                        for line in map(json.loads, file):
-                            found[seed, line["index"]] = _scores(line["after"])
-            self._scores[setting] = found
+            rows = [{"seed": seed, **edit} for seed, run in self.runs[setting].items() for edit in _edits(run.path)]
+            table = pd.DataFrame(rows, columns=None if rows else ["seed", "index"])
+            self._scores[setting] = table.set_index(["seed", "index"])
         return self._scores[setting]
 
-    def first(self, setting: str, share: float = 0.1) -> Scores:
-        """The scores of the edits that were written in the first tenth of a run."""
-        edits = {seed: run.results["counts"]["edits"] for seed, run in self.runs(setting).items()}
-        return {key: found for key, found in self.scores(setting).items() if key[1] < share * edits[key[0]]}
-
-    def pooled(self, setting: str, metric: str, *, before: bool = False) -> Estimate | None:
-        """A final number of results.json over the seeds, with Wilson's interval for all that was scored."""
-        side = "before" if before else "value"
-        rows = [row for run in self.runs(setting).values() for row in metric_rows(run) if row["metric"] == metric]
-        rows = [row for row in rows if row[side] is not None and row["n"]]
-        return _pooled([(row[side], int(row["n"])) for row in rows])
+    def pooled(self, setting: str, metric: str, side: str = "value") -> Estimate | None:
+        """A final number (`before`: one before any edit) over the seeds, with Wilson's interval for what was scored."""
+        rows = [row for run in self.runs[setting].values() for row in metric_rows(run) if row["metric"] == metric]
+        table = pd.DataFrame(rows, columns=[side, "n"], dtype=float).dropna()
+        return pooled(table[side], table["n"])
 
     def retained(self, setting: str) -> Estimate | None:
-        """ES of the first tenth of the edits, after the last."""
-        values = [found["ES"] for found in self.first(setting).values() if "ES" in found]
-        return _pooled([(value, 1) for value in values])
+        """ES of the edits that were written in the first tenth of the run, after the last."""
+        table = self.scores(setting).reset_index().reindex(columns=["seed", "index", "ES"]).dropna()
+        written = table["seed"].map({seed: run.results["counts"]["edits"] for seed, run in self.runs[setting].items()})
+        early = table[table["index"] < 0.1 * written].assign(n=1)
+        return pooled(early["ES"], early["n"])
 
-    def downstream(self, setting: str, figure: str = "average/accuracy_new") -> tuple[float, float] | None:
-        """A downstream figure before the first edit and after the last, means over the runs that asked the most."""
-        runs = list(self.runs(setting).values())
-        most = max((run.config["downstream"]["number_of_tests"] for run in runs), default=0)
-        asked = [run for run in runs if run.config["downstream"]["number_of_tests"] == most]
-        pairs = [
-            (number(lines[0].get(figure)), number(lines[-1].get(figure)))
-            for lines in (run.results.get("downstream") or [] for run in asked)
-            if len(lines) > 1
-        ]
-        whole = [(first, last) for first, last in pairs if first is not None and last is not None]
-        if not whole:
-            return None
-        return sum(first for first, _ in whole) / len(whole), sum(last for _, last in whole) / len(whole)
+    def downstream(self, setting: str) -> str:
+        """The tasks' mean accuracy before the first edit and after the last, and of how many questions each is.
 
-    def over_time(self, setting: str, group: str, metric: str) -> dict[int, tuple[list[float], list[float]]]:
-        """By seed: edits written and a number measured then; `group` is `immediate` or `sample`."""
-        curves = {}
-        for seed, run in self.runs(setting).items():
-            lines = [line for line in run.events["over_time"] if number(line.get(group, {}).get(metric)) is not None]
-            curves[seed] = ([line["edits"] for line in lines], [line[group][metric] for line in lines])
-        return {seed: curve for seed, curve in curves.items() if curve[0]}
+        Means over the runs that asked the most.
+        """
+        asked = defaultdict(list)
+        for run in self.runs[setting].values():
+            told, lines = run.config["downstream"], run.results.get("downstream") or []
+            ends = [
+                number(line.get("average/accuracy_new")) for line in (lines[:1] + lines[-1:] if len(lines) > 1 else [])
+            ]
+            asked[told["number_of_tests"] * len(told["tasks"])] += [ends] if ends and None not in ends else []
+        found = pd.DataFrame(asked[max(asked)], columns=["first", "last"], dtype=float).mean()
+        return "-" if found.isna().any() else f"{found['first']:.3f}, {found['last']:.3f} ({max(asked)})"
 
-    def shifts(self, setting: str) -> dict[int, tuple[list[float], list[float | None]]]:
-        """By seed: per edit step the mean over sites of the shift's norm, and of |cosine to the last shift|."""
-        return {seed: _shifts(run) for seed, run in self.runs(setting).items() if run.events["step"]}
+    def over_time(self, setting: str, group: str) -> pd.DataFrame:
+        """seed, edits written, and the numbers measured then; `group` is `immediate` or `sample`."""
+        lines = [(seed, line) for seed, run in self.runs[setting].items() for line in run.events["over_time"]]
+        rows = [{"seed": seed, "edits": line["edits"], **line[group]} for seed, line in lines if line.get(group)]
+        return pd.DataFrame(rows, columns=None if rows else ["seed", "edits"])
 
-
-def _shifts(run: Run) -> tuple[list[float], list[float | None]]:
-    norms, cosines = [], []
-    for line in run.events["step"]:
-        if line["phase"] != "edit":
-            continue
-        pairs = list(line["sites"].values())
-        norms.append(sum(norm for norm, _ in pairs) / len(pairs))
-        turned = [abs(cosine) for _, cosine in pairs if cosine is not None]
-        cosines.append(sum(turned) / len(turned) if turned else None)
-    return norms, cosines
+    def shifts(self, setting: str) -> pd.DataFrame:
+        """seed, step, and the means over sites of the shift's norm and of |cosine to the last shift|."""
+        lines = [(seed, line) for seed, run in self.runs[setting].items() for line in run.events["step"]]
+        rows = [(seed, ln["edits"], *s) for seed, ln in lines if ln["phase"] == "edit" for s in ln["sites"].values()]
+        table = pd.DataFrame(rows, columns=["seed", "step", "norm", "cosine"], dtype=float)
+        table = table.assign(cosine=table["cosine"].abs()).groupby(["seed", "step"], as_index=False).mean()
+        return table.assign(step=table.groupby("seed").cumcount() + 1)
 
 
-def _scores(after: Mapping[str, Mapping[str, object]]) -> dict[str, float]:
-    found = {metric: float(score["tokens"]) for metric, score in after.items()}  # type: ignore[arg-type]
-    return found | {f"{m}_exact": float(s["exact"]) for m, s in after.items() if "exact" in s}  # type: ignore[arg-type]
-
-
-def _pooled(parts: list[tuple[float, int]]) -> Estimate | None:
-    n = sum(count for _, count in parts)
-    if not n:
-        return None
-    value = sum(part * count for part, count in parts) / n
-    low, high = interval(value, n)
-    return Estimate(value, low, high, n)
-
-
-def _diverged(run: Run) -> bool:
-    return run.status.get("state") == "failed" and bool(re.match("NumericsError", str(run.status.get("error"))))
+def _edits(run_dir: Path) -> Iterator[dict[str, float]]:
+    """The index and the scores of every line of edits.jsonl."""
+    path = run_dir / "edits.jsonl"
+    with open(path, encoding="utf-8") if path.is_file() else nullcontext(()) as lines:
+        for edit in map(json.loads, lines):
+            scores = edit["after"].items()
+            exact = {f"{metric}_exact": float(score["exact"]) for metric, score in scores if "exact" in score}
+            yield {"index": edit["index"]} | {metric: float(score["tokens"]) for metric, score in scores} | exact

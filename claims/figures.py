@@ -3,137 +3,93 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from files import write_whole
 from report.numbers import Curve
 from report.style import COLOURS, LOOKS, MARKERS, canvas, edits_axis, legend_above, lines, save
 
 from .evidence import MAIN, Evidence
 from .plan import PARTS, Setting, label
-from .stats import Estimate
 
-Labels = dict[str, str]
-
-
-def draw(part: str, evidence: Evidence, settings: dict[str, Setting], folder: Path) -> Path | None:
-    """Write FOLDER/PART.svg; None where no run of the part is there."""
-    there = [name for name in PARTS[part] if evidence.runs(name)]
-    if not there:
-        return None
-    labels = {name: label(part, settings[name]) if name in settings else name for name in there}
-    with matplotlib.rc_context(LOOKS):
-        figure = FIGURES[part](evidence, labels)
-        _, svg = save(figure)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{part}.svg"
-    path.write_text(svg, encoding="utf-8")
-    return path
+CURVES = {
+    "normalization": ("sample", {"ES": "ES", "LS": "LS"}),
+    "cumulative": ("immediate", {"ES": "ES right after writing", "GS": "GS right after writing"}),
+    "shifts": ("step", {"norm": "norm of the shift", "cosine": "|cosine| to the last shift"}),
+}
+"""The parts that show curves: what is measured when, and a panel for each of these numbers."""
 
 
-def normalization(evidence: Evidence, labels: Labels) -> Figure:
-    """ES and LS of the fixed sample against edits, a line per setting."""
-    return _over_time(evidence, labels, "sample", ("ES", "LS"))
+def draw(part: str, evidence: Evidence, settings: dict[str, Setting], folder: Path) -> None:
+    """Write FOLDER/PART.svg, where a run of the part is there."""
+    labels = {name: label(part, settings[name]) for name in PARTS[part].settings if evidence.runs[name]}
+    draw_part = curves if part in CURVES else whitening if part == "whitening" else compared
+    if labels:
+        with matplotlib.rc_context(LOOKS):
+            write_whole(folder / f"{part}.svg", save(draw_part(part, evidence, labels))[1])
 
 
-def cumulative(evidence: Evidence, labels: Labels) -> Figure:
-    """ES and GS of a batch right after it was written against edits."""
-    return _over_time(evidence, labels, "immediate", ("ES", "GS"))
-
-
-def _over_time(evidence: Evidence, labels: Labels, group: str, metrics: Sequence[str]) -> Figure:
-    figure, panels = _panels(len(metrics))
-    for axes, metric in zip(panels, metrics, strict=True):
-        curves = {title: _mean_curve(evidence.over_time(name, group, metric)) for name, title in labels.items()}
-        lines(axes, curves, legend=axes is panels[0])
-        axes.set_ylim(bottom=0)
-        edits_axis(axes)
-        axes.set_ylabel(metric if group == "sample" else f"{metric} right after writing")
-    return figure
-
-
-def _mean_curve(curves: dict[int, tuple[list[float], list[float]]]) -> Curve:
-    """The mean over seeds at each x that every seed has."""
-    if not curves:
-        return Curve([], [])
-    tables = [dict(zip(xs, ys, strict=True)) for xs, ys in curves.values()]
-    common = sorted(set.intersection(*(set(table) for table in tables)))
-    return Curve(common, [sum(table[x] for table in tables) / len(tables) for x in common])
-
-
-def shifts(evidence: Evidence, labels: Labels) -> Figure:
-    """The shift's norm and its |cosine| to the last one against steps, first seed."""
-    figure, panels = _panels(2)
-    for index, (axes, title) in enumerate(
-        zip(panels, ("norm of the shift", "|cosine| to the last shift"), strict=True)
-    ):
-        curves = {}
+def curves(part: str, evidence: Evidence, labels: dict[str, str]) -> Figure:
+    """A line for each setting: the mean over seeds at each place that every seed has; of shifts the first seed."""
+    group, panels = CURVES[part]
+    figure, x = Figure(figsize=(3.8 * len(panels), 3.3)), "step" if group == "step" else "edits"
+    for axes, (column, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+        drawn = {}
         for name, shown in labels.items():
-            values = next(iter(evidence.shifts(name).values()))[index]
-            curves[shown] = Curve(list(range(1, len(values) + 1)), list(values))
-        lines(axes, curves, markers=False, legend=index == 0)
-        edits_axis(axes, "step")
-        axes.set_ylabel(title)
+            table = evidence.shifts(name) if group == "step" else evidence.over_time(name, group)
+            by_seed = table.reindex(columns=["seed", x, column]).pivot(index=x, columns="seed", values=column)
+            values = by_seed.iloc[:, 0] if group == "step" else by_seed.dropna().mean(axis=1)
+            drawn[shown] = Curve(list(values.index), [None if pd.isna(y) else y for y in values])
+        lines(axes, drawn, markers=group != "step", legend=column == next(iter(panels)))
+        edits_axis(axes, "step" if group == "step" else "edits written")
         axes.set_ylim(bottom=0)
+        axes.set_ylabel(title)
     return figure
 
 
-def whitening(evidence: Evidence, labels: Labels) -> Figure:
+def whitening(_: str, evidence: Evidence, labels: dict[str, str]) -> Figure:
     """ES, GS and LS against alpha; the diagonal's as crosses at its alpha."""
     figure, axes = canvas()
-    alphas = {"stableedit": 10.0} | {n: float(n.removeprefix("alpha_")) for n in labels if n.startswith("alpha_")}
-    order = sorted((name for name in alphas if name in labels), key=alphas.__getitem__)
-    for index, metric in enumerate(MAIN):
-        found = [(alphas[name], evidence.pooled(name, metric)) for name in order]
-        _errors(axes, [(x, e) for x, e in found if e], index, metric, line=True)
+    alphas = [(name, float(name.removeprefix("alpha_"))) for name in labels if name.startswith("alpha_")]
+    alphas = sorted([*alphas, ("stableedit", 10.0)], key=lambda pair: pair[1])
+    for metric, colour in zip(MAIN, COLOURS, strict=False):
+        _errors(axes, evidence, alphas, metric, linestyle="-")
         diagonal = evidence.pooled("diagonal", metric)
-        if diagonal:
-            axes.plot([10 * 1.25], [diagonal.value], "x", color=COLOURS[index], markersize=7)
+        axes.plot([10 * 1.25], [diagonal.value if diagonal else None], "x", color=colour, markersize=7)
     axes.set_xscale("log")
-    axes.set_xticks(list(alphas.values()), [f"{alpha:g}" for alpha in alphas.values()])
+    axes.set_xticks([alpha for _, alpha in alphas], [f"{alpha:g}" for _, alpha in alphas])
     axes.set_xlabel("alpha (crosses: per-coordinate normalization, alpha 10)")
-    axes.set_ylim(bottom=0)
-    legend_above(axes)
-    return figure
+    return _finished(figure, axes)
 
 
-def compared(evidence: Evidence, labels: Labels) -> Figure:
+def compared(_: str, evidence: Evidence, labels: dict[str, str]) -> Figure:
     """ES, GS and LS of each setting with their intervals."""
     figure, axes = canvas(max(7.2, 1.25 * len(labels)), 3.4)
     for index, metric in enumerate(MAIN):
-        found = [(i + (index - 1) * 0.2, evidence.pooled(name, metric)) for i, name in enumerate(labels)]
-        _errors(axes, [(x, e) for x, e in found if e], index, metric)
-    axes.set_xticks(range(len(labels)), [wrapped(name) for name in labels.values()])
+        places = [(name, place + (index - 1) * 0.2) for place, name in enumerate(labels)]
+        _errors(axes, evidence, places, metric, linestyle="none")
+    # lines short enough to stand beside their neighbours
+    names = [textwrap.fill(name, 14, break_long_words=False, break_on_hyphens=False) for name in labels.values()]
+    axes.set_xticks(range(len(labels)), names)
+    return _finished(figure, axes)
+
+
+def _errors(axes: Axes, evidence: Evidence, places: Iterable[tuple[str, float]], metric: str, linestyle: str) -> None:
+    """A metric of settings at their places on the x axis, with intervals."""
+    found = [(x, estimate) for name, x in places if (estimate := evidence.pooled(name, metric))]
+    around = [[e.value - e.low for _, e in found], [e.high - e.value for _, e in found]]
+    look = {"color": COLOURS[MAIN.index(metric)], "marker": MARKERS[MAIN.index(metric)], "linestyle": linestyle}
+    x, y = [place for place, _ in found], [estimate.value for _, estimate in found]
+    axes.errorbar(x, y, yerr=around, label=metric, markersize=5, capsize=2, **look)
+
+
+def _finished(figure: Figure, axes: Axes) -> Figure:
     axes.set_ylim(bottom=0)
     legend_above(axes)
     return figure
-
-
-def wrapped(name: str) -> str:
-    """A label on lines short enough to stand beside its neighbours."""
-    return textwrap.fill(name, 14, break_long_words=False, break_on_hyphens=False)
-
-
-def _errors(axes: Axes, points: list[tuple[float, Estimate]], index: int, metric: str, *, line: bool = False) -> None:
-    below = [found.value - found.low for _, found in points]
-    above = [found.high - found.value for _, found in points]
-    axes.errorbar(
-        [x for x, _ in points], [found.value for _, found in points], yerr=[below, above], label=metric,
-        color=COLOURS[index], marker=MARKERS[index], markersize=5, linestyle="-" if line else "none", capsize=2,
-    )  # fmt: skip
-
-
-def _panels(count: int) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(3.8 * count, 3.3))
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
-
-
-FIGURES: dict[str, Callable[[Evidence, Labels], Figure]] = {
-    "normalization": normalization, "cumulative": cumulative, "warmup": compared, "whitening": whitening,
-    "shifts": shifts, "editors": compared, "beyond": compared,
-    "precision": compared, "sites": compared, "questions": compared, "questions_step": compared,
-}  # fmt: skip

@@ -1,22 +1,85 @@
 """The record files of the runs: for training, for sweeps, and each seed's edits in an order of its own; all disjoint.
 
-A seed of these runs is another draw and another order of the evaluation records: the editors without a
-network have no other randomness.
+A seed is another draw and another order of the evaluation records: the editors without a network have no other
+randomness. Beside the embedded facts there are made-up questions in the schema of zsRE (questions.yaml): short ones
+about people, towns, ships and companies that do not exist, each subject asked about once. Their unrelated questions
+are true and stand after a solved one of their kind, or a small model would answer none of them.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 import lzma
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from config.check import ConfigError
 from config.compose import dataset_config
 from data.source import locate
+from files import write_whole
 
 from .plan import Scale
-from .questions import write_changed, write_questions
+
+WORDS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("questions.yaml").read_text(encoding="utf-8"))
+
+
+@cache
+def facts(split: str) -> list[str]:
+    """The embedded `train` or `valid` records, a line of JSON each."""
+    path = getattr(dataset_config("facts"), f"{split}_path")
+    with lzma.open(locate(path), "rt", encoding="utf-8") as file:
+        return file.read().splitlines()
+
+
+def unrelated_facts() -> dict[str, str]:
+    """The unrelated prompts of the embedded training records, which ask for common knowledge, with their answers."""
+    return {row["loc"]: row["loc_ans"] for row in map(json.loads, facts("train"))}
+
+
+def unrelated_questions() -> list[tuple[str, str]]:
+    """Questions of common knowledge, without their question mark, and the true answers."""
+    known, rng, found = sorted(unrelated_facts().items()), random.Random(0), []
+    for pattern, question in WORDS["unrelated"]:
+        pairs = [(question.format(m[1]), answer) for prompt, answer in known if (m := re.fullmatch(pattern, prompt))]
+        for asked, answer in pairs:
+            solved, solution = rng.choice([pair for pair in pairs if pair[1] != answer])
+            found.append((f"nq question: {solved}? {solution}. {asked}", answer))
+    return found
+
+
+@cache
+def subjects() -> list[str]:
+    """Every name: those of people are the ones with a space."""
+    people = [f"{first} {last}" for first in WORDS["first"] for last in WORDS["last"]]
+    return people + sorted({"".join(parts) for parts in itertools.product(*WORDS["syllables"])})
+
+
+def questions(count: int, seed: int = 0) -> list[dict[str, str]]:
+    """`count` records of the zsRE schema, each about a subject of its own.
+
+    Raises:
+        ConfigError: there are fewer subjects.
+    """
+    rng, unrelated, records = random.Random(seed), unrelated_questions(), []
+    if count > len(subjects()):
+        raise ConfigError(f"claims: {count} questions are wanted, but there are only {len(subjects())} subjects")
+    for subject in rng.sample(subjects(), count):
+        relation, words = rng.choice(list(WORDS["person" if " " in subject else "place"].items()))
+        source, rephrase = (wording.format(s=subject) for wording in rng.sample(words["wordings"], 2))
+        answer = rng.choice(words["answers"])
+        loc, loc_answer = rng.choice(unrelated)
+        while answer.casefold() in f"{loc} {loc_answer}".casefold():
+            loc, loc_answer = rng.choice(unrelated)
+        asked = {"subject": subject, "relation": relation, "src": source, "rephrase": rephrase, "ans": answer}
+        records.append({**asked, "loc": loc, "loc_ans": loc_answer})
+    return records
 
 
 def write_data(out: Path, scale: Scale) -> None:
@@ -27,27 +90,39 @@ def write_data(out: Path, scale: Scale) -> None:
     Raises:
         ConfigError: the embedded records are too few.
     """
-    facts = dataset_config("facts")
-    train, evaluate = _lines(str(facts.train_path)), _lines(facts.valid_path)
-    edits = scale.num_seq * scale.n_edits
+    train, evaluate, edits = facts("train"), facts("valid"), scale.num_seq * scale.n_edits
     needed = edits + scale.tune_edits
     if len(train) < scale.warm_up or len(evaluate) < needed:
         held = f"{len(train)} and {len(evaluate)} records, fewer than {scale.warm_up}, {needed}"
         raise ConfigError(f"claims: facts hold {held}")
     tune = random.Random("tune").sample(evaluate, scale.tune_edits)
     rest = sorted(set(evaluate) - set(tune))
-    (out / "data").mkdir(parents=True, exist_ok=True)
-    write_changed(out / "data" / "train.jsonl", _joined(train[: scale.warm_up]))
-    write_changed(out / "data" / "tune.jsonl", _joined(tune))
-    for seed in range(scale.seeds):
-        write_changed(out / "data" / f"eval_{seed}.jsonl", _joined(random.Random(seed).sample(rest, edits)))
+    for name, lines in _drawn(train[: scale.warm_up], tune, rest, edits, scale.seeds):
+        _write_changed(out / "data" / f"{name}.jsonl", "\n".join(lines) + "\n")
     write_questions(out / "data", train=scale.warm_up, tune=scale.tune_edits, evaluate=edits, seeds=scale.seeds)
 
 
-def _lines(path: str) -> list[str]:
-    with lzma.open(locate(path), "rt", encoding="utf-8") as file:
-        return file.read().splitlines()
+def write_questions(folder: Path, *, train: int, tune: int, evaluate: int, seeds: int) -> None:
+    """zsre_train.json, zsre_tune.json and a zsre_eval_SEED.json for each seed, which draws from what is left.
+
+    Raises:
+        ConfigError: there are too few subjects.
+    """
+    asked = [json.dumps(record) for record in questions(max(train + tune + evaluate, len(subjects())))]
+    parts = asked[:train], asked[train : train + tune], asked[train + tune :]
+    for name, lines in _drawn(*parts, evaluate, seeds):
+        _write_changed(folder / f"zsre_{name}.json", "[\n" + ",\n".join(lines) + "\n]\n")
 
 
-def _joined(lines: Sequence[str]) -> str:
-    return "\n".join(lines) + "\n"
+def _drawn(
+    train: list[str], tune: list[str], rest: list[str], edits: int, seeds: int
+) -> Iterator[tuple[str, list[str]]]:
+    """The records by the name of their file; each seed draws its edits from the rest."""
+    yield from (("train", train), ("tune", tune))
+    yield from ((f"eval_{seed}", random.Random(seed).sample(rest, edits)) for seed in range(seeds))
+
+
+def _write_changed(path: Path, content: str) -> None:
+    """Write a file only if it does not hold the content already: what is cached of it goes by its time of change."""
+    if not path.is_file() or path.read_text(encoding="utf-8") != content:
+        write_whole(path, content)

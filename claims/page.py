@@ -1,227 +1,142 @@
-"""The results page: written wholly from what the runs left."""
+"""The results page and its headline in README.md: written wholly from what the runs left."""
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader
+
 from config.check import ConfigError
-from report.load import Run
+from files import read_json, write_whole
 
-from .choose import FORMULA
-from .evidence import MAIN, Evidence
+from .evidence import MAIN, Evidence, minutes
 from .figures import draw
-from .plan import PARTS, SHORT, Scale, Setting, label, settings
-from .runner import Runner
-from .stats import Estimate
-from .timing import seconds
-from .verdicts import COMPARED, JUDGED, NOT_RUN, Verdict, gains, judge
+from .plan import PARTS, label, settings
+from .runner import FORMULA, Runner
+from .verdicts import JUDGED, NOT_RUN, gains, judge
 
-TITLES = {
-    "normalization": "Without lifelong normalization editing collapses; with it, it does not",
-    "cumulative": "Positive cumulative effect: immediate success rises with the edits before it",
-    "warmup": "Warm-up: where it runs",
-    "whitening": "Full whitening against the diagonal, and alpha",
-    "shifts": "Shift norms stay bounded, successive shifts become more orthogonal",
-    "editors": "The five editors",
-    "beyond": "Beyond the paper: weighted ridge, relative floors, shrinkage, whitened keys, statistics per site",
-    "precision": "Beyond the paper: float32 masters on bfloat16 weights",
-    "sites": "Beyond the paper: stableedit_plus at other sites",
-    "questions": "Beyond the paper: stableedit_plus on other data",
-    "questions_step": "Beyond the paper: stableedit_plus on other data, with the step size of facts",
-}
-CAPTIONS = {
-    "normalization": "ES (of the sampled edits written so far) and LS against edits; means over the seeds. The sample "
-    "is drawn from the edits that a run scores: where these differ in number the curves are of different edits.",
-    "cumulative": "ES and GS of a batch right after it was written; means over the seeds.",
-    "warmup": "After the last edit, with 95 % intervals.",
-    "whitening": "After the last edit, with 95 % intervals; each alpha at its own best step size.",
-    "shifts": "Means over the sites, step by step, first seed.",
-    "editors": "After the last edit, with 95 % intervals.",
-    "beyond": "After the last edit, with 95 % intervals.",
-    "precision": "After the last edit, with 95 % intervals; the step size is StableEdit's choice in float32.",
-    "sites": "Layers 26 to 28. After the last edit, with 95 % intervals; both with StableEdit's step size there.",
-    "questions": "Questions in the schema of zsRE. After the last edit, with 95 % intervals; both with StableEdit's "
-    "step size there.",
-    "questions_step": "As above, both with the step size that StableEdit's sweep chose on facts.",
-}
-ABILITIES = "downstream, before and after (questions)"
-COLUMNS = (*MAIN, "person_score", "ES_exact", "GS_exact", "KS")
+BEGIN, END = "<!-- claims: written by python -m claims -->", "<!-- claims end -->"
+METRICS = (*MAIN, "person_score", "ES_exact", "GS_exact", "KS")
+FIRST, ABILITIES = "ES of the first tenth", "downstream, before and after (questions)"
+HEADLINE = ["editor", *MAIN, "ES_exact", "KS", FIRST, ABILITIES]
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True)
 
 
-def write(runner: Runner, page: Path) -> Path:
-    """Write the page and, in figures/ beside it, the figures; returns its path.
+def markdown(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows as a table; "" where there are none."""
+    table = pd.DataFrame(rows)
+    lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()] if len(table) else []
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+class Page:
+    """What is said of the runs in a runner's folder; the templates ask it.
 
     Raises:
-        ConfigError: nothing was run in the runner's folder, or runs of another scale.
+        ConfigError: nothing was run there, or runs of another scale.
     """
-    made = read_made(runner)
-    evidence, there = Evidence(runner.out), settings(runner.scale)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    verdicts = {part: judge(part, evidence) for part in PARTS}
-    text = [*_head(runner, evidence, there, made, verdicts)]
-    for number, (part, verdict) in enumerate(verdicts.items(), 1):
-        if verdict.outcome != NOT_RUN:
-            draw(part, evidence, there, page.parent / "figures")
-        text += _part(number, part, verdict, evidence, there, runner.scale)
-    text += [*_sweeps(runner, there), *_commands(evidence, there)]
-    scratch = page.with_name(f".{page.name}")
-    scratch.write_text("\n".join(text) + "\n", encoding="utf-8")
-    os.replace(scratch, page)
-    return page
 
+    parts, formula = PARTS, FORMULA
 
-def read_made(runner: Runner) -> dict[str, Any]:
-    """What the runner noted when it started to run. Raises ConfigError as write."""
-    try:
-        made = json.loads((runner.out / "claims.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"--out {runner.out}: nothing was run there; run without --report-only first") from None
-    if made["scale"] != runner.scale.name:
-        raise ConfigError(f"--out {runner.out}: holds a {made['scale']} run, not a {runner.scale.name} one")
-    return made
+    def __init__(self, runner: Runner) -> None:
+        self.runner, self.scale, self.settings = runner, runner.scale, settings(runner.scale)
+        try:
+            self.made = read_json(runner.out / "claims.json")
+        except FileNotFoundError:
+            raise ConfigError(f"--out {runner.out}: nothing was run there; run without --report-only first") from None
+        if self.made["scale"] != self.scale.name:
+            raise ConfigError(f"--out {runner.out}: holds a {self.made['scale']} run, not a {self.scale.name} one")
+        self.evidence = Evidence(runner.out)
+        self.verdicts = {part: judge(part, self.evidence) for part in PARTS}
+        self.run = {name: next(iter(self.evidence.runs[name].values())) for name in self.there(self.settings)}
+        self.minutes = sum(minutes(path.parent) or 0 for path in runner.out.glob("*/*/*/status.json"))
 
+    def there(self, names: Iterable[str]) -> list[str]:
+        """The settings that have a finished run."""
+        return [name for name in names if self.evidence.runs[name]]
 
-def _head(
-    runner: Runner, evidence: Evidence, there: dict[str, Setting], made: dict[str, Any], verdicts: dict[str, Verdict]
-) -> Iterator[str]:
-    scale, runs = runner.scale, [run for name in there for run in evidence.runs(name).values()]
-    done = [seconds(path.parent) for path in runner.out.glob("*/*/*/status.json")]
-    minutes = sum(taken for taken in done if taken is not None) / 60
-    took = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
-    yield "# Results\n"
-    yield (
-        f"Written by `{_all(scale)}` from the runs below its output folder; nothing here is typed by hand. "
-        f"This is the **{scale.name} run**: {scale.num_seq * scale.n_edits:,} edits of `facts`, {scale.n_edits} a step"
-        + (f", {runs[0].named('model', 'name')} edited at {_sites(runs[0])}." if runs else ".")
-    )
-    if scale.name == SHORT.name:
-        yield "So few edits show that the commands work; they decide no claim about long runs."
-    yield (
-        f"\n{len(runs)} long runs and their sweeps took {took}, added up; {made.get('at_once', 1)} "
-        f"ran at a time on {made['cores']} cores ({made['cpu']})."
-    )
-    if runs:
-        yield f"Versions: {_versions(runs[0])}."
-    yield (
-        "\nIntervals are 95 %: Wilson's for means, Student's for differences that are paired edit by edit. A seed is "
-        "another draw and another order of the edits. The edits of a run are taken as independent of each other.\n"
-    )
-    yield "| claim | outcome |\n| --- | --- |"
-    for number, (part, verdict) in enumerate(verdicts.items(), 1):
-        yield f"| [{number}. {TITLES[part]}](#{part}) | {verdict.outcome} |"
-    before = {metric: evidence.pooled("stableedit", metric, before=True) for metric in MAIN}
-    if all(before.values()):
-        yield "\nBefore any edit: " + ", ".join(f"{m} {e.text()}" for m, e in before.items() if e) + "."
+    def write(self, path: Path) -> Path:
+        """Write the page and, in figures/ beside it, the figures; returns its path."""
+        for part, verdict in self.verdicts.items():
+            if verdict.outcome != NOT_RUN:
+                draw(part, self.evidence, self.settings, path.parent / "figures")
+        write_whole(path, TEMPLATES.get_template("RESULTS.md.j2").render(page=self))
+        return path
 
+    def before(self) -> str:
+        """The scores before any edit."""
+        found = {metric: self.evidence.pooled("stableedit", metric, "before") for metric in MAIN}
+        return ", ".join(f"{metric} {estimate.text()}" for metric, estimate in found.items() if estimate)
 
-def _all(scale: Scale) -> str:
-    return "sh run.sh claims" + ("_short" if scale.name == SHORT.name else "")
+    def table(self, part: str) -> str:
+        """What the settings of a part left."""
+        there = self.there(PARTS[part].settings)
+        return markdown({"setting": label(part, self.settings[name])} | self.row(name) for name in there)
 
+    def row(self, name: str) -> dict[str, str]:
+        """A setting's numbers by column."""
+        runs, scored = self.evidence.runs[name], self.evidence.pooled(name, "ES")
+        estimates = {metric: self.evidence.pooled(name, metric) for metric in METRICS}
+        estimates |= {FIRST: self.evidence.retained(name)}
+        return {
+            "seeds": ", ".join(map(str, runs)),
+            "edits scored": f"{scored.n:,}" if scored else "-",
+            **{column: found.text() if found else "-" for column, found in estimates.items()},
+            ABILITIES: self.evidence.downstream(name),
+            "minutes": f"{pd.Series([minutes(run.path) for run in runs.values()]).mean():.1f}",
+        }
 
-def _sites(run: Run) -> str:
-    return ", ".join(run.config["model"]["edit_modules"])
+    def gains(self, part: str) -> str:
+        """The settings of a part minus its first one, metric by metric."""
+        base, *others = PARTS[part].settings
+        rows = []
+        for name in self.there(others) if PARTS[part].compared and self.evidence.runs[base] else ():
+            found = gains(self.evidence, name, base)
+            cells = {metric: found[metric].text(sign=True) if metric in found else "-" for metric in JUDGED}
+            rows.append({"setting": label(part, self.settings[name])} | cells)
+        return markdown(rows)
 
+    def sweeps(self) -> str:
+        """What every setting's sweep chose."""
+        return markdown(self._sweeps())
 
-def _versions(run: Run) -> str:
-    return ", ".join(f"{name} {version}" for name, version in run.results.get("versions", {}).items())
+    def _sweeps(self) -> Iterator[dict[str, str]]:
+        for setting in self.settings.values():
+            found = self.runner.choice(setting)
+            row = {"setting": setting.label, "chosen": "not run", "at an edge": "", "the sweep": ""}
+            if found is not None:
+                shared = f" (as {setting.tuned_as.label})" if setting.tuned_as else ""
+                scores = {name: "failed" if score is None else f"{score:+.4f}" for name, score in found.scores.items()}
+                row["chosen"] = found.point + shared
+                row["at an edge"] = "grid of two" if len(scores) == 2 else "yes" if found.edge else "no"
+                row["the sweep"] = "; ".join(f"{name} {score}" for name, score in scores.items())
+            yield row
 
+    def command(self, name: str) -> str:
+        """How a setting's first long run was made."""
+        words = [word for word in self.run[name].overrides if not word.startswith("resume=")]
+        return shlex.join(["python", "main.py", *(word.replace(str(self.runner.out), "OUT") for word in words)])
 
-def _part(
-    number: int, part: str, verdict: Verdict, evidence: Evidence, there: dict[str, Setting], scale: Scale
-) -> Iterator[str]:
-    ran = verdict.outcome != NOT_RUN
-    yield f'\n## <a id="{part}"></a>{number}. {TITLES[part]}\n'
-    yield f"**{verdict.outcome.capitalize()}.** {verdict.sentence}\n"
-    yield f"Rule: {verdict.rule}\n"
-    if ran:
-        yield f"![{TITLES[part]}](figures/{part}.svg)\n\n{CAPTIONS[part]}\n"
-    names = [name for name in PARTS[part] if evidence.runs(name)]
-    missing = [name for name in PARTS[part] if name not in names]
-    if missing and ran:
-        yield f"Not run: {', '.join(missing)}.\n"
-    if names:
-        yield from _table(part, names, evidence, there)
-        if part in COMPARED and ran:
-            yield from _gains(part, names, evidence, there)
-    yield f"\nCommand: `{_all(scale)} --only {part}`; its single runs are at the end."
+    def update(self, readme: Path, page: Path) -> None:
+        """Put outcomes, the figure and the table of the editors between the markers of README.md.
 
-
-def _table(part: str, names: Sequence[str], evidence: Evidence, there: dict[str, Setting]) -> Iterator[str]:
-    head = ["setting", "seeds", "edits scored", *COLUMNS, "ES of the first tenth", ABILITIES, "minutes"]
-    yield f"| {' | '.join(head)} |"
-    yield "| --- " * len(head) + "|"
-    for name in names:
-        runs = evidence.runs(name)
-        cells = [label(part, there[name]) if name in there else name, ", ".join(map(str, runs))]
-        scored = evidence.pooled(name, "ES")
-        cells.append(f"{scored.n:,}" if scored else "-")
-        cells += [_cell(evidence.pooled(name, metric)) for metric in COLUMNS]
-        cells += [_cell(evidence.retained(name)), abilities_cell(evidence, name)]
-        taken = [t / 60 for t in (seconds(run.path) for run in runs.values()) if t is not None]
-        yield f"| {' | '.join([*cells, f'{sum(taken) / len(taken):.1f}' if taken else '-'])} |"
-
-
-def _gains(part: str, names: Sequence[str], evidence: Evidence, there: dict[str, Setting]) -> Iterator[str]:
-    base = PARTS[part][0]
-    yield f"\nDifferences against {label(part, there[base])}:\n\n| setting | {' | '.join(JUDGED)} |"
-    yield "| --- " * (len(JUDGED) + 1) + "|"
-    for name in names:
-        found = gains(evidence, name, base) if name != base else {}
-        if found:
-            cells = [found[metric].text(sign=True) if metric in found else "-" for metric in JUDGED]
-            yield f"| {' | '.join([label(part, there[name]), *cells])} |"
-
-
-def abilities_cell(evidence: Evidence, name: str) -> str:
-    """The downstream mean before and after, and of how many questions each is."""
-    found = evidence.downstream(name)
-    if found is None:
-        return "-"
-    asked = [run.config["downstream"] for run in evidence.runs(name).values()]
-    questions = max(words["number_of_tests"] * len(words["tasks"]) for words in asked)
-    return f"{found[0]:.3f}, {found[1]:.3f} ({questions})"
-
-
-def _cell(found: Estimate | None) -> str:
-    return found.text() if found else "-"
-
-
-def _command(evidence: Evidence, name: str) -> str:
-    run = next(iter(evidence.runs(name).values()))
-    here = str(evidence.out.resolve())
-    words = [word.replace(here, "OUT") for word in run.overrides if not word.startswith("resume=")]
-    return shlex.join(["python", "main.py", *words])
-
-
-def _commands(evidence: Evidence, there: dict[str, Setting]) -> Iterator[str]:
-    yield "\n## The long runs\n\nThe first seed of each; OUT is the folder that the command above writes to.\n\n```sh"
-    for name in there:
-        if evidence.runs(name):
-            yield f"# {name}\n{_command(evidence, name)}"
-    yield "```"
-
-
-def _sweeps(runner: Runner, there: dict[str, Setting]) -> Iterator[str]:
-    scale = runner.scale
-    yield (
-        f"\n## Step sizes\n\nEach setting gets the same budget: {scale.points} points, each {scale.tune_edits:,} "
-        f"held-out edits (those that neither warm-up, training nor a long run reads), {scale.tune_scored} of them "
-        f"scored. Chosen is the point with the largest\n\n    {FORMULA}\n\n"
-        "Where the choice is at an edge of its grid, a better one may lie outside; and what is best after "
-        f"{scale.tune_edits:,} edits need not be after {scale.num_seq * scale.n_edits:,}.\n"
-    )
-    yield "| setting | chosen | at an edge | the sweep |\n| --- | --- | --- | --- |"
-    for setting in there.values():
-        found = runner.choice(setting)
-        if found is None:
-            yield f"| {setting.label} | not run | | |"
-            continue
-        scores = "; ".join(f"{name} {score:+.4f}" for name, score in found.scores.items())
-        shared = f" (as {there[setting.tuned_as].label})" if setting.tuned_as else ""
-        edge = "grid of two" if scale.points == 2 else "yes" if found.edge else "no"
-        yield f"| {setting.label} | {' '.join(found.words)}{shared} | {edge} | {scores} |"
+        Raises:
+            ConfigError: the markers are not there.
+        """
+        before, begin, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            raise ConfigError(f"{readme}: lacks the lines {BEGIN} and {END}")
+        draw("editors", self.evidence, self.settings, page.parent / "figures")
+        names = self.there([*PARTS["editors"].settings, "plus", "plus_tuned"])
+        rows = [{"editor": self.settings[name].label} | self.row(name) for name in names]
+        content = {"table": markdown({column: row[column] for column in HEADLINE} for row in rows)}
+        content["edits"] = f"{max([self.run[name].results['counts']['edits'] for name in names], default=0):,}"
+        block = TEMPLATES.get_template("README.md.j2").render(
+            content, page=self, path=page.relative_to(readme.parent).as_posix()
+        )
+        write_whole(readme, f"{before}{begin}\n{block}{end}{after}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
+import pandas as pd
 from scipy.stats import t as student
+
+from report.metrics import interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +21,13 @@ class Estimate:
     high: float
     n: int
 
-    def text(self, digits: int = 3, *, sign: bool = False) -> str:
+    def text(self, digits: int = 3, *, sign: bool = False, scale: float = 1) -> str:
         """Value and interval as a person reads them."""
-        plus = "+" if sign else ""
-        return f"{self.value:{plus}.{digits}f} ({self.low:{plus}.{digits}f} to {self.high:{plus}.{digits}f})"
+        form = f"{'+' if sign else ''}.{digits}f"
+        return f"{scale * self.value:{form}} ({scale * self.low:{form}} to {scale * self.high:{form}})"
+
+    def __neg__(self) -> Estimate:
+        return Estimate(-self.value, -self.high, -self.low, self.n)
 
     @property
     def above(self) -> bool:
@@ -35,14 +40,22 @@ class Estimate:
         return self.high < 0
 
 
-def mean(values: Sequence[float]) -> Estimate | None:
+def _student(value: float, error: float, freedom: int, n: int) -> Estimate:
+    half = float(student.ppf(0.975, freedom)) * error
+    return Estimate(value, value - half, value + half, n)
+
+
+def mean(values: pd.Series) -> Estimate | None:
     """The mean of independent values, with Student's interval; None for fewer than two."""
     n = len(values)
-    if n < 2:
-        return None
-    middle = float(np.mean(values))
-    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1)) / math.sqrt(n)
-    return Estimate(middle, middle - half, middle + half, n)
+    return _student(float(values.mean()), float(values.sem()), n - 1, n) if n > 1 else None
+
+
+def pooled(values: pd.Series, counts: pd.Series) -> Estimate | None:
+    """The mean of means over so many shares each, with Wilson's interval; None where nothing was counted."""
+    n = int(counts.sum())
+    value = float((values * counts).sum()) / max(n, 1)
+    return Estimate(value, *interval(value, n), n) if n else None
 
 
 def difference(a: Estimate, b: Estimate) -> Estimate:
@@ -53,29 +66,25 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(value, value - low, value + high, min(a.n, b.n))
 
 
-def slope(curves: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Estimate | None:
-    """The common slope of curves (x, y) by least squares, each curve with an intercept of its own.
+def slope(curves: pd.DataFrame, x: str, y: str) -> Estimate | None:
+    """The common slope of y over x by least squares, each seed with an intercept of its own.
 
     None where there are too few points, or x does not vary.
     """
-    x = np.concatenate([np.asarray(xs, float) - np.mean(xs) for xs, _ in curves]) if curves else np.zeros(0)
-    y = np.concatenate([np.asarray(ys, float) - np.mean(ys) for _, ys in curves]) if curves else np.zeros(0)
-    freedom, spread = len(x) - len(curves) - 1, float((x**2).sum())
+    points = curves[["seed", x, y]].astype(float).dropna()
+    centred = points[[x, y]] - points.groupby("seed")[[x, y]].transform("mean")
+    freedom, spread = len(points) - points["seed"].nunique() - 1, float((centred[x] ** 2).sum())
     if freedom < 1 or spread == 0:
         return None
-    value = float((x * y).sum()) / spread
-    residual = float(((y - value * x) ** 2).sum())
-    half = float(student.ppf(0.975, freedom)) * math.sqrt(residual / freedom / spread)
-    return Estimate(value, value - half, value + half, len(x))
+    value = float((centred[x] * centred[y]).sum()) / spread
+    residual = float(((centred[y] - value * centred[x]) ** 2).sum())
+    return _student(value, math.sqrt(residual / freedom / spread), freedom, len(points))
 
 
-def paired(
-    a: Mapping[tuple[int, int], Mapping[str, float]], b: Mapping[tuple[int, int], Mapping[str, float]],
-    metrics: Sequence[str],
-) -> Estimate | None:  # fmt: skip
+def paired(a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[str]) -> Estimate | None:
     """The mean over the edits scored in both of a's mean over `metrics` minus b's; None for fewer than two.
 
-    The edits of a run are taken as independent of each other.
+    Rows are edits, columns metrics. The edits of a run are taken as independent of each other.
     """
-    common = [key for key in a if key in b and all(m in a[key] and m in b[key] for m in metrics)]
-    return mean([sum(a[key][m] - b[key][m] for m in metrics) / len(metrics) for key in common])
+    gaps = a.reindex(columns=list(metrics)) - b.reindex(columns=list(metrics))
+    return mean(gaps.dropna().mean(axis=1))
