@@ -13,9 +13,12 @@ from data.source import PROJECT
 
 
 def start_python(*words: str, threads: int | None = None, **options: Any) -> subprocess.Popen[str]:
-    """`python WORDS` in the project's folder; `threads` is OMP_NUM_THREADS where that is not set, `options` Popen's."""
+    """`python WORDS`, in the project's folder unless `options` (Popen's) say another.
+
+    `threads` is OMP_NUM_THREADS where that is not set.
+    """
     env = ({"OMP_NUM_THREADS": str(threads)} if threads else {}) | os.environ
-    return subprocess.Popen([sys.executable, *words], cwd=PROJECT, env=env, text=True, **options)
+    return subprocess.Popen([sys.executable, *words], **({"cwd": PROJECT, "env": env, "text": True} | options))
 
 
 def run_python(*words: str, **options: Any) -> str:

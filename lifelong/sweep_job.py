@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -22,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from files import read_json
 from lifelong import sweep
+from lifelong.process import start_python
 from lifelong.status import SIGNALS, STATUS, end_status, new_status, read_status, write_status
 from report.metrics import merit
 
@@ -83,10 +83,10 @@ def run_child(told: dict[str, Any], run_dir: Path, folder: Path, env: dict[str, 
 
     Where other jobs run beside it, what it prints goes to output.log in its folder.
     """
-    command = [sys.executable, "-P", "-m", "lifelong.job", str(run_dir)]
+    words = ("-P", "-m", "lifelong.job", str(run_dir))
     with open(run_dir / OUTPUT, "ab") if sweep.current is None else nullcontext() as output:
-        child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env, text=True, process_group=0
+        child = start_python(
+            *words, cwd=None, stdin=subprocess.PIPE, stdout=output, stderr=output, env=env, process_group=0
         )
     try:
         with _passing_on(child), suppress(BrokenPipeError):
