@@ -18,7 +18,8 @@ def start_python(*words: str, threads: int | None = None, **options: Any) -> sub
     `threads` is OMP_NUM_THREADS where that is not set.
     """
     env = ({"OMP_NUM_THREADS": str(threads)} if threads else {}) | os.environ
-    return subprocess.Popen([sys.executable, *words], **({"cwd": PROJECT, "env": env, "text": True} | options))
+    given: dict[str, Any] = {"cwd": PROJECT, "env": env} | options
+    return subprocess.Popen([sys.executable, *words], text=True, **given)
 
 
 def run_python(*words: str, **options: Any) -> str:
