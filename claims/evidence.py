@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from lifelong.status import read_status
-from report.load import Run, load_run, number
+from report.load import Run, load_run
 from report.numbers import metric_rows
 
 from .runner import diverged
@@ -76,12 +76,10 @@ class Evidence:
 
         Means over the runs that asked the most.
         """
-        asked = defaultdict(list)
+        asked = defaultdict[int, list[list[float | None]]](list)
         for run in self.runs[setting].values():
             told, lines = run.config["downstream"], run.results.get("downstream") or []
-            ends = [
-                number(line.get("average/accuracy_new")) for line in (lines[:1] + lines[-1:] if len(lines) > 1 else [])
-            ]
+            ends = [line.get("average/accuracy_new") for line in (lines[:1] + lines[-1:] if len(lines) > 1 else [])]
             asked[told["number_of_tests"] * len(told["tasks"])] += [ends] if ends and None not in ends else []
         found = pd.DataFrame(asked[max(asked)], columns=["first", "last"], dtype=float).mean()
         return "-" if found.isna().any() else f"{found['first']:.3f}, {found['last']:.3f} ({max(asked)})"

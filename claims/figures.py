@@ -7,13 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from files import write_whole
-from report.numbers import Curve
-from report.style import COLOURS, LOOKS, MARKERS, canvas, edits_axis, legend_above, lines, save
+from report.style import COLOURS, EDITS, LOOKS, MARKERS, canvas, label_axes, legend_above, lines, save
 
 from .evidence import MAIN, Evidence
 from .plan import PARTS, Setting, label
@@ -44,12 +42,9 @@ def curves(part: str, evidence: Evidence, labels: dict[str, str]) -> Figure:
         for name, shown in labels.items():
             table = evidence.shifts(name) if group == "step" else evidence.over_time(name, group)
             by_seed = table.reindex(columns=["seed", x, column]).pivot(index=x, columns="seed", values=column)
-            values = by_seed.iloc[:, 0] if group == "step" else by_seed.dropna().mean(axis=1)
-            drawn[shown] = Curve(list(values.index), [None if pd.isna(y) else y for y in values])
+            drawn[shown] = by_seed.iloc[:, 0] if group == "step" else by_seed.dropna().mean(axis=1)
         lines(axes, drawn, markers=group != "step", legend=column == next(iter(panels)))
-        edits_axis(axes, "step" if group == "step" else "edits written")
-        axes.set_ylim(bottom=0)
-        axes.set_ylabel(title)
+        label_axes(axes, title, "step" if group == "step" else EDITS)
     return figure
 
 

@@ -17,10 +17,8 @@ from files import write_json
 from lifelong.process import Processes, run_python
 from lifelong.status import read_status
 from lifelong.sweep_job import cores
-from report.load import Run, load_run
-from report.metrics import merit
-from report.numbers import before_scores
-from report.numbers import final as final_score
+from report.load import load_run
+from report.numbers import run_merit
 
 from .inputs import write_data
 from .plan import Job, Scale, Setting, chosen_settings, final, tuning
@@ -39,18 +37,13 @@ class Choice(NamedTuple):
 def choose(setting: Setting, jobs: Sequence[Job], out: Path) -> Choice | None:
     """The best point of a sweep, the first of equals; None while a point is missing or if none ended well."""
     runs = [load_run(out / job.path) for job in jobs]
-    scores = [_merit(run) for run in runs]
+    scores = [run_merit(run) for run in runs]
     best = max((score for score in scores if score is not None), default=None)
     if best is None or any(run.state in ("no record", "running", "interrupted") for run in runs):
         return None
     at = scores.index(best)
     by_name = {job.name: score for job, score in zip(jobs, scores, strict=True)}
     return Choice(setting.points()[at], by_name, at in (0, len(jobs) - 1))
-
-
-def _merit(run: Run) -> float | None:
-    after = {metric: final_score(run, metric) for metric in ("ES", "GS", "LS")}
-    return merit(after, before_scores(run)) if run.finished else None
 
 
 def diverged(run_dir: Path) -> bool:

@@ -22,7 +22,7 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
 
 def sweep_table(sweep_dir: Path) -> str:
     """The jobs of a sweep as a plain-text table: varied keys, ES, GS, LS, state; the best job is marked."""
+    from report.comparison import sweep_text
     from report.load import load_runs
-    from report.tables import sweep_text
 
     return sweep_text(load_runs([Path(sweep_dir)]))

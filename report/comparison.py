@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 from matplotlib.patches import Rectangle
@@ -12,21 +11,24 @@ from matplotlib.patches import Rectangle
 from files import flatten
 from report import style
 from report.load import Run
-from report.metrics import MERIT, merit
-from report.numbers import Curve, before_scores, downstream_curves, end_points, final_scores, over_time, shown
+from report.metrics import MERIT
+from report.numbers import before_scores, downstream_curves, end_points, final_scores, over_time, run_merit, shown
 from report.style import Plate
+from report.terminal import aligned, cell
 
-QUIET = ("wandb.name", "model_cache_dir", "resume")  # keys that name things and change no number
+QUIET = ["wandb.name", "model_cache_dir", "resume"]  # keys that name things and change no number
 DOWNSTREAM = "downstream average"
 MOST = 24  # runs beyond which curves are not told apart
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]
+"""Head and rows as text."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Runs, and a line each: their values of the keys that vary; ES, GS, LS and last the merit, NaN where unfinished.
 
-    The merit is `relative` where something was measured before editing. `best` is the place of the finished run with
-    the highest merit, the first of equals; None where there is no choice.
+    The values of a key are categories in order. The merit is `relative` where something was measured before editing.
+    `best` is the place of the finished run with the highest merit, the first of equals; None where there is no choice.
     """
 
     runs: list[Run]
@@ -41,36 +43,61 @@ class Comparison:
 
 def compare(runs: Sequence[Run]) -> Comparison:
     """Find what varies (in the overrides of a sweep, else in the configurations) and what is best."""
-    after = [final_scores(run) if run.finished else {} for run in runs]
-    before = [before_scores(run) for run in runs]
-    relative = any(name in found for run, found in zip(runs, before, strict=True) if run.finished for name in MERIT)
-    scores = pd.DataFrame(after, columns=MERIT, dtype=float)
+    scores = pd.DataFrame([final_scores(run) if run.finished else {} for run in runs], columns=MERIT, dtype=float)
+    relative = any(run.finished and before_scores(run).keys() & set(MERIT) for run in runs)
     name = "mean change" if relative else "mean score"
-    scores[name] = pd.Series([merit(*pair) for pair in zip(after, before, strict=True)], dtype=float)
+    scores[name] = pd.Series(map(run_merit, runs), dtype=float)
     best = int(scores[name].argmax()) if scores[name].count() > 1 else None
     settings, failed = _settings(runs), [run for run in runs if not run.finished]
     return Comparison(list(runs), [*map(str, settings)], settings, scores, name, relative, best, failed)
 
 
 def _settings(runs: Sequence[Run]) -> pd.DataFrame:
-    """Per run its values of the keys that vary."""
+    """Per run its values of the keys that vary, as categories: numbers by size, else as they came."""
     pairs = [[word.lstrip("+").partition("=") for word in run.overrides] for run in runs]
-    given = [{key: value for key, equals, value in found if equals and not key.startswith("hydra.")} for found in pairs]
+    given = [{key: value for key, _, value in found} for found in pairs]
     table = pd.DataFrame(given, dtype=object)
     varied = table.nunique(dropna=False) > 1
     if not all(given) or not varied.any():
         table = pd.DataFrame([{k: shown(v) for k, v in flatten(run.config).items()} for run in runs], dtype=object)
         varied = table[[bool(run.config) for run in runs]].fillna("null").nunique() > 1
-    return table[[key for key in varied.index[varied] if key not in QUIET]].fillna("")
+    table = table[varied.index[varied].difference(QUIET, sort=False)].fillna("")
+    return table.astype({key: pd.CategoricalDtype(_ordered(list(table[key].unique()))) for key in table})
 
 
-def ordered(values: Sequence[str]) -> list[str]:
-    """Distinct values: numbers by size, else as they came."""
-    distinct = list(dict.fromkeys(values))
+def _ordered(distinct: list[str]) -> list[str]:
     try:
         return sorted(distinct, key=float)
     except ValueError:
         return distinct
+
+
+def comparison_table(found: Comparison) -> Table:
+    """Several runs side by side: name, varied keys, metrics, merit, state."""
+    metrics = list(dict.fromkeys(name for run in found.runs if run.results for name in final_scores(run)))
+    head, rows = _side_by_side(found, metrics, "+.4f" if found.relative else ".4f", "–")
+    return ("run", *head), [(row[0] + " (best)" * (at == found.best), *row[1:]) for at, row in enumerate(rows)]
+
+
+def sweep_text(runs: Sequence[Run]) -> str:
+    """A table for the terminal; the best job is marked with *, and what stopped the others is listed below."""
+    found = compare(runs)
+    head, rows = _side_by_side(found, MERIT, ".4f", "-")
+    marked = [("*" * (at == found.best), *row) for at, row in enumerate(rows)]
+    lines = [aligned(("", "job", *head), marked, left=(*range(len(found.keys) + 2), len(head) + 1))]
+    if found.best is not None:
+        lines.append(f"* best by {found.merit_name} of ES, GS and LS" + " since before editing" * found.relative)
+    return "\n".join(lines + [f"{run.name}: {run.state}: {run.error}" for run in found.failed])
+
+
+def _side_by_side(found: Comparison, metrics: Sequence[str], form: str, missing: str) -> Table:
+    """Per run its name, its values of the varied keys, the metrics, the merit in `form`, and its state."""
+    rows = []
+    for run, setting in zip(found.runs, found.settings.values, strict=True):
+        scores = final_scores(run)
+        cells = [cell(scores.get(name), missing=missing) for name in metrics]
+        rows.append((run.name, *setting, *cells, cell(run_merit(run), form, missing), run.state))
+    return (*found.keys, *metrics, found.merit_name, "state"), rows
 
 
 def comparison_figures(found: Comparison) -> Iterator[Plate | None]:
@@ -86,24 +113,24 @@ def comparison_figures(found: Comparison) -> Iterator[Plate | None]:
 
 def _heat_map(found: Comparison, metric: str) -> Plate:
     """A score over the two swept keys; the best run is framed, failed ones are named."""
-    rows, columns = (ordered(list(found.settings[key])) for key in found.keys)
     values = found.scores[metric]
-    table = values.set_axis(pd.MultiIndex.from_frame(found.settings)).unstack().reindex(index=rows, columns=columns)
-    places = [(rows.index(row), columns.index(column)) for row, column in found.settings.itertuples(index=False)]
-    figure, axes = style.canvas(5.6, max(2.6, 1.3 + 0.55 * len(rows)))
+    table = values.set_axis(pd.MultiIndex.from_frame(found.settings)).unstack()
+    ys, xs = (found.settings[key].cat.codes for key in found.keys)
+    figure, axes = style.canvas(5.6, max(2.6, 1.3 + 0.55 * len(table)))
     image = style.heat(axes, table)
-    for run, (y, x), missing in zip(found.runs, places, values.isna(), strict=True):
+    for run, y, x, missing in zip(found.runs, ys, xs, values.isna(), strict=True):
         if missing:
             axes.text(x, y, f"{run.name}\n{run.state}", ha="center", va="center", fontsize=8, color="#a11")
         if not run.finished:
-            look: dict[str, Any] = {"facecolor": "#eeeeee", "edgecolor": style.FAINT, "hatch": "///", "linewidth": 0}
-            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, zorder=1.5, **look))
+            hatched = Rectangle((x - 0.5, y - 0.5), 1, 1, zorder=1.5, hatch="///", linewidth=0)
+            hatched.set(facecolor="#eeeeee", edgecolor=style.FAINT)
+            axes.add_patch(hatched)
     words = f"{metric} after the last edit"
     if metric == found.merit_name:
         words = "Mean over ES, GS and LS of " + ("after minus before" if found.relative else "the score after")
     if found.best is not None:
-        y, x = places[found.best]
-        axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=3))
+        corner = xs[found.best] - 0.46, ys[found.best] - 0.46
+        axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=3))
         words += "; framed: the best job"
     words += ", hatched: jobs without a result." if found.failed else "."
     axes.set(ylabel=found.keys[0], xlabel=found.keys[1])
@@ -115,16 +142,16 @@ def _heat_map(found: Comparison, metric: str) -> Plate:
 def _over_one_key(found: Comparison) -> Plate | None:
     """ES, GS, LS over the one swept key; evenly spaced, for values may be names or span decades."""
     (key,) = found.keys
-    names = ordered(list(found.settings[key]))
-    places = [names.index(value) for value in found.settings[key]]
-    table = found.scores[list(MERIT)].set_axis(places).sort_index()
-    curves = {str(name): Curve(list(kept.index), list(kept)) for name in table if len(kept := table[name].dropna())}
-    figure = style.curve_figure(curves, style.SHARE, key, share=True) if len(names) > 1 else None
+    values = found.settings[key].cat
+    table = found.scores[list(MERIT)].set_axis(values.codes).sort_index().dropna(axis="columns", how="all")
+    curves = {str(name): curve.dropna() for name, curve in table.items()}
+    figure = style.curve_figure(curves, style.SHARE, key, share=True)
     if figure is None:
         return None
     (axes,) = figure.axes
-    axes.set_xticks(range(len(names)), [name if len(name) < 18 else name[:16] + "…" for name in names])
-    for index, (run, place) in enumerate(zip(found.runs, places, strict=True)):
+    names = [name if len(name) < 18 else name[:16] + "…" for name in values.categories]
+    axes.set_xticks(range(len(names)), names)
+    for index, (run, place) in enumerate(zip(found.runs, values.codes, strict=True)):
         if index == found.best:
             axes.axvspan(place - 0.15, place + 0.15, color="#f5e2d6", zorder=0)
         if not run.finished:
@@ -141,16 +168,16 @@ def _curves(found: Comparison, name: str) -> Plate | None:
         measured = downstream_curves(run) if name == DOWNSTREAM else over_time(run, "sample", [name])
         curve = measured.get(name.removeprefix("downstream "))
         if curve is None:
-            curve = end_points(run).get(name, Curve([], []))
-            dotted += len(curve.x) > 1
+            curve = end_points(run).get(name, pd.Series(dtype=float))
+            dotted += len(curve) > 1
         setting = ", ".join(found.settings.iloc[index, :2])
         label = f"{run.name} ({setting})" if setting and len(run.name) + len(setting) < 40 else run.name
         # a run that stopped early may have its first point alone
-        curves[label] = curve if len(curve.x) > 1 else Curve([], [])
+        curves[label] = curve if len(curve) > 1 else curve.iloc[:0]
     caption = "Fixed sample of the edits of each run, measured while editing."
     if name == DOWNSTREAM:
         caption = "Mean over the downstream tasks."
-    elif dotted == sum(len(curve.x) > 0 for curve in curves.values()):
+    elif dotted == sum(not curve.empty for curve in curves.values()):
         caption = "All edits, before the first and after the last; nothing was measured between (eval.every=0)."
     elif dotted:
         caption += " Runs that measured nothing on the way have their end points over all edits."

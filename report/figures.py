@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 import pandas as pd
 
 from report import numbers, style
-from report.load import Run, number
-from report.numbers import Curve
+from report.load import Run
 from report.style import Plate, plate
 
 
@@ -24,7 +22,7 @@ def run_figures(run: Run) -> Iterator[Plate | None]:
     yield downstream(run)
     yield retention(run)
     yield per_site(run, 0, "shift_norm", "norm of the shift")
-    yield cosine(run)
+    yield per_site(run, 1, "cosine", "cosine to the shift before")
     yield training(run)
     yield spectrum(run)
     yield seconds(run)
@@ -37,38 +35,39 @@ def scores(run: Run) -> Plate | None:
     if not names:
         return None
     figure, axes = style.canvas()
-    style.lines(axes, {name: sampled.get(name, Curve([], [])) for name in names}, legend=False)
-    hollow: dict[str, Any] = {"markersize": 7, "markerfacecolor": "none", "linewidth": 1}
+    style.lines(axes, {name: sampled.get(name, pd.Series(dtype=float)) for name in names}, legend=False)
     for name, end in ends.items():
-        points = [(x, y) for x, y in zip(*end, strict=True) if y is not None]
-        dotted = {"linestyle": "none"} if name in sampled else {"linestyle": ":", "label": name}
-        look = {"color": style.COLOURS[names.index(name)], "marker": style.MARKERS[names.index(name)]}
-        axes.plot(*zip(*points, strict=True), **hollow | dotted | look)
+        place = names.index(name)
+        look: dict[str, Any] = {"linestyle": "none"} if name in sampled else {"linestyle": ":", "label": name}
+        look |= {"color": style.COLOURS[place], "marker": style.MARKERS[place], "markersize": 7, "linewidth": 1}
+        axes.plot(end.dropna(), markerfacecolor="none", **look)
     style.legend_above(axes, min(5, len(names)))
-    style.share_axes(axes)
+    style.label_axes(axes, style.SHARE, share=True)
     words = []
     if sampled:
         words.append("Curves: a fixed sample; ES and GS over those of its edits that had been written by then.")
     if ends:
         words.append("Large hollow marks: all edits of the run, before the first and after the last.")
-    if ends and not sampled:
+    if not sampled:
         words.append("Nothing was measured between (eval.every=0), so the dotted lines are no measurement.")
     return plate("scores", figure, " ".join(words))
 
 
 def downstream(run: Run) -> Plate | None:
     """Downstream scores against edits, a line per task and the average."""
-    perplexity = [number(line.get("perplexity/perplexity")) for line in numbers.downstream_lines(run)]
-    found = [value for value in perplexity if value is not None]
+    name = "perplexity/perplexity"
+    found = [line[name] for line in run.events["downstream"] if line.get(name) is not None]
     words = f" Perplexity of the text: {found[0]:.4g} at first, {found[-1]:.4g} at last." if found else ""
     return plate("downstream", style.curve_figure(numbers.downstream_curves(run), "f1_new", share=True), words)
 
 
 def retention(run: Run) -> Plate | None:
     """The retention matrix: ES of each batch's edits, measured again after later steps."""
-    table = numbers.retention(run)
-    if table.empty:
+    rows = {line["step"]: line["retention"] for line in run.events["over_time"] if line.get("retention")}
+    if not rows:
         return None
+    table = pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename(columns=int).sort_index(axis="columns")
+    table = table.iloc[numbers.thin(len(table), 120), numbers.thin(len(table.columns), 120)]
     wide = len(table.columns) > 8
     figure, axes = style.canvas(9.0 if wide else 5.6, min(4.6, max(2.8, 1.6 + 0.34 * len(table))))
     image = style.heat(axes, table, 1.0, 2)
@@ -93,25 +92,17 @@ def per_site(run: Run, which: int, name: str, label: str) -> Plate | None:
     steps = run.events["step"]
     shared, own = site_labels(list(dict.fromkeys(site for step in steps for site in step["sites"])))
     table = [{own[site]: pair[which] for site, pair in step["sites"].items()} for step in steps]
-    phases = [step["phase"] == "warm-up" for step in steps]
-    x = "step (warm-up included)" if any(phases) else "step"
+    warm = [place for place, step in enumerate(steps, start=1) if step["phase"] == "warm-up"]
+    x = "step (warm-up included)" if warm else "step"
     figure = style.curve_figure(numbers.curves(table, own.values()), label, x, markers=len(steps) <= 40)
-    for warm, group in groupby(enumerate(phases, start=1), key=lambda pair: pair[1]):
-        if figure is not None and warm:
-            places = [place for place, _ in group]
-            figure.axes[0].axvspan(places[0] - 0.5, places[-1] + 0.5, color="#f0ece2", zorder=0, linewidth=0)
-    return plate(name, figure, (" Shaded: warm-up." if any(phases) else "") + _thinned(len(steps)) + shared)
-
-
-def cosine(run: Run) -> Plate | None:
-    """The cosine between each site's shift and the one before over steps."""
-    found = per_site(run, 1, "cosine", "cosine to the shift before")
-    if found is not None:
-        (axes,) = found.figure.axes
+    if figure and warm:
+        figure.axes[0].axvspan(warm[0] - 0.5, warm[-1] + 0.5, color="#f0ece2", zorder=0, linewidth=0)
+    if figure and name == "cosine":
+        (axes,) = figure.axes
         reach = min(1.05, max(0.1, 1.3 * max(map(abs, axes.dataLim.intervaly))))
         axes.set_ylim(-reach, reach)
         axes.axhline(0, color=style.FAINT, linewidth=1, zorder=1)
-    return found
+    return plate(name, figure, " Shaded: warm-up." * bool(warm) + _thinned(len(steps)) + shared)
 
 
 def _thinned(count: int) -> str:
@@ -128,22 +119,18 @@ def training(run: Run) -> Plate | None:
 
 def spectrum(run: Run) -> Plate | None:
     """Eigenvalues of the value covariance by weight shape on logarithmic axes, with the floor."""
-    found = run.results.get("spectrum", {})
-    if not any(entry["eigenvalues"][0] > 0 for entry in found.values()):
+    found = {shape: entry for shape, entry in run.results.get("spectrum", {}).items() if entry["eigenvalues"][0] > 0}
+    if not found:
         return None
     (figure, axes), words = style.canvas(), ""
     for index, (shape, entry) in enumerate(found.items()):
-        values, floor = entry["eigenvalues"], entry["floor"]
-        ranks = entry.get("ranks") or range(1, len(values) + 1)
-        points = numbers.thin([(rank, value) for rank, value in zip(ranks, values, strict=True) if value > 0])
-        colour, marker, dashes = (looks[index % len(looks)] for looks in (style.COLOURS, style.MARKERS, style.STYLES))
-        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 4}
-        axes.plot([x for x, _ in points], [y for _, y in points], label=f"weights {shape}", markevery=0.12, **look)
+        values, floor = pd.Series(entry["eigenvalues"], index=entry["ranks"]), entry["floor"]
+        colour = style.COLOURS[index % len(style.COLOURS)]
+        axes.plot(values[values > 0], color=colour, label=f"weights {shape}", markevery=0.12, markersize=4)
         if floor > 0:
             axes.axhline(floor, color=colour, linewidth=1.4, linestyle=(0, (2, 2)), label=f"floor {floor:.3g}")
-        if "below" in entry:
-            words += f" {shape} after {entry['rows']:,} rows: {entry['below']} of {entry['size']} eigenvalues lie below"
-            words += f" the floor of {floor:.3g}."
+        words += f" {shape} after {entry['rows']:,} rows: {entry['below']} of {entry['size']} eigenvalues lie below"
+        words += f" the floor of {floor:.3g}."
     # ticks in plain digits: names are not read as formulas here
     axes.set(xscale="log", yscale="log", xlabel="rank, largest first", ylabel="eigenvalue")
     for axis in (axes.xaxis, axes.yaxis):
@@ -155,13 +142,12 @@ def spectrum(run: Run) -> Plate | None:
 
 def seconds(run: Run) -> Plate | None:
     """Wall-clock seconds per phase as horizontal bars."""
-    phases = dict(sorted(run.results.get("seconds", {}).items(), key=lambda item: item[1]))
-    total = sum(phases.values())
-    if not total:
+    phases = pd.Series(run.results.get("seconds", {}), dtype=float).sort_values(kind="stable")
+    if not (total := phases.sum()):
         return None
     figure, axes = style.canvas(5.6, 1.1 + 0.24 * len(phases))
-    bars = axes.barh(list(phases), list(phases.values()), color=style.COLOURS[0], height=0.65)
-    axes.bar_label(bars, [f"{_duration(v)}, {v / total:.0%}" for v in phases.values()], padding=4, fontsize=8.5)
+    bars = axes.barh(phases.index, phases, color=style.COLOURS[0], height=0.65)
+    axes.bar_label(bars, [f"{_duration(v)}, {v / total:.0%}" for v in phases], padding=4, fontsize=8.5)
     axes.set_xlabel("seconds")
     axes.margins(x=0.25)
     axes.grid(axis="y", visible=False)

@@ -85,13 +85,9 @@ def merit(after: Mapping[str, float | None], before: Mapping[str, float | None] 
 
     What was not measured before counts as 0 there; None where one of the three was not measured after.
     """
-    gains = []
-    for name in MERIT:
-        value = after.get(name)
-        if value is None:
-            return None
-        gains.append(value - ((before or {}).get(name) or 0.0))
-    return sum(gains) / len(gains)
+    pairs = [(after.get(name), (before or {}).get(name) or 0.0) for name in MERIT]
+    gains = [value - first for value, first in pairs if value is not None]
+    return sum(gains) / len(MERIT) if len(gains) == len(MERIT) else None
 
 
 def interval(value: float, n: int) -> tuple[float, float]:
@@ -132,15 +128,11 @@ def described(after: Measured, before: Measured | None, edits: int, step: int) -
     told, order = {metric: protocol(metric) for metric in after}, list(METRICS)
     entries = []
     for metric in sorted(after, key=order.index):
-        value, n = after[metric]
-        entry: dict[str, Any] = {"metric": metric, "protocol": told[metric], "edits": edits, "step": step, "n": n}
-        entry |= {"value": value} | _bounds("", metric, value, n)
-        if before and metric in before:
-            entry |= {"before": before[metric][0]} | _bounds("before_", metric, *before[metric])
+        entry: dict[str, Any] = {"metric": metric, "protocol": told[metric], "edits": edits, "step": step}
+        entry["n"] = after[metric][1]
+        for name, prefix, side in (("value", "", after), ("before", "before_", before or {})):
+            if metric in side:
+                low, high = interval(*side[metric]) if METRICS[metric].interval else (None, None)
+                entry |= {name: side[metric][0], f"{prefix}low": low, f"{prefix}high": high}
         entries.append(entry)
     return entries
-
-
-def _bounds(prefix: str, metric: str, value: float, n: int) -> dict[str, float | None]:
-    low, high = interval(value, n) if METRICS[metric].interval else (None, None)
-    return {f"{prefix}low": low, f"{prefix}high": high}

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from report.load import Run, number
-from report.metrics import METRICS
+from report.load import Run
+from report.metrics import METRICS, merit
 
 POINTS = 1000
 SCORES = ("ES", "GS", "LS", "KS", "LS_agreement")
 KEYS = ("protocol", "low", "high", "n", "edits", "step", "before", "before_low", "before_high", "difference")
 
 
-class Curve(NamedTuple):
-    """A series of equally many x and y; None in y where nothing was measured."""
-
-    x: Sequence[float]
-    y: Sequence[float | None]
+def thin(count: int, limit: int = POINTS) -> list[int]:
+    """At most `limit` of so many places, evenly spread, the first and the last among them."""
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
 
 
-def thin(items: Sequence[Any], limit: int = POINTS) -> list[Any]:
-    """At most `limit` items, evenly spread, the first and the last among them."""
-    if len(items) <= limit:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / (limit - 1))] for i in range(limit)]
+def curves(lines: Sequence[Mapping[str, Any]], names: Iterable[str], over: str | None = None) -> dict[str, pd.Series]:
+    """A curve per name that has any number, over what the lines call `over` (else over 1, 2, ...); thinned.
 
-
-def curves(lines: Sequence[Mapping[str, Any]], names: Iterable[str], over: str | None = None) -> dict[str, Curve]:
-    """A curve per name that has any number, over what the lines call `over` (else over 1, 2, ...); thinned."""
-    kept = thin([(line[over] if over else place, line) for place, line in enumerate(lines, start=1)])
-    x = [place for place, _ in kept]
-    found = {name: Curve(x, [number(line.get(name)) for _, line in kept]) for name in names}
-    return {name: curve for name, curve in found.items() if any(y is not None for y in curve.y)}
+    Its index is x; NaN in y where nothing was measured.
+    """
+    table = pd.DataFrame(lines, index=[line[over] for line in lines] if over else range(1, len(lines) + 1))
+    table = table.iloc[thin(len(table))].reindex(columns=list(names)).astype(float).dropna(axis="columns", how="all")
+    return {str(name): curve for name, curve in table.items()}
 
 
 def metric_rows(run: Run) -> list[dict[str, Any]]:
@@ -42,10 +36,12 @@ def metric_rows(run: Run) -> list[dict[str, Any]]:
 
     Of a run that did not end the names and values before editing.
     """
-    before = [{"metric": name, "value": None, "before": value} for name, value in before_scores(run).items()]
+    before = [
+        {"metric": name, "protocol": METRICS[name].protocol, "value": None, "before": value}
+        for name, value in before_scores(run).items()
+    ]
     rows = [dict.fromkeys(KEYS) | row for row in run.results.get("metrics") or before]
     for row in rows:
-        row["protocol"] = row["protocol"] or (METRICS[row["metric"]].protocol if row["metric"] in METRICS else "")
         if row["value"] is not None and row["before"] is not None:
             row["difference"] = row["value"] - row["before"]
     return rows
@@ -63,40 +59,27 @@ def final_scores(run: Run) -> dict[str, float | None]:
     return {row["metric"]: row["value"] for row in metric_rows(run)}
 
 
-def final(run: Run, metric: str) -> float | None:
-    """One final number of a run."""
-    return final_scores(run).get(metric)
+def run_merit(run: Run) -> float | None:
+    """The merit of a finished run by its final numbers; None of any other."""
+    return merit(final_scores(run), before_scores(run)) if run.finished else None
 
 
-def over_time(run: Run, group: str, names: Sequence[str], over: str = "edits") -> dict[str, Curve]:
+def over_time(run: Run, group: str, names: Iterable[str], over: str = "edits") -> dict[str, pd.Series]:
     """What was measured while editing: of the fixed sample (group "sample") or of each batch ("immediate")."""
     lines = [line[group] | {over: line[over]} for line in run.events["over_time"] if line.get(group)]
     return curves(lines, names, over)
 
 
-def end_points(run: Run) -> dict[str, Curve]:
+def end_points(run: Run) -> dict[str, pd.Series]:
     """ES, GS, LS and their kin over all edits, before the first and after the last."""
     return curves(run.events["evaluate"], SCORES, "edits")
 
 
-def downstream_lines(run: Run) -> list[dict[str, Any]]:
-    """Downstream figures per evaluation: from results.json, else from metrics.jsonl as far as the run came."""
-    return run.results.get("downstream") or run.events["downstream"]
-
-
-def downstream_curves(run: Run) -> dict[str, Curve]:
+def downstream_curves(run: Run) -> dict[str, pd.Series]:
     """The f1 of the likeliest choice per task, against edits; the average last."""
-    lines = downstream_lines(run)
+    lines = run.events["downstream"]
     names = dict.fromkeys(key for line in lines for key in line if key.endswith("/f1_new"))
-    found = curves(lines, sorted(names, key=lambda key: key.startswith("average/")), "edits")
-    return {name.partition("/")[0]: curve for name, curve in found.items()}
-
-
-def retention(run: Run) -> pd.DataFrame:
-    """The ES of each batch's edits (columns) after later steps (rows); NaN where it was not measured."""
-    rows = {line["step"]: line["retention"] for line in run.events["over_time"] if line.get("retention")}
-    table = pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename(columns=int).sort_index(axis="columns")
-    return table.iloc[thin(range(len(table)), 120), thin(range(len(table.columns)), 120)]
+    return {name.partition("/")[0]: curve for name, curve in curves(lines, names, "edits").items()}
 
 
 def shown(value: Any) -> str:

@@ -5,31 +5,37 @@ from __future__ import annotations
 import base64
 import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import matplotlib
+import pandas as pd
 
 from config.check import ConfigError
 from files import write_whole
-from report.comparison import Comparison, compare, comparison_figures
+from report import terminal
+from report.comparison import Comparison, Table, compare, comparison_figures, comparison_table
 from report.figures import run_figures
 from report.load import Run, load_runs
 from report.metrics import METRICS
-from report.numbers import downstream_lines, metric_rows, shown
+from report.numbers import metric_rows, shown
 from report.style import LOOKS, Plate, save
-from report.tables import comparison_table, csv_table, final_table, latex, markdown
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SEVERAL = Path("outputs/comparison")
+HEAD = ("metric", "before", "after", "difference", "95 % interval", "n", "protocol")
+LONG = ["run", "source", "metric", "protocol", "edits", "step", "batch", "n"]
+LONG += ["value", "low", "high", "before", "difference"]
+MARKDOWN = str.maketrans({sign: "\\" + sign for sign in "\\`*_<>[]|"})
 
 
 def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """As report.make."""
     runs = load_runs(run_dirs)
     out = out or (run_dirs[0] / "report" if len(run_dirs) == 1 else SEVERAL)
-    if out.resolve() == HERE.resolve():
+    if out.resolve() == HERE:
         raise ConfigError(f"--out {out}: is the program's own folder; name another")
     found = compare(runs) if len(runs) > 1 else None
     with matplotlib.rc_context(LOOKS), warnings.catch_warnings():
@@ -39,33 +45,73 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
             png, plate.svg = save(plate.figure)
             write_whole(out / "figures" / f"{plate.name}.png", png)
             write_whole(out / "figures" / f"{plate.name}.svg", plate.svg)
-    table = comparison_table(found) if found else final_table(runs[0])
-    write_whole(out / "table.csv", csv_table(runs))
+    long, table = long_table(runs), comparison_table(found) if found else final_table(runs[0])
+    write_whole(out / "table.csv", long.to_csv(index=False, lineterminator="\n"))
     write_whole(out / "table.md", markdown(*table))
     write_whole(out / "table.tex", latex(*table))
-    write_whole(out / "report.html", page(runs, found, plates))
+    write_whole(out / "report.html", page(runs, found, plates, table, long))
     return out / "report.html"
 
 
-def page(runs: Sequence[Run], found: Comparison | None, plates: Sequence[Plate]) -> str:
-    """The page of one run, or with a comparison of several."""
+def page(
+    runs: Sequence[Run], found: Comparison | None, plates: Sequence[Plate], table: Table, long: pd.DataFrame
+) -> str:
+    """The page of one run, or with a comparison of several; `long` is what its glossary is chosen by."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"base64": lambda text: base64.b64encode(text.encode()).decode(), "shown": shown}
     environment.globals |= {"metric_rows": metric_rows, "final_table": final_table, "quoted": shlex.join}
-    rows = [row for run in runs for row in metric_rows(run)]
-    samples = [line["sample"] for run in runs for line in run.events["over_time"]]
+    named = {name.rpartition("/")[2] for name in [*long["metric"], *long["protocol"].dropna()]}
     return environment.get_template("page.html.j2").render(
         runs=runs,
         found=found,
-        table=comparison_table(found) if found else final_table(runs[0]),
+        table=table,
         plates=plates,
         drawn={plate.name for plate in plates},
         metrics=METRICS.values(),
-        measured={row["metric"] for row in rows}.union(*samples),
-        protocols={row["protocol"] for row in rows},
-        intervals=any(row["low"] is not None for row in rows),
-        downstream=any(key.endswith("/f1_new") for run in runs for line in downstream_lines(run) for key in line),
+        named=named | {"95 % interval"} if long["low"].notna().any() else named,
     )
+
+
+def long_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Every number in long format, as it is; `source` says which record holds it."""
+    rows = [{"run": run.name} | row for run in runs for row in _records(run)]
+    return pd.DataFrame(rows, columns=LONG, dtype=object)
+
+
+def _records(run: Run) -> Iterator[dict[str, Any]]:
+    results = metric_rows(run)
+    protocols = {row["metric"]: row["protocol"] for row in results}
+    yield from ({"source": "results"} | row for row in results)
+    for line in run.events["over_time"]:
+        for source, key in (("over_time", "sample"), ("immediate", "immediate"), ("retention", "retention")):
+            for name, value in line.get(key, {}).items():
+                metric, batch = ("ES", name) if source == "retention" else (name, None)
+                n = None if batch else line["n"].get(metric if source == "over_time" else f"now_{metric}")
+                row = {"source": source, "metric": metric, "protocol": protocols.get(metric), "batch": batch, "n": n}
+                yield row | {"edits": line["edits"], "step": line["step"], "value": value}
+    for line in run.events["downstream"]:
+        for name, value in line.items():
+            if name not in ("event", "edits"):
+                yield {"source": "downstream", "metric": name, "edits": line["edits"], "value": value}
+
+
+def final_table(run: Run) -> Table:
+    """Head and rows of the final table as text."""
+    return HEAD, terminal.metric_rows(metric_rows(run), " to ", ".4f", ",.0f", "–")
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; bars and line ends cannot break it, tags and emphasis are shown as they are."""
+    lines = [[" ".join(text.translate(MARKDOWN).split()) for text in line] for line in (head, *rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], ["---"] * len(head), *lines[1:]))
+
+
+def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A plain LaTeX tabular that needs no package."""
+    table = pd.DataFrame(rows, columns=list(head)).style.hide(axis="index")
+    table.format(escape="latex").format_index(escape="latex", axis="columns")
+    table.set_table_styles([{"selector": rule, "props": ":hline"} for rule in ("toprule", "midrule", "bottomrule")])
+    return table.to_latex(column_format="l" * len(head)).replace("–", "--")

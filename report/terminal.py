@@ -42,9 +42,9 @@ def downstream_table(lines: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(key.partition("/")[0] for line in lines for key in line if key.endswith("/f1_new")))
     if not names:
         return ""
-    head = f"{'edits':<8}" + "".join(f"{name:>10.9}" for name in names)
-    rows = [f"{ln['edits']:<8}" + "".join(f"{cell(ln.get(f'{name}/f1_new')):>10}" for name in names) for ln in lines]
-    return "\n".join(["downstream (f1 of the likeliest choice) against edits", head, *rows])
+    rows = [(str(line["edits"]), *(cell(line.get(f"{name}/f1_new")) for name in names)) for line in lines]
+    table = aligned(("edits", *names), rows, left=(0,))
+    return f"downstream (f1 of the likeliest choice) against edits\n{table}"
 
 
 def print_metrics(metrics: Sequence[Mapping[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from lifelong.sweep_job import objective
 from report.comparison import compare
 from report.load import load_runs
 from report.metrics import METRICS, Metric, Tally, described, interval
-from report.tables import latex, markdown
+from report.page import latex, markdown
 from tests.report_runs import write_failed, write_run, write_sweep
 from tests.tiny import PROJECT, run_main, tiny_words
 
