@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 HERE = Path(__file__).parent
 LOOKS: Any = matplotlib.rc_params_from_file(HERE / "looks.mplstyle", use_default_template=False)
-COLOURS, MARKERS, STYLES = LOOKS["axes.prop_cycle"].by_key().values()
+COLOURS, MARKERS, STYLES = (LOOKS["axes.prop_cycle"].by_key()[key] for key in ("color", "marker", "linestyle"))
 FAINT = "#8a8a8a"
 WORDS = yaml.safe_load((HERE / "figures.yaml").read_text(encoding="utf-8"))
 SHARE, EDITS = "share of answer tokens", "edits written"
