@@ -7,12 +7,12 @@ from itertools import count
 
 import pytest
 import torch
+from editor.states import ENTRY
 
 from benchmarks import all as everything
 from benchmarks import evaluate, frozen, memory, ridge, step, synthetic, timing, whitening
 from benchmarks.timing import ExtraMemory, Timed, at_least, at_most, race, ratio
 from editor.frozen import INSTALLED
-from editor.states import ENTRY
 
 CPU = torch.device("cpu")
 

@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from claims.choose import choose, merit
+from claims.timing import cores, estimate
 from filelock import FileLock
 
 from claims import runner as running
 from claims.__main__ import main
-from claims.choose import choose, merit
 from claims.inputs import write_data
 from claims.page import write
 from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, final, settings, tuning
 from claims.runner import Processes, Runner, execute, state
 from claims.stats import mean, paired, slope
-from claims.timing import cores, estimate
 from config.check import ConfigError, check_override_names, check_values
 from config.compose import compose_config
 from lifelong.status import write_status

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from claims.questions import PERSON, PLACE, cells, questions, unrelated_questions, write_questions
+
 from config.check import ConfigError
 from config.compose import compose_config
 from data.records import with_all_prompts
