@@ -15,7 +15,7 @@ from pathlib import Path
 
 from config.check import ConfigError
 from config.compose import dataset_config
-from data.facts.world import listed
+from data.facts.tables import listed
 from data.source import Source
 
 FIRST = listed("""Ada Aldo Alma Amos Anouk Arlo Astrid Basil Bianca Boris Carla Cedric Celia Cyrus Dalia Darius Delia
