@@ -16,7 +16,7 @@ from config.schema import PromptFormat
 from data.base import DataError, Edit, place, shown
 from data.prompt_format import answer_ids, longest_frame, prompt_ids
 from data.prompt_format import special_prefix as special_prefix  # glue_eval reads it from here
-from data.records import Fits
+from data.source import Fits
 
 IGNORED = -100
 

@@ -17,8 +17,7 @@ from config.schema import DatasetConfig
 from .base import DataError, Edit
 from .fetch import published
 from .fields import RowReader, check_named_fields
-from .records import RecordFile
-from .source import PROJECT, locate
+from .source import PROJECT, RecordFile, locate
 
 T = TypeVar("T")
 SHOWN = 20

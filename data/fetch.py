@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from files import read_json, sha256_of
 
-from .knowns import KNOWNS
+from .fields import KNOWNS
 
 MANIFEST = Path(__file__).with_name("manifest.json")
 BASE_URL = "https://media.githubusercontent.com/media/MINE-USTC/StableEdit/main"

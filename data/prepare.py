@@ -14,8 +14,7 @@ from config.schema import FieldsConfig
 
 from .check import check_file, default_files, table
 from .fetch import ALL, BASE_URL, FetchError, fetch, published
-from .fields import RowReader
-from .knowns import KNOWNS, read_row
+from .fields import KNOWNS, RowReader, read_known
 from .source import PROJECT
 
 FIELD_KEYS = tuple(field.name for field in dataclasses.fields(FieldsConfig))
@@ -93,7 +92,7 @@ def _reader(args: argparse.Namespace) -> RowReader:
     if args.dataset == KNOWNS.name:
         if args.fields:
             raise ValueError(f"--fields: {KNOWNS.name} has no field map of yours")
-        return read_row
+        return read_known
     cfg = dataset_config(args.dataset, args.config_dir)
     cfg.fields = dataclasses.replace(cfg.fields, **dict(args.fields))
     check_fields(cfg)
