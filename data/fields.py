@@ -136,3 +136,15 @@ def check_named_fields(edits: Iterable[Edit], cfg: DatasetConfig, path: Path) ->
             f"{path}: dataset.fields.{key}={fields[key]}: no record has this field; "
             "name a field of the file, or null for none"
         )
+
+
+KNOWNS = DatasetConfig(
+    name="knowns",
+    exact=True,  # an answer may begin with a space
+    how_to_get="python -m data.prepare fetch knowns",
+    fields=FieldsConfig(answer="prediction", rephrase=None, unrelated=None, unrelated_answer=None),
+)
+"""known_1000.json: prompts a model completes rightly before any edit, to see what editing makes it forget."""
+
+read_known = RowReader(KNOWNS, keys="")
+"""How its row is read: a prompt, and the continuation published with it as its answer."""

@@ -160,7 +160,7 @@ def capture_together(
     token: TokenRows,
     inputs: Inputs = tokens_of,
 ) -> list[Captured]:
-    """Keys and value gradients of each batch's mean answer loss (docs/design.md, 2.2), in one forward and backward pass.
+    """Keys and value gradients of each batch's mean answer loss (docs/design.md, 2.2), in one forward and backward.
 
     No sequence sees another: the rows are those of separate passes up to the rounding of larger products.
     Only gradients of site outputs are computed: the model's parameters must not require grad, and the

@@ -15,7 +15,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision, PromptFormat
 from data.base import DataError
-from data.prompt_format import check_prompt_format, prompt_ids
+from data.batches import check_prompt_format, prompt_ids
 from exports.card import front_matter, origin
 from exports.delta import base_config, is_delta, load_base, put, read_delta, read_weights
 from model import load_model, load_tokenizer, model_source

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from config.schema import LearnedConfig
 from data.batches import StepBatches, steps
-from data.records import RecordFile
+from data.source import RecordFile
 from editor import saved_networks
 from editor.learned import LearnedEditor
 from lifelong.recorder import Recorder

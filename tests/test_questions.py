@@ -11,8 +11,7 @@ from claims.questions import PERSON, PLACE, cells, questions, unrelated_question
 
 from config.check import ConfigError
 from config.compose import compose_config
-from data.records import with_all_prompts
-from data.source import Source, accept_all
+from data.source import Source, accept_all, with_all_prompts
 
 SIZES = {"train": 60, "tune": 40, "evaluate": 300, "seeds": 2}
 Record = dict[str, object]
