@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from files import sha256_of_json
 
 VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # differ between equal models
 
@@ -30,11 +31,10 @@ def base_identity(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Any
     Keys: architecture, config_sha256, dtype, and tensors: sha256 of the bytes by the name in state_dict.
     """
     settings = {key: value for key, value in model.config.to_dict().items() if key not in VOLATILE}
-    canonical = json.dumps(settings, sort_keys=True, default=str)
     weights = weights_by_name(model)
     return {
         "architecture": type(model).__name__,
-        "config_sha256": hashlib.sha256(canonical.encode()).hexdigest(),
+        "config_sha256": sha256_of_json(settings),
         "dtype": str(model.dtype).removeprefix("torch."),
         "tensors": {f"{name}.weight": tensor_sha256(weights[f"{name}.weight"]) for name in names},
     }
