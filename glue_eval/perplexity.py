@@ -10,7 +10,7 @@ from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from data.base import DataError
-from data.prompt_format import special_prefix
+from data.batches import special_prefix
 from glue_eval.prompts import context_length
 
 WINDOW = 1024

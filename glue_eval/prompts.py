@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from data.base import DataError, place
-from data.prompt_format import special_prefix
+from data.batches import special_prefix
 from glue_eval.tasks import Row, Task, render_question, render_shot
 
 NEW_TOKENS = 5
