@@ -151,14 +151,13 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     """
     _quiet_unless_watched()
     source = model_source(cfg)
-    spread = {"device_map": cfg.device_map} if cfg.device_map else {}
     with _explained(source):
         loading: Any = AutoModelForCausalLM  # typed as giving the model alone
         model, said = loading.from_pretrained(
-            source, dtype=pick_dtype(cfg, device), output_loading_info=True, **spread, **_how(cfg)
+            source, dtype=pick_dtype(cfg, device), device_map=cfg.device_map, output_loading_info=True, **_how(cfg)
         )
     _check_whole(source, said)
-    if not spread:
+    if not cfg.device_map:
         cast(nn.Module, model).to(device)  # mypy misreads the decorator of transformers' own `to`
     for name in cfg.edit_modules:
         if model.get_submodule(name).weight.is_meta:
@@ -192,10 +191,8 @@ def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:
         ConfigError: the folder exists, is not empty and has neither config.json nor delta.json.
     """
     path = Path(folder).expanduser()
-    if not path.exists():
-        return
-    ours = path.is_dir() and any((path / name).is_file() for name in ("config.json", DELTA_FILE))
-    if not ours and not (path.is_dir() and not any(path.iterdir())):
+    ours = any((path / name).is_file() for name in ("config.json", DELTA_FILE))
+    if path.exists() and not ours and not (path.is_dir() and not any(path.iterdir())):
         raise ConfigError(f"{key}={folder}: exists and is no saved model; name a new or empty folder")
 
 

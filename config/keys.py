@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -25,7 +26,7 @@ from config.sites import fold_sites
 from files import write_whole
 
 PAGE = FOLDER.parent / "docs" / "keys.md"
-COMMENT = re.compile(r"(?:^|\s)#\s*(.*)$")
+LINE = re.compile(r"( *)([\w.]+):(?:.*\s#\s*(.*))?")
 FIELD = re.compile(r"^    (\w+): .*?\s#\s*(.*)$", re.MULTILINE)
 NAMES = {"bool": "true or false", "int": "whole number", "float": "number", "str": "text", "list[str]": "list"}
 HEAD = """# Keys
@@ -49,18 +50,13 @@ def yaml_comments(path: Path, prefix: str = "") -> Comments:
             name = parent.partition("@")[0]
             file = (FOLDER if name.startswith("/") else path.parent) / f"{name.lstrip('/')}.yaml"
             found |= yaml_comments(file, prefix) if file.is_file() else {}
-    return found | dict(_node_comments(yaml.compose(text), text.splitlines(), prefix))
-
-
-def _node_comments(node: yaml.Node | None, lines: list[str], prefix: str) -> Iterator[tuple[str, str]]:
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else []:
-        several_lines = value.start_mark.line != value.end_mark.line
-        mark = key.end_mark if several_lines else value.end_mark
-        match = COMMENT.search(lines[mark.line][mark.column :])
-        above = lines[key.start_mark.line - 1].strip()
-        if match or above.startswith("# "):
-            yield prefix + key.value, match[1] if match else above[2:]
-        yield from _node_comments(value, lines, f"{prefix}{key.value}.")
+    parts: list[str] = []
+    for above, line in pairwise(["", *text.splitlines()]):
+        if match := LINE.match(line):
+            parts[len(match[1]) // 2 :] = [match[2]]
+            comment = match[3] or (above.lstrip("# ") if above.lstrip().startswith("# ") else None)
+            found |= {prefix + ".".join(parts): comment} if comment else {}
+    return found
 
 
 def first_line(text: str | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -40,9 +40,6 @@ FloorMode = StrEnum("FloorMode", ["absolute", "relative"])
 Precision = StrEnum("Precision", ["auto", "float32", "bfloat16", "float16"])
 """Data type of the loaded weights; auto follows model.half."""
 
-WandbMode = StrEnum("WandbMode", ["offline", "online", "disabled"])
-"""Weights & Biases: offline keeps its files in the run directory."""
-
 BadRow = StrEnum("BadRow", ["error", "skip"])
 """What happens to a record that cannot be used."""
 
@@ -57,6 +54,14 @@ WarmUp = StrEnum("WarmUp", ["num_seq_zsre", "num_seq_wikibigedit"])
 
 DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval"])
 """Which scorer runs the downstream tasks."""
+
+
+class WandbMode(Enum):  # a class, for the type that wandb wants of its values
+    """Weights & Biases: offline keeps its files in the run directory."""
+
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,20 +12,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision
 from exports.card import CARD, delta_note
-from exports.identity import base_identity, tensor_sha256, weights_by_name
-from files import read_json, whole_folder, write_json
+from files import read_json, sha256_of_json, whole_folder, write_json
 from model import DELTA_FILE, check_save_folder, load_model, load_tokenizer, save_model
 
 log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "stableedit-delta", 1
 WEIGHTS = "delta.safetensors"
+VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # differ between equal models
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,31 @@ class Delta:
     config_sha256: str
     dtype: str
     tensors: dict[str, dict[str, Any]]
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """sha256 of a tensor's bytes in row-major order, whatever its dtype and device."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
+
+
+def weights_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter under every name that state_dict gives it, tied ones too."""
+    return dict(model.named_parameters(remove_duplicate=False))
+
+
+def base_identity(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Any]:
+    """The identity of a model before its first edit; of its weights only those of the named sites are read.
+
+    Keys: architecture, config_sha256, dtype, and tensors: sha256 of the bytes by the name in state_dict.
+    """
+    settings = {key: value for key, value in model.config.to_dict().items() if key not in VOLATILE}
+    weights = weights_by_name(model)
+    return {
+        "architecture": type(model).__name__,
+        "config_sha256": sha256_of_json(settings),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "tensors": {f"{name}.weight": tensor_sha256(weights[f"{name}.weight"]) for name in names},
+    }
 
 
 def save_delta(model: PreTrainedModel, base: str, identity: dict[str, Any], folder: str | Path, card: str) -> Path:

@@ -19,7 +19,7 @@ from data.source import file_hashes
 from editor import saved_networks
 from editor.base import Stopwatch
 from editor.registry import editor_class
-from exports.identity import base_identity
+from exports.delta import base_identity
 from exports.save import check_export
 from glue_eval.evaluate import DownstreamEvaluator
 from lifelong.downstream import Downstream
