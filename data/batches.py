@@ -27,6 +27,7 @@ from .base import DataError, Edit, place, shown
 from .source import Fits
 
 IGNORED = -100
+NO_TOKEN = "has no token in this model's tokenizer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,7 @@ def answer_ids(
 
 
 def check_prompt_format(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat, model: str) -> None:
-    """Refuse a format that the model's tokenizer cannot write.
-
-    Raises:
-        ConfigError: chat, and the tokenizer has no chat template; names the key and the model.
-    """
+    """Refuse chat where the tokenizer has no chat template, by a ConfigError that names the key and the model."""
     if prompt_format is PromptFormat.chat and not tokenizer.chat_template:
         raise ConfigError(
             f"dataset.prompt_format=chat: the tokenizer of {model} has no chat template; use raw or qa, "
@@ -126,8 +123,7 @@ def tokenize(
 ) -> list[Tokens]:
     """Tokenize (prompt, answer) pairs as the format shows them: prompt and answer apart.
 
-    Raises:
-        DataError: a prompt or an answer without any token.
+    Raises DataError for a prompt or an answer without any token.
     """
     prompts = prompt_ids(tokenizer, [prompt for prompt, _ in pairs], prompt_format)
     answers = answer_ids(tokenizer, [answer for _, answer in pairs], prompt_format)
@@ -135,7 +131,7 @@ def tokenize(
     for pair, prompt, answer in zip(pairs, prompts, answers, strict=True):
         if not prompt or not answer:
             empty = f"answer {pair[1]!r}" if prompt else f"prompt {pair[0]!r}"
-            raise DataError(f"{empty} has no token in this model's tokenizer")
+            raise DataError(f"{empty} {NO_TOKEN}")
         rows.append(Tokens(prompt + answer[:-1], [IGNORED] * (len(prompt) - 1) + answer))
     return rows
 
@@ -144,13 +140,14 @@ def context_check(
     tokenizer: PreTrainedTokenizerBase, context: int | None, prompt_format: PromptFormat = PromptFormat.raw
 ) -> Fits:
     """A check that every prompt of an edit has tokens for its answer and fits the model's context."""
-    # a token stands for at least one byte, so most prompts need no tokenizing to be known to fit
-    frame = len(_written(tokenizer, "", prompt_format).encode()) + len(special_prefix(tokenizer)) + len(" ")
+    # A token stands for at least one byte, so most prompts need no tokenizing to be known to fit.
+    # The byte of "a" is that of the space before the answer.
+    frame = len(_written(tokenizer, "a", prompt_format).encode()) + len(special_prefix(tokenizer))
 
     def complaint(edit: Edit, empty: set[str]) -> DataError | None:
         for prompt, answer in edit.asked().values():
             if answer in empty:
-                return DataError(f"{place(edit.row)}: answer {shown(answer)} has no token in this model's tokenizer")
+                return DataError(f"{place(edit.row)}: answer {shown(answer)} {NO_TOKEN}")
             if context is None or frame + len(prompt.encode()) + len(answer.encode()) - 1 <= context:
                 continue
             length = len(tokenize(tokenizer, [(prompt, answer)], prompt_format)[0].input_ids)

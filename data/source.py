@@ -29,8 +29,7 @@ Fits = Callable[[Sequence[Edit]], list[DataError | None]]
 def locate(path: str) -> Path:
     """The path as given, or below the project's own folder where only that exists.
 
-    Raises:
-        DataError: the system cannot even look for it, such as a name that is too long.
+    Raises DataError where the system cannot even look for it, such as for a name that is too long.
     """
     try:
         given = Path(path).expanduser()
@@ -63,12 +62,8 @@ class RecordFile:
             raise ValueError(f"limit is {self.limit}; it must be None (all edits) or at least 0")
 
     def __iter__(self) -> Iterator[Edit]:
-        return islice(self._edits(), self.limit)
-
-    def _edits(self) -> Iterator[Edit]:
-        for index, found in enumerate(self.attempts()):
-            if index in self.bad:
-                continue
+        kept = (found for index, found in enumerate(self.attempts()) if index not in self.bad)
+        for found in islice(kept, self.limit):
             if isinstance(found, DataError):
                 raise found
             yield found
@@ -91,10 +86,8 @@ class RecordFile:
 def survey(records: RecordFile, needed: int, fits: Fits, *, skip: bool) -> tuple[int, dict[int, str]]:
     """Validate rows in one streaming pass until `needed` good ones are found, or the file ends.
 
-    Gives the number of good rows, and the bad ones by position, with what is wrong.
-
-    Raises:
-        DataError: at the first bad row, unless `skip`; where reading cannot go on, in any case.
+    Gives the number of good rows, and the bad ones by position, with what is wrong. Raises DataError
+    at the first bad row, unless `skip`; where reading cannot go on, in any case.
     """
     good, stream = 0, records.attempts()
     bad: dict[int, str] = {}
@@ -144,8 +137,7 @@ class Source:
     def records(self, path: str, num_seq: int, num_seq_key: str) -> RecordFile:
         """The first num_seq x n_edits good records of a file.
 
-        Raises:
-            DataError: missing or broken file, bad row, too few records.
+        Raises DataError for a missing or broken file, a bad row, too few records.
         """
         n_edits, needed = self.cfg.n_edits, num_seq * self.cfg.n_edits
         records = self._surveyed(path, needed)
@@ -166,8 +158,7 @@ class Source:
     def training(self, num_seq: int) -> RecordFile:
         """Training records for learned editors: whole steps, num_seq of them or as many as the file holds.
 
-        Raises:
-            DataError: as records; too few records for a single step.
+        Raises DataError as records does, and for too few records for a single step.
         """
         n_edits = self.cfg.n_edits
         assert self.cfg.train_path is not None
