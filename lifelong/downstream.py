@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from config.schema import Config
 from data.base import Edit
 from editor.base import Stopwatch
-from glue_eval.abilities import abilities_before
-from glue_eval.evaluate import DownstreamEvaluator
+from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong.recorder import Recorder
 from lifelong.session import Session
 
