@@ -25,8 +25,7 @@ from editor.base import Stopwatch
 from editor.registry import editor_class
 from exports.delta import base_identity
 from exports.save import check_export, save_edited
-from glue_eval.abilities import abilities_before
-from glue_eval.evaluate import DownstreamEvaluator
+from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.loop import Loop, Watcher
 from lifelong.recorder import Recorder, peak_memory, versions
