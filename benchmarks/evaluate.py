@@ -64,7 +64,11 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     work["unsorted"] = partial(plain, bench, kinds, ordered=False)
     work |= {f"ours, {budget} tokens": partial(bench.score, rows, budget) for budget in budgets}
     scores: dict[str, list[float]] = {}
-    times = race({way: lambda way=way: scores.update({way: work[way]()}) for way in work}, args.rounds, device)
+
+    def run(way: str) -> None:
+        scores[way] = work[way]()
+
+    times = race({way: partial(run, way) for way in work}, args.rounds, device)
     times["ratio"] = times["s"]["plain"] / times["s"]
     times["different_scores"] = [different(scores[way], scores["plain"]) for way in times.index]
     times["positions"] = pd.Series({f"ours, {budget} tokens": padded(rows, budget) for budget in budgets})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -34,7 +35,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     """Times and ratios of every way, how far its gradients and scores are from those without a cache, and its size."""
     bench = Bench((24, 25, 26, 27), device, quick=args.quick)
     batches, rows = bench.batches().edit, [row for kind in bench.rows() for row in kind]
-    work = {"capture": partial(bench.capture, batches)}
+    work: dict[str, Callable[[], list[Any]]] = {"capture": partial(bench.capture, batches)}
     work["scoring"] = partial(bench.score, rows, bench.cfg.eval.tokens_per_batch)
     found: dict[str, list[Any]] = {}
     with tempfile.TemporaryDirectory(prefix="bench-frozen-") as scratch:
@@ -65,10 +66,15 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     distinct = {tuple(row.input_ids) for row in rows}
     tokens = sum(map(len, distinct))
     size = {"edits": len(bench.edits), "rows": len(rows), "prompts": len(distinct), "tokens": tokens, "bytes": taken}
-    size |= {"bytes_per_token": taken / tokens, "install_s": installed}
+    figures = {
+        **size,
+        "frozen_layers": bench.frozen_layers(),
+        "bytes_per_token": taken / tokens,
+        "install_s": installed,
+    }
     targets = {f"times faster {what}, warm cache": at_least(times["ratio"][f"{what}, warm"], 2) for what in WORK}
     shown = ["way", "s", "cpu_s", "ratio", "gradient_difference", "different_scores"]
-    return Found(times.reset_index(), shown, size, targets)
+    return Found(times.reset_index(), shown, figures, targets)
 
 
 main = command("frozen", __doc__, measure, rounds=5)

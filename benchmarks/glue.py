@@ -19,10 +19,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from benchmarks.timing import Found, command, flat, race
 from config.schema import DownstreamConfig, ModelConfig
 from data.source import PROJECT
-from glue_eval.predictions import encode_tests, predict
-from glue_eval.prompts import NEW_TOKENS, Question
+from glue_eval.predictions import NEW_TOKENS, Question, Scored, encode_tests, predict
 from glue_eval.rows import TaskRows, source_label, validate
-from glue_eval.scoring import Scored, score
+from glue_eval.scoring import score
 from glue_eval.tasks import TASKS
 from model import load_model, load_tokenizer
 
@@ -53,7 +52,7 @@ def task(
     }
     times = race(dict(list(ways.items())[:: -1 if turn % 2 else 1]), 1, model.device, warm_up=0)
     said = [predict(TASKS[name], questions, found[way], tokenizer) for way in ways]
-    read = [[(one.generated_text, one.answer, one.choice) for one in predictions] for predictions in said]
+    read = [[(one["generated_text"], one["answer"], one["choice"]) for one in records] for records in said]
     differ = sum(plain != batched for plain, batched in zip(*read, strict=True))
     tokens = sum(len(question.prompt) for question in questions) / len(questions)
     return {"task": name, "tests": len(questions), "prompt_tokens": tokens, **flat(times), "different": differ}

@@ -39,7 +39,7 @@ class Sites(nn.Module):
         for index in range(size.sites):
             site = nn.Linear(size.d_k, size.d_v, bias=False, dtype=getattr(torch, size.dtype), device=device)
             self.add_module(f"site{index}", site.requires_grad_(False))
-            site.weight.normal_(std=0.02)
+            nn.init.normal_(site.weight, std=0.02)
         self.device = device
 
     def get_output_embeddings(self) -> None:
@@ -53,11 +53,12 @@ def plain(editor: StableEdit, rows: int, device: torch.device) -> None:
         for _ in range(MICRO_BATCHES):
             pairs = [synthetic.rows_of(site, rows, device) for site in editor.sites]
             for site, (keys_NK, gradients_NV) in zip(editor.sites, pairs, strict=True):
-                weight, gradient = site.module.weight, (gradients_NV.T @ keys_NK).to(site.weight.dtype)
+                weight: Any = site.module.weight
+                gradient = (gradients_NV.T @ keys_NK).to(weight.dtype)
                 weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
             yield pairs
 
-    statistics = {shape: PlainStatistics.of(ours) for shape, ours in editor.statistics.items()}
+    statistics = {site.shape: PlainStatistics.of(editor.statistics[site.shape]) for site in editor.sites}
     plain_step(editor.sites, captured(), statistics, editor.cfg)
 
 
@@ -94,7 +95,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     return Found(table, ["way", "extra_mib", "before_mib"], {**size, "share": share}, targets)
 
 
-options: dict[str, dict[str, Any]] = {name: {"type": type(usual), "default": usual} for name, usual in SIZE.items()}
+options: dict[str, Any] = {name: {"type": type(usual), "default": usual} for name, usual in SIZE.items()}
 options["dtype"]["choices"] = ("bfloat16", "float32")
 main = command("memory", __doc__, measure, **options, way={"help": argparse.SUPPRESS})
 

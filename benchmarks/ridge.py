@@ -76,9 +76,9 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     cases = [(d_k, d_v, rows) for d_k, d_v in sizes for rows in args.rows]
     cases = [one for one in cases if args.full or one[0] < LARGE or one[2] == 500 or args.sizes]
     found = []
-    for size in [(96, 32, 12), (24, 16, 40)] if args.quick else cases:
-        once = size[0] >= LARGE and not args.full
-        found.append(case(*size, 1 if once else args.rounds, int(not once), device))
+    for d_k, d_v, rows in [(96, 32, 12), (24, 16, 40)] if args.quick else cases:
+        once = d_k >= LARGE and not args.full
+        found.append(case(d_k, d_v, rows, 1 if once else args.rounds, int(not once), device))
     table = pd.DataFrame(found)
     targets = {}
     for row in table.query("d_k == 14336 and d_v == 4096 and rows == 500").to_dict("records"):

@@ -15,7 +15,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ def generate(path: Path, count: int) -> Path:
     return path
 
 
-def watched(records: Path, edits: int, marks: Sequence[int], scratch: Path) -> Iterator[dict[str, Any]]:
+def watched(records: Path, edits: int, marks: Sequence[int], scratch: Path) -> Generator[dict[str, Any]]:
     """A row at each mark (so many steps) of a run that would write so many edits; it ends after the last mark.
 
     A mark is looked at when the step after it is there: the checkpoint is then whole.
@@ -76,7 +76,8 @@ def watched(records: Path, edits: int, marks: Sequence[int], scratch: Path) -> I
 
 def look(mark: int, times: list[tuple[int, float]], pid: int, run_dir: Path) -> dict[str, float]:
     """What so many steps took: the median step, and the last tenth's over the first tenth's (but the first step)."""
-    reached = np.interp(range(1, mark + 1), *zip(*times, strict=True))
+    counts, seconds = np.array(times).T
+    reached = np.interp(np.arange(1, mark + 1), counts, seconds)
     steps = np.diff(reached)
     tenth = max(1, len(steps) // 10)
     checkpoint = max((run_dir / "checkpoints").glob("[0-9]*"))
@@ -110,7 +111,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
         "MiB more than with 2,000 records": at_most(large["peak_mib"] - small["peak_mib"], 300),
     }
     table = pd.DataFrame(rows)
-    return Found(table, list(table), {}, targets)
+    return Found(table, [str(column) for column in table], {}, targets)
 
 
 main = command("scale", __doc__, measure)

@@ -21,11 +21,11 @@ from .stats import Estimate, pooled
 MAIN = ("ES", "GS", "LS")
 
 
-def minutes(run_dir: Path) -> float | None:
-    """How long a finished run took; None where it did not finish."""
+def minutes(run_dir: Path) -> float:
+    """How long a finished run took; 0 where it did not finish."""
     status = read_status(run_dir)
     if status.get("state") != "done":
-        return None
+        return 0.0
     return (datetime.fromisoformat(status["ended"]) - datetime.fromisoformat(status["started"])).total_seconds() / 60
 
 
@@ -48,14 +48,14 @@ class Evidence:
         return any(finals) or (bool(sweep) and all(sweep))
 
     def scores(self, setting: str) -> pd.DataFrame:
-        """A row for every scored edit by (seed, index), a column for every metric after the last edit.
+        """A row for every scored edit by (seed, edit), a column for every metric after the last edit.
 
         Generation's exact match is among them, as METRIC_exact, for the edits where it was generated for.
         """
         if setting not in self._scores:
             rows = [{"seed": seed, **edit} for seed, run in self.runs[setting].items() for edit in _edits(run.path)]
-            table = pd.DataFrame(rows, columns=None if rows else ["seed", "index"])
-            self._scores[setting] = table.set_index(["seed", "index"])
+            table = pd.DataFrame(rows, columns=None if rows else ["seed", "edit"])
+            self._scores[setting] = table.set_index(["seed", "edit"])
         return self._scores[setting]
 
     def pooled(self, setting: str, metric: str, side: str = "value") -> Estimate | None:
@@ -66,9 +66,9 @@ class Evidence:
 
     def retained(self, setting: str) -> Estimate | None:
         """ES of the edits that were written in the first tenth of the run, after the last."""
-        table = self.scores(setting).reset_index().reindex(columns=["seed", "index", "ES"]).dropna()
+        table = self.scores(setting).reset_index().reindex(columns=["seed", "edit", "ES"]).dropna()
         written = table["seed"].map({seed: run.results["counts"]["edits"] for seed, run in self.runs[setting].items()})
-        early = table[table["index"] < 0.1 * written].assign(n=1)
+        early = table[table["edit"] < 0.1 * written].assign(n=1)
         return pooled(early["ES"], early["n"])
 
     def downstream(self, setting: str) -> str:
@@ -76,7 +76,7 @@ class Evidence:
 
         Means over the runs that asked the most.
         """
-        asked = defaultdict[int, list[list[float | None]]](list)
+        asked: dict[int, list[list[float | None]]] = defaultdict(list)
         for run in self.runs[setting].values():
             told, lines = run.config["downstream"], run.results.get("downstream") or []
             ends = [line.get("average/accuracy_new") for line in (lines[:1] + lines[-1:] if len(lines) > 1 else [])]
@@ -106,4 +106,4 @@ def _edits(run_dir: Path) -> Iterator[dict[str, float]]:
         for edit in map(json.loads, lines):
             scores = edit["after"].items()
             exact = {f"{metric}_exact": float(score["exact"]) for metric, score in scores if "exact" in score}
-            yield {"index": edit["index"]} | {metric: float(score["tokens"]) for metric, score in scores} | exact
+            yield {"edit": edit["index"]} | {metric: float(score["tokens"]) for metric, score in scores} | exact

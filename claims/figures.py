@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -29,7 +30,7 @@ def draw(part: str, evidence: Evidence, settings: dict[str, Setting], folder: Pa
     labels = {name: label(part, settings[name]) for name in PARTS[part].settings if evidence.runs[name]}
     draw_part = curves if part in CURVES else whitening if part == "whitening" else compared
     if labels:
-        with matplotlib.rc_context(LOOKS):
+        with matplotlib.rc_context(dict[Any, Any](LOOKS)):
             write_whole(folder / f"{part}.svg", save(draw_part(part, evidence, labels))[1])
 
 
@@ -56,7 +57,8 @@ def whitening(_: str, evidence: Evidence, labels: dict[str, str]) -> Figure:
     for metric, colour in zip(MAIN, COLOURS, strict=False):
         _errors(axes, evidence, alphas, metric, linestyle="-")
         diagonal = evidence.pooled("diagonal", metric)
-        axes.plot([10 * 1.25], [diagonal.value if diagonal else None], "x", color=colour, markersize=7)
+        if diagonal:
+            axes.plot([10 * 1.25], [diagonal.value], "x", color=colour, markersize=7)
     axes.set_xscale("log")
     axes.set_xticks([alpha for _, alpha in alphas], [f"{alpha:g}" for _, alpha in alphas])
     axes.set_xlabel("alpha (crosses: per-coordinate normalization, alpha 10)")
@@ -79,7 +81,11 @@ def _errors(axes: Axes, evidence: Evidence, places: Iterable[tuple[str, float]],
     """A metric of settings at their places on the x axis, with intervals."""
     found = [(x, estimate) for name, x in places if (estimate := evidence.pooled(name, metric))]
     around = [[e.value - e.low for _, e in found], [e.high - e.value for _, e in found]]
-    look = {"color": COLOURS[MAIN.index(metric)], "marker": MARKERS[MAIN.index(metric)], "linestyle": linestyle}
+    look: dict[str, Any] = {
+        "color": COLOURS[MAIN.index(metric)],
+        "marker": MARKERS[MAIN.index(metric)],
+        "linestyle": linestyle,
+    }
     x, y = [place for place, _ in found], [estimate.value for _, estimate in found]
     axes.errorbar(x, y, yerr=around, label=metric, markersize=5, capsize=2, **look)
 

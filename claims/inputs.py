@@ -62,11 +62,7 @@ def subjects() -> list[str]:
 
 
 def questions(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """`count` records of the zsRE schema, each about a subject of its own.
-
-    Raises:
-        ConfigError: there are fewer subjects.
-    """
+    """`count` records of the zsRE schema, each about a subject of its own; ConfigError where there are fewer."""
     rng, unrelated, records = random.Random(seed), unrelated_questions(), []
     if count > len(subjects()):
         raise ConfigError(f"claims: {count} questions are wanted, but there are only {len(subjects())} subjects")
@@ -85,10 +81,7 @@ def questions(count: int, seed: int = 0) -> list[dict[str, str]]:
 def write_data(out: Path, scale: Scale) -> None:
     """data/train.jsonl, data/tune.jsonl and data/eval_SEED.jsonl below `out`, of questions data/zsre_*.json.
 
-    Those that are there stay.
-
-    Raises:
-        ConfigError: the embedded records are too few.
+    Those that are there stay. Raises ConfigError where the embedded records are too few.
     """
     train, evaluate, edits = facts("train"), facts("valid"), scale.num_seq * scale.n_edits
     needed = edits + scale.tune_edits
@@ -105,8 +98,7 @@ def write_data(out: Path, scale: Scale) -> None:
 def write_questions(folder: Path, *, train: int, tune: int, evaluate: int, seeds: int) -> None:
     """zsre_train.json, zsre_tune.json and a zsre_eval_SEED.json for each seed, which draws from what is left.
 
-    Raises:
-        ConfigError: there are too few subjects.
+    Raises ConfigError where there are too few subjects.
     """
     asked = [json.dumps(record) for record in questions(max(train + tune + evaluate, len(subjects())))]
     parts = asked[:train], asked[train : train + tune], asked[train + tune :]

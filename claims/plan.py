@@ -33,7 +33,7 @@ class Part:
     """Settings that are compared, with the words of the page; `compared` parts go metric by metric."""
 
     title: str
-    settings: tuple[str, ...]
+    settings: list[str]
     caption: str
     rule: str
     base: str = ""
@@ -58,7 +58,7 @@ class Scale:
 
 
 PLAN: Any = OmegaConf.to_container(OmegaConf.load(Path(__file__).with_name("plan.yaml")), resolve=True)
-PARTS = {name: Part(**part | {"settings": tuple(part["settings"])}) for name, part in PLAN["parts"].items()}
+PARTS = {name: Part(**part) for name, part in PLAN["parts"].items()}
 FULL, SHORT = (Scale(name, **told) for name, told in PLAN["scales"].items())
 
 

@@ -48,7 +48,7 @@ def _student(value: float, error: float, freedom: int, n: int) -> Estimate:
 def mean(values: pd.Series) -> Estimate | None:
     """The mean of independent values, with Student's interval; None for fewer than two."""
     n = len(values)
-    return _student(float(values.mean()), float(values.sem()), n - 1, n) if n > 1 else None
+    return _student(values.mean(), float(values.std() / math.sqrt(n)), n - 1, n) if n > 1 else None
 
 
 def pooled(values: pd.Series, counts: pd.Series) -> Estimate | None:

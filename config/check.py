@@ -53,33 +53,7 @@ def check_values(cfg: Config) -> None:
     """
     if cfg.editor.load_checkpoint in ("false", "False", ""):
         cfg.editor.load_checkpoint = None  # the published program's way to say no
-    check_numbers(cfg)
-    _check_consistent(cfg)
-    check_fields(cfg.dataset)
-    if not cfg.dataset.valid_path:
-        raise ConfigError("dataset.valid_path=: name the file of facts to edit (.json, .jsonl or .csv)")
-
-
-def check_numbers(node: Any, prefix: str = "") -> None:
-    """Refuse numbers outside the range that their field of the schema names, and any that is not finite.
-
-    Raises:
-        ConfigError: names the key, its value and the range.
-    """
-    for field in dataclasses.fields(node):
-        key, value = prefix + field.name, getattr(node, field.name)
-        if dataclasses.is_dataclass(value):
-            check_numbers(value, f"{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            wanted = field.metadata.get(RANGE, "")
-            low = value > 0 if "above 0" in wanted else value >= 0 if wanted else True
-            if not math.isfinite(value) or not low or ("below 1" in wanted and value >= 1):
-                kind = "a whole number" if "int" in str(field.type) else "a finite number"
-                join = " " if wanted.startswith("above") else ", " if wanted else ""
-                raise ConfigError(f"{key}={value}: must be {kind}{join}{wanted}")
-
-
-def _check_consistent(cfg: Config) -> None:
+    _check_numbers(cfg)
     sites = cfg.model.edit_modules
     if not sites:
         raise ConfigError("model.edit_modules=[]: name at least one nn.Linear or Conv1D module to edit")
@@ -92,6 +66,24 @@ def _check_consistent(cfg: Config) -> None:
         raise ConfigError(f"eval.every={cfg.eval.every}: must be num_seq={cfg.num_seq} or less, or 0 for never")
     if cfg.model_cache and not cfg.model_cache_dir:
         raise ConfigError("model_cache=true needs model_cache_dir=DIR, the folder to save the edited model to")
+    check_fields(cfg.dataset)
+    if not cfg.dataset.valid_path:
+        raise ConfigError("dataset.valid_path=: name the file of facts to edit (.json, .jsonl or .csv)")
+
+
+def _check_numbers(node: Any, prefix: str = "") -> None:
+    """Refuse numbers outside the range that their field of the schema names, and any that is not finite."""
+    for field in dataclasses.fields(node):
+        key, value = prefix + field.name, getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            _check_numbers(value, f"{key}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            wanted = field.metadata.get(RANGE, "")
+            low = value > 0 if "above 0" in wanted else value >= 0 if wanted else True
+            if not math.isfinite(value) or not low or ("below 1" in wanted and value >= 1):
+                kind = "a whole number" if "int" in str(field.type) else "a finite number"
+                join = " " if wanted.startswith("above") else ", " if wanted else ""
+                raise ConfigError(f"{key}={value}: must be {kind}{join}{wanted}")
 
 
 def check_fields(dataset: DatasetConfig) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,12 +39,6 @@ def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Conf
     node = OmegaConf.structured(Config)
     node.editor = OmegaConf.structured(editor)
     return cast(Config, OmegaConf.to_object(OmegaConf.merge(node, dict(content))))
-
-
-def offer_schemas(kinds: Mapping[str, type[EditorConfig]]) -> None:
-    """Let yaml files start from further editors' schemas: /schema/NAME@_here_."""
-    for name, kind in kinds.items():
-        ConfigStore.instance().store(group="schema", name=name, node=kind)
 
 
 def dataset_config(name: str, folder: Path | None = None) -> DatasetConfig:

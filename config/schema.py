@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -15,98 +16,52 @@ RANGE = "range"
 """The key of a field's metadata that says which numbers it takes (config/check.py)."""
 
 
-def above_zero(default: Any) -> Any:
-    """A number that must be finite and above 0."""
-    return field(default=default, metadata={RANGE: "above 0"})
+def within(numbers: str) -> Callable[[Any], Any]:
+    """Fields that must be finite and in a range; each is called with its default."""
+    return lambda default: field(default=default, metadata={RANGE: numbers})
 
 
-def at_least_zero(default: Any) -> Any:
-    """A number that must be finite and 0 or more."""
-    return field(default=default, metadata={RANGE: "0 or more"})
+above_zero = within("above 0")
+at_least_zero = within("0 or more")
+share = within("0 or more and below 1")
+
+StatisticsMode = StrEnum("StatisticsMode", ["stable", "original", "none"])
+"""How rows are normalized: value gradients whitened (stable), per coordinate (original), or raw rows (none)."""
+
+PreheatMode = StrEnum("PreheatMode", ["start", "q1", "middle", "q3", "end", "none"])
+"""Where in the sequence the warm-up steps run."""
+
+TokenRows = StrEnum("TokenRows", ["ans", "all"])
+"""Which positions give keys and value gradients: the answer's, or every token's."""
+
+FloorMode = StrEnum("FloorMode", ["absolute", "relative"])
+"""Whether editor.whitening_floor is an eigenvalue or a share of the largest eigenvalue."""
+
+Precision = StrEnum("Precision", ["auto", "float32", "bfloat16", "float16"])
+"""Data type of the loaded weights; auto follows model.half."""
+
+BadRow = StrEnum("BadRow", ["error", "skip"])
+"""What happens to a record that cannot be used."""
+
+PromptFormat = StrEnum("PromptFormat", ["raw", "qa", "chat"])
+"""How a prompt is shown to the model: as it stands, as a question with "Answer:", or by its chat template."""
+
+Export = StrEnum("Export", ["full", "delta"])
+"""What model_cache saves: the whole model, or only the changed weights with the base's identity."""
+
+WarmUp = StrEnum("WarmUp", ["num_seq_zsre", "num_seq_wikibigedit"])
+"""The key that says how many warm-up steps run."""
+
+DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval"])
+"""Which scorer runs the downstream tasks."""
 
 
-def share(default: Any) -> Any:
-    """A number that must be 0 or more and below 1."""
-    return field(default=default, metadata={RANGE: "0 or more and below 1"})
-
-
-class StatisticsMode(Enum):
-    """How rows are normalized: value gradients whitened (stable), per coordinate (original), or raw rows (none)."""
-
-    stable = "stable"
-    original = "original"
-    none = "none"
-
-
-class PreheatMode(Enum):
-    """Where in the sequence the warm-up steps run."""
-
-    start = "start"
-    q1 = "q1"
-    middle = "middle"
-    q3 = "q3"
-    end = "end"
-    none = "none"
-
-
-class TokenRows(Enum):
-    """Which positions give keys and value gradients: the answer's, or every token's."""
-
-    ans = "ans"
-    all = "all"
-
-
-class FloorMode(Enum):
-    """Whether editor.whitening_floor is an eigenvalue or a share of the largest eigenvalue."""
-
-    absolute = "absolute"
-    relative = "relative"
-
-
-class Precision(Enum):
-    """Data type of the loaded weights; auto follows model.half."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class WandbMode(Enum):
+class WandbMode(Enum):  # a class, for the type that wandb wants of its values
     """Weights & Biases: offline keeps its files in the run directory."""
 
     offline = "offline"
     online = "online"
     disabled = "disabled"
-
-
-class BadRow(Enum):
-    """What happens to a record that cannot be used."""
-
-    error = "error"
-    skip = "skip"
-
-
-class PromptFormat(Enum):
-    """How a prompt is shown to the model: as it stands, as a question with "Answer:", or by its chat template."""
-
-    raw = "raw"
-    qa = "qa"
-    chat = "chat"
-
-
-class Export(Enum):
-    """What model_cache saves: the whole model, or only the changed weights with the base's identity."""
-
-    full = "full"
-    delta = "delta"
-
-
-class WarmUp(Enum):
-    """The key that says how many warm-up steps run."""
-
-    num_seq_zsre = "num_seq_zsre"
-    num_seq_wikibigedit = "num_seq_wikibigedit"
 
 
 @dataclass
@@ -169,7 +124,7 @@ class ModelConfig:
 
 @dataclass
 class EditorConfig:
-    """What every editor has; an editor's own keys stand in a class of its own below this one."""
+    """What every editor has; keys that only some have stand in classes below this one."""
 
     name: str = MISSING
     lr: float = above_zero(1e-6)
@@ -234,13 +189,6 @@ class EvalConfig:
     cache_dir: str | None = "~/.cache/stableedit/eval"
 
 
-class DownstreamBackend(Enum):
-    """Which scorer runs the downstream tasks."""
-
-    builtin = "builtin"
-    lm_eval = "lm_eval"
-
-
 @dataclass
 class DownstreamConfig:
     """Evaluation of abilities beside the edits (docs/design.md, 6)."""
@@ -297,13 +245,13 @@ class Config:
     resume: str | None = None
 
 
-def register() -> None:
+KINDS: dict[str, type[EditorConfig]] = {"ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig}
+"""The editors' configurations by the name under which a yaml file starts from them: /schema/KIND@_here_."""
+
+
+def register(kinds: Mapping[str, type[EditorConfig]] = KINDS) -> None:
     """Make the schema known to Hydra: base_config, and schema/KIND for the editors' yaml files to start from."""
     store = ConfigStore.instance().store
     store(name="base_config", node=Config)
-    for kind, node in KINDS.items():
+    for kind, node in kinds.items():
         store(group="schema", name=kind, node=node)
-
-
-KINDS: dict[str, type[EditorConfig]] = {"ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig}
-"""The editors' configurations by the name under which a yaml file starts from them: /schema/KIND@_here_."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 from math import prod
 
@@ -20,7 +19,7 @@ MOST = 100_000  # names in one entry; more is a slip of the keyboard that would 
 BRACE = re.compile(r"\{([^{}]*)\}")
 LISTED = re.compile(r"(?:0|[1-9][0-9]{0,5})(?:-(?:0|[1-9][0-9]{0,5}))?")  # 28 or 28-31
 LAYER = re.compile(r"(?<![^.])(?:0|[1-9][0-9]{0,5})(?![^.])")  # a dotted name's part that is a number
-ELEMENT = re.compile(r"(?:[^\[\],{}\s]|\{[^{}\[\]]*\}|[{}])+")  # of a list on the command line
+ELEMENT = re.compile(r"[^\[\],{}\s]*(?:(?:\{[^{}\[\]]*\}|[{}])[^\[\],{}\s]*)+")  # with braces, of a list of words
 
 
 def ranges(numbers: Iterable[int]) -> str:
@@ -81,40 +80,24 @@ def _bad(entry: str, what: str) -> ConfigError:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A pattern and the numbers that stand in each of its gaps."""
-
-    pattern: str
-    columns: tuple[tuple[int, ...], ...]
-
-    def __str__(self) -> str:
-        return self.pattern.format(*(str(c[0]) if len(c) == 1 else f"{{{ranges(c)}}}" for c in self.columns))
-
-    def joined(self, other: _Entry, place: int) -> _Entry | None:
-        """Both as one, if they differ in the column at `place` alone and count up in it; keeps the names' order."""
-        mine, its = list(self.columns), list(other.columns)
-        if self.pattern != other.pattern or place >= len(mine):
-            return None
-        first, second = mine.pop(place), its.pop(place)
-        if mine != its or first[-1] >= second[0]:
-            return None
-        return _Entry(self.pattern, (*mine[:place], first + second, *mine[place:]))
-
-
 def fold_sites(names: Sequence[str]) -> list[str]:
     """Names as entries with ranges, such that expand_sites gives the names back in their order."""
-    entries = [_Entry(pattern(name), tuple((number,) for number in layers(name))) for name in names]
-    for place in reversed(range(max((len(entry.columns) for entry in entries), default=0))):
-        kept: list[_Entry] = []  # the last column first, since it counts fastest
-        for entry in entries:
-            both = kept[-1].joined(entry, place) if kept else None
-            if both is None:
-                kept.append(entry)
+    entries = [(pattern(name), [[number] for number in layers(name)]) for name in names]
+    for place in reversed(range(max((len(columns) for _, columns in entries), default=0))):
+        kept: list[tuple[str, list[list[int]]]] = []  # the last column first, since it counts fastest
+        for name, columns in entries:
+            if kept and kept[-1][0] == name and _goes_on(kept[-1][1], columns, place):
+                kept[-1][1][place] += columns[place]
             else:
-                kept[-1] = both
+                kept.append((name, columns))
         entries = kept
-    return [str(entry) for entry in entries]
+    return [name.format(*(f"{{{ranges(c)}}}" if len(c) > 1 else c[0] for c in columns)) for name, columns in entries]
+
+
+def _goes_on(first: list[list[int]], second: list[list[int]], place: int) -> bool:
+    """Whether two entries' numbers differ in the column at `place` alone and count up in it; keeps the names' order."""
+    differ = [at for at, (mine, its) in enumerate(zip(first, second, strict=True)) if mine != its]
+    return differ == [place] and first[place][-1] < second[place][0]
 
 
 def override(names: Sequence[str]) -> str:
@@ -127,8 +110,4 @@ def quoted(word: str) -> str:
     key, _, value = word.partition("=")
     if key.lstrip("+") != KEY or re.search(r"""["'\\$]""", value):
         return word
-    return f"{key}={ELEMENT.sub(lambda found: _in_quotes(found[0]), value)}"
-
-
-def _in_quotes(element: str) -> str:
-    return f'"{element}"' if "{" in element or "}" in element else element
+    return key + "=" + ELEMENT.sub(r'"\g<0>"', value)

@@ -1,4 +1,10 @@
-"""From edits to padded micro-batches (docs/design.md, 2.1).
+"""From edits to token ids, as the prompt format shows them, and to padded micro-batches (docs/design.md, 2.1).
+
+| dataset.prompt_format | prompt | answer |
+| --- | --- | --- |
+| raw | as it stands | " " + answer |
+| qa | "Question: " + prompt + newline + "Answer:" | " " + answer |
+| chat | a user's turn in the model's own chat template, the assistant's turn opened | as it stands |
 
 Shape suffixes: B sequences, T positions.
 """
@@ -7,18 +13,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from config.check import ConfigError
 from config.schema import PromptFormat
-from data.base import DataError, Edit, place, shown
-from data.prompt_format import answer_ids, longest_frame, prompt_ids
-from data.prompt_format import special_prefix as special_prefix  # glue_eval reads it from here
-from data.records import Fits
+
+from .base import DataError, Edit, place, shown
+from .source import Fits
 
 IGNORED = -100
+NO_TOKEN = "has no token in this model's tokenizer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +67,63 @@ class StepBatches:
     unrelated: list[Batch]
 
 
+@lru_cache(maxsize=8)
+def special_prefix(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The ids that the tokenizer puts before a text (BOS or none); what it would append is left out."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    for start in range(len(full) - len(plain) + 1):
+        if full[start : start + len(plain)] == plain:
+            return tuple(full[:start])
+    return ()
+
+
+def prompt_ids(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], prompt_format: PromptFormat = PromptFormat.raw
+) -> list[list[int]]:
+    """The ids of each prompt as the model sees it, special tokens included: what generation starts from."""
+    if not prompts:
+        return []
+    # a chat template writes its own special tokens, BOS among them
+    prefix = [] if prompt_format is PromptFormat.chat else list(special_prefix(tokenizer))
+    written = [_written(tokenizer, prompt, prompt_format) for prompt in prompts]
+    return [prefix + ids for ids in tokenizer(written, add_special_tokens=False)["input_ids"]]
+
+
+def answer_ids(
+    tokenizer: PreTrainedTokenizerBase, answers: Sequence[str], prompt_format: PromptFormat = PromptFormat.raw
+) -> list[list[int]]:
+    """The ids of each answer as it follows its prompt; no special token."""
+    if not answers:
+        return []
+    space = "" if prompt_format is PromptFormat.chat else " "
+    return tokenizer([space + answer for answer in answers], add_special_tokens=False)["input_ids"]
+
+
+def check_prompt_format(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat, model: str) -> None:
+    """Refuse chat where the tokenizer has no chat template, by a ConfigError that names the key and the model."""
+    if prompt_format is PromptFormat.chat and not tokenizer.chat_template:
+        raise ConfigError(
+            f"dataset.prompt_format=chat: the tokenizer of {model} has no chat template; use raw or qa, "
+            "or an instruction-tuned model"
+        )
+
+
+def _written(tokenizer: PreTrainedTokenizerBase, prompt: str, prompt_format: PromptFormat) -> str:
+    if prompt_format is PromptFormat.qa:
+        return f"Question: {prompt}\nAnswer:"
+    if prompt_format is PromptFormat.chat:
+        turn = [{"role": "user", "content": prompt}]
+        return str(tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
+    return prompt
+
+
 def tokenize(
-    tokenizer: PreTrainedTokenizerBase,
-    pairs: Sequence[tuple[str, str]],
-    prompt_format: PromptFormat = PromptFormat.raw,
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], prompt_format: PromptFormat = PromptFormat.raw
 ) -> list[Tokens]:
     """Tokenize (prompt, answer) pairs as the format shows them: prompt and answer apart.
 
-    Raises:
-        DataError: a prompt or an answer without any token.
+    Raises DataError for a prompt or an answer without any token.
     """
     prompts = prompt_ids(tokenizer, [prompt for prompt, _ in pairs], prompt_format)
     answers = answer_ids(tokenizer, [answer for _, answer in pairs], prompt_format)
@@ -74,7 +131,7 @@ def tokenize(
     for pair, prompt, answer in zip(pairs, prompts, answers, strict=True):
         if not prompt or not answer:
             empty = f"answer {pair[1]!r}" if prompt else f"prompt {pair[0]!r}"
-            raise DataError(f"{empty} has no token in this model's tokenizer")
+            raise DataError(f"{empty} {NO_TOKEN}")
         rows.append(Tokens(prompt + answer[:-1], [IGNORED] * (len(prompt) - 1) + answer))
     return rows
 
@@ -83,13 +140,14 @@ def context_check(
     tokenizer: PreTrainedTokenizerBase, context: int | None, prompt_format: PromptFormat = PromptFormat.raw
 ) -> Fits:
     """A check that every prompt of an edit has tokens for its answer and fits the model's context."""
-    frame = longest_frame(tokenizer, prompt_format)
+    # A token stands for at least one byte, so most prompts need no tokenizing to be known to fit.
+    # The byte of "a" is that of the space before the answer.
+    frame = len(_written(tokenizer, "a", prompt_format).encode()) + len(special_prefix(tokenizer))
 
     def complaint(edit: Edit, empty: set[str]) -> DataError | None:
         for prompt, answer in edit.asked().values():
             if answer in empty:
-                return DataError(f"{place(edit.row)}: answer {shown(answer)} has no token in this model's tokenizer")
-            # a token stands for at least one byte, so most prompts need no tokenizing to be known to fit
+                return DataError(f"{place(edit.row)}: answer {shown(answer)} {NO_TOKEN}")
             if context is None or frame + len(prompt.encode()) + len(answer.encode()) - 1 <= context:
                 continue
             length = len(tokenize(tokenizer, [(prompt, answer)], prompt_format)[0].input_ids)
@@ -154,10 +212,7 @@ def micro_batches(rows: Sequence[Tokens], size: int) -> list[Batch]:
 
 
 def step_batches(
-    tokenizer: PreTrainedTokenizerBase,
-    edits: Sequence[Edit],
-    size: int,
-    prompt_format: PromptFormat = PromptFormat.raw,
+    tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], size: int, prompt_format: PromptFormat = PromptFormat.raw
 ) -> StepBatches:
     """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there."""
     asked = [edit.asked() for edit in edits]
@@ -167,9 +222,5 @@ def step_batches(
 
 def steps(edits: Iterator[Edit], n_edits: int) -> Iterator[list[Edit]]:
     """Cut a stream of edits into the lists that one sequential step writes; an incomplete last one is dropped."""
-    step: list[Edit] = []
-    for edit in edits:
-        step.append(edit)
-        if len(step) == n_edits:
-            yield step
-            step = []
+    while len(step := list(islice(edits, n_edits))) == n_edits:
+        yield step

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import http.client
 import os
-import re
 import shutil
 import time
 import urllib.error
@@ -23,7 +22,7 @@ from tqdm import tqdm
 
 from files import read_json, sha256_of
 
-from .knowns import KNOWNS
+from .fields import KNOWNS
 
 MANIFEST = Path(__file__).with_name("manifest.json")
 BASE_URL = "https://media.githubusercontent.com/media/MINE-USTC/StableEdit/main"
@@ -83,16 +82,12 @@ class _TryAgain(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """What is fetched from where to where."""
+    """What is fetched from where to where, by way of `part`, the file that the bytes go into until all are there."""
 
     file: PublishedFile
     url: str
     target: Path
-
-    @property
-    def part(self) -> Path:
-        """The file that the bytes go into until all are there."""
-        return self.target.with_name(self.target.name + ".part")
+    part: Path
 
     @property
     def have(self) -> int:
@@ -107,19 +102,6 @@ class Download:
             hopeless,
         )
 
-    def disk_error(self, error: OSError) -> FetchError:
-        """The error for a file that cannot be written here."""
-        folder = self.target.parent
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            problem = (
-                f"the disk is full: {self.file.bytes - self.have} bytes are still to come, {folder} has "
-                f"{shutil.disk_usage(folder).free} free; make room and run this command again, it goes on from "
-                f"{self.part}"
-            )
-        else:
-            problem = f"cannot write {error.filename or self.target} ({error.strerror})"
-        return FetchError(f"{self.url}: {problem}", hopeless=True)
-
 
 def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Callable[[float], None] = time.sleep) -> str:
     """Bring `file` to its place under `root`; gives "already complete" or "fetched".
@@ -131,7 +113,8 @@ def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Calla
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"base URL {base_url!r}: must begin with http:// or https://")
     target = file.below(root)
-    job = Download(file, f"{base_url.rstrip('/')}/{urllib.parse.quote(file.path)}", target)
+    url = f"{base_url.rstrip('/')}/{urllib.parse.quote(file.path)}"
+    job = Download(file, url, target, target.with_name(target.name + ".part"))
     if target.is_file() and target.stat().st_size == file.bytes and sha256_of(target) == file.sha256:
         return "already complete"
     try:
@@ -139,7 +122,14 @@ def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Calla
         _bring(job, wait)
         os.replace(job.part, target)
     except OSError as error:
-        raise job.disk_error(error) from error
+        problem = f"cannot write {error.filename or target} ({error.strerror})"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            problem = (
+                f"the disk is full: {file.bytes - job.have} bytes are still to come, {target.parent} has "
+                f"{shutil.disk_usage(target.parent).free} free; make room and run this command again, it goes on from "
+                f"{job.part}"
+            )
+        raise FetchError(f"{url}: {problem}", hopeless=True) from error
     return "fetched"
 
 
@@ -180,9 +170,15 @@ def _fill(job: Download, wait: Callable[[float], None]) -> None:
 
 
 def _blocks(job: Download) -> Iterator[tuple[int, bytes]]:
-    """What the server sends, each block with its place in the file. Raises _TryAgain or FetchError."""
+    """What the server sends, from the first missing byte on, each block with its place in the file.
+
+    Raises _TryAgain or FetchError.
+    """
+    headers = {"User-Agent": "data.prepare", "Accept-Encoding": "identity"}
+    if job.have:
+        headers["Range"] = f"bytes={job.have}-"
     try:
-        with _ask(job) as reply:
+        with urllib.request.urlopen(urllib.request.Request(job.url, headers=headers), timeout=TIMEOUT) as reply:
             start = _start(job, reply)
             # read1, so that what came before a broken connection is kept.
             while block := reply.read1(BLOCK):
@@ -191,33 +187,25 @@ def _blocks(job: Download) -> Iterator[tuple[int, bytes]]:
                 yield start, block
                 start += len(block)
     except urllib.error.HTTPError as error:
+        problem = f"HTTP {error.code} {error.reason}"
         if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             job.part.unlink(missing_ok=True)
         elif error.code not in PASSING:
-            raise job.failed(f"HTTP {error.code} {error.reason}; is the address right?") from None
-        raise _TryAgain(f"HTTP {error.code} {error.reason}") from None
+            raise job.failed(f"{problem}; is the address right?") from None
+        raise _TryAgain(problem) from None
     except (http.client.HTTPException, OSError) as error:
         raise _TryAgain(f"no answer or a broken one ({getattr(error, 'reason', error)!r})") from None
 
 
-def _ask(job: Download) -> http.client.HTTPResponse:
-    """Send the request, from the first missing byte on."""
-    headers = {"User-Agent": "data.prepare", "Accept-Encoding": "identity"}
-    if job.have:
-        headers["Range"] = f"bytes={job.have}-"
-    return urllib.request.urlopen(urllib.request.Request(job.url, headers=headers), timeout=TIMEOUT)
-
-
 def _start(job: Download, reply: http.client.HTTPResponse) -> int:
     """The byte the reply begins with: 0 if the server ignored the range. Raises for another size or place."""
-    length = reply.headers.get("Content-Length", "")
-    start, total = 0, int(length) if length.isdigit() else None
+    start, total = 0, reply.headers.get("Content-Length", "")
     if reply.status == HTTPStatus.PARTIAL_CONTENT:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", reply.headers.get("Content-Range", ""))
-        if not found or int(found[1]) != job.have:
+        sent = reply.headers.get("Content-Range", "")
+        start, total = job.have, sent.rpartition("/")[2]
+        if not sent.startswith(f"bytes {start}-"):
             job.part.unlink(missing_ok=True)
-            raise _TryAgain(f"asked from byte {job.have}, got {reply.headers.get('Content-Range')!r}")
-        start, total = job.have, None if found[2] == "*" else int(found[2])
-    if total not in (None, job.file.bytes):
+            raise _TryAgain(f"asked from byte {start}, got {sent!r}")
+    if total.isdigit() and int(total) != job.file.bytes:
         raise job.failed(f"size mismatch: the server has {total} bytes, the manifest says {job.file.bytes}")
     return start

@@ -42,7 +42,11 @@ class RowReader:
             rest["mhop"] = rest["mhop_answer"] = self.cfg.missing_mhop
         for key, other in PAIRS.items():
             if (rest[key] is None) != (rest[other] is None):
-                raise self._half(index, *((key, other) if rest[other] is None else (other, key)))
+                there, lacks = (key, other) if rest[other] is None else (other, key)
+                raise DataError(
+                    f"{place(index)}: has the field {self.fields[there]!r} ({self.keys}.{there}) but not "
+                    f"{self.fields[lacks]!r} ({self.keys}.{lacks}); a row must have both or neither"
+                )
         if rest["unrelated"] is not None:
             rest["unrelated"] += self.cfg.unrelated_suffix
         return Edit(index, prompt, answer, rephrase, **rest)
@@ -57,7 +61,9 @@ class RowReader:
 
     def _optional(self, row: Mapping[str, Any], key: str, index: int) -> str | None:
         field = self.fields[key]
-        if field is None or (key not in self.cfg.required and _is_nothing(look_up(row, field))):
+        value = ABSENT if field is None else look_up(row, field)
+        nothing = value is None or value is ABSENT or (isinstance(value, str) and not value.strip())
+        if field is None or (nothing and key not in self.cfg.required):
             return None
         return self._text(row, key, index)
 
@@ -66,11 +72,9 @@ class RowReader:
         found = None if field is None else look_up(row, field)
         if not isinstance(found, list):
             return self._optional(row, "rephrase", index)
-        if not self.cfg.draw_rephrase:
-            right = "a non-empty string (dataset.draw_rephrase=true draws one of a list)"
-            raise DataError(f"{place(index)}: field {field!r} is {shown(found)}; it must be {right}")
-        if not found:
-            right = "list at least one rephrased prompt"
+        if not found or not self.cfg.draw_rephrase:
+            one = "be a non-empty string (dataset.draw_rephrase=true draws one of a list)"
+            right = "list at least one rephrased prompt" if self.cfg.draw_rephrase else one
             raise DataError(f"{place(index)}: field {field!r} is {shown(found)}; it must {right}")
         entries = [self._written(entry, f"field {field!r}[{i}]", index) for i, entry in enumerate(found)]
         return random.Random(seed).choice(entries)
@@ -81,12 +85,6 @@ class RowReader:
         if number and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return json.dumps(value)
         return as_text(value, name, index).strip()
-
-    def _half(self, index: int, there: str, lacks: str) -> DataError:
-        return DataError(
-            f"{place(index)}: has the field {self.fields[there]!r} ({self.keys}.{there}) but not "
-            f"{self.fields[lacks]!r} ({self.keys}.{lacks}); a row must have both or neither"
-        )
 
 
 def look_up(row: Mapping[str, Any], path: str) -> Any:
@@ -114,15 +112,10 @@ def paths(row: Mapping[str, Any], depth: int = 4, prefix: str = "") -> Iterator[
             yield f"{prefix}{name}"
 
 
-def _is_nothing(value: object) -> bool:
-    return value is None or value is ABSENT or (isinstance(value, str) and not value.strip())
-
-
 def check_named_fields(edits: Iterable[Edit], cfg: DatasetConfig, path: Path) -> None:
     """Refuse an optional field that was named and that no record of the file has: a slip would leave a score out.
 
-    Raises:
-        DataError: names the file, the key and its value.
+    Raises DataError, naming the file, the key and its value.
     """
     fields, usual = asdict(cfg.fields), asdict(FieldsConfig())
     optional = fields.keys() - {"prompt", "answer", *cfg.required}
@@ -136,3 +129,15 @@ def check_named_fields(edits: Iterable[Edit], cfg: DatasetConfig, path: Path) ->
             f"{path}: dataset.fields.{key}={fields[key]}: no record has this field; "
             "name a field of the file, or null for none"
         )
+
+
+KNOWNS = DatasetConfig(
+    name="knowns",
+    exact=True,  # an answer may begin with a space
+    how_to_get="python -m data.prepare fetch knowns",
+    fields=FieldsConfig(answer="prediction", rephrase=None, unrelated=None, unrelated_answer=None),
+)
+"""known_1000.json: prompts a model completes rightly before any edit, to see what editing makes it forget."""
+
+read_known = RowReader(KNOWNS, keys="")
+"""How its row is read: a prompt, and the continuation published with it as its answer."""

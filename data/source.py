@@ -1,28 +1,35 @@
-"""From a dataset configuration to validated records."""
+"""From a dataset configuration to validated records: surveyed once before a run starts, read as often as needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from config.schema import BadRow, DatasetConfig
-from data.base import DataError, Edit
-from data.fields import READING, RowReader, check_named_fields
-from data.records import Fits, RecordFile, Survey, survey, too_few
 from files import read_json, sha256_of, sha256_of_json, write_json
 
+from .base import DataError, Edit, ReadRow, place
+from .fields import READING, RowReader, check_named_fields
+from .stream import scan
+
 PROJECT = Path(__file__).resolve().parent.parent
+CHUNK = 512
+LARGE = 16 * 2**20
+"""Smaller files are surveyed and hashed anew by every run: it takes no time."""
+
+Fits = Callable[[Sequence[Edit]], list[DataError | None]]
+"""Whether a model can use edits: an error in the place of each one that it cannot."""
 
 
 def locate(path: str) -> Path:
     """The path as given, or below the project's own folder where only that exists.
 
-    Raises:
-        DataError: the system cannot even look for it, such as a name that is too long.
+    Raises DataError where the system cannot even look for it, such as for a name that is too long.
     """
     try:
         given = Path(path).expanduser()
@@ -32,9 +39,89 @@ def locate(path: str) -> Path:
         raise DataError(f"{path}: cannot be looked for ({error}); it must be a record file's path") from None
 
 
+@dataclass(eq=False)
+class RecordFile:
+    """The edits of a record file, or its first `limit` good ones; may be iterated again and again.
+
+    `read_row` makes a row an edit (`data.fields.RowReader`), `seed` is what its draws start from,
+    `how_to_get` the command to name if the file is not there, `bad` the rows to pass over with what is wrong,
+    `count` the number of edits where it is known. Raises ValueError for a negative limit; iterating and counting raise
+    DataError, naming path and row.
+    """
+
+    path: Path
+    read_row: ReadRow
+    seed: int
+    limit: int | None = None
+    how_to_get: str = ""
+    bad: dict[int, str] = field(default_factory=dict)
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 0:
+            raise ValueError(f"limit is {self.limit}; it must be None (all edits) or at least 0")
+
+    def __iter__(self) -> Iterator[Edit]:
+        kept = (found for index, found in enumerate(self.attempts()) if index not in self.bad)
+        for found in islice(kept, self.limit):
+            if isinstance(found, DataError):
+                raise found
+            yield found
+
+    def attempts(self) -> Iterator[Edit | DataError]:
+        """Every row of the file: an edit, or what is wrong with it."""
+        for index, row in enumerate(scan(self.path, self.how_to_get)):
+            try:
+                yield row if isinstance(row, DataError) else self.read_row(row, index, self.seed)
+            except DataError as error:
+                yield DataError(f"{self.path}: {error}")
+
+    def __len__(self) -> int:
+        """The number of edits, at most `limit`; read through at the first call, then remembered."""
+        if self.count is None:
+            self.count = sum(1 for _ in self)
+        return self.count
+
+
+def survey(records: RecordFile, needed: int, fits: Fits, *, skip: bool) -> tuple[int, dict[int, str]]:
+    """Validate rows in one streaming pass until `needed` good ones are found, or the file ends.
+
+    Gives the number of good rows, and the bad ones by position, with what is wrong. Raises DataError
+    at the first bad row, unless `skip`; where reading cannot go on, in any case.
+    """
+    good, stream = 0, records.attempts()
+    bad: dict[int, str] = {}
+    while good < needed and (chunk := list(islice(stream, min(CHUNK, needed - good)))):
+        complaints = iter(fits([found for found in chunk if isinstance(found, Edit)]))
+        for found in chunk:
+            error = next(complaints) if isinstance(found, Edit) else found
+            if error is None:
+                good += 1
+            elif skip:
+                bad[good + len(bad)] = str(error)
+            else:
+                raise DataError(f"{records.path}: {error}") if isinstance(found, Edit) else error
+    return good, bad
+
+
 def accept_all(edits: Sequence[Edit]) -> list[DataError | None]:
     """A check that every edit passes, for readers without a model."""
     return [None] * len(edits)
+
+
+def with_all_prompts(fits: Fits, editor: str) -> Fits:
+    """`fits` for records that a learned editor trains on: they need a rephrased and an unrelated prompt too."""
+
+    def lacking(edit: Edit, key: str) -> DataError | None:
+        advice = f"set dataset.fields.{key} to the field that holds it"
+        said = f"{place(edit.row)}: has no {key} prompt, which editor={editor} trains on; {advice}"
+        return DataError(said) if getattr(edit, key) is None else None
+
+    def check(edits: Sequence[Edit]) -> list[DataError | None]:
+        found = zip(edits, fits(edits), strict=True)
+        return [lacking(edit, "rephrase") or lacking(edit, "unrelated") or error for edit, error in found]
+
+    return check
 
 
 class Source:
@@ -42,7 +129,6 @@ class Source:
 
     def __init__(self, cfg: DatasetConfig, seed: int, fits: Fits = accept_all, fits_key: str = "") -> None:
         self.cfg, self.seed, self.fits, self.fits_key = cfg, seed, fits, fits_key
-        self.skip = cfg.on_bad_row is BadRow.skip
 
     def open(self, path: str, limit: int | None = None) -> RecordFile:
         """The first `limit` records of a file (None: all), not looked at yet."""
@@ -51,53 +137,52 @@ class Source:
     def records(self, path: str, num_seq: int, num_seq_key: str) -> RecordFile:
         """The first num_seq x n_edits good records of a file.
 
-        Raises:
-            DataError: missing or broken file, bad row, too few records.
+        Raises DataError for a missing or broken file, a bad row, too few records.
         """
-        needed = num_seq * self.cfg.n_edits
-        records, found = self._survey(path, needed)
-        if found.good < needed:
-            raise too_few(
-                records.path, found.good, needed, num_seq_key=num_seq_key, num_seq=num_seq, n_edits=self.cfg.n_edits
-            )
-        records.count = needed
-        return records
+        n_edits, needed = self.cfg.n_edits, num_seq * self.cfg.n_edits
+        records = self._surveyed(path, needed)
+        found = len(records)
+        if found == needed:
+            return records
+        if found >= n_edits:
+            advice = f"set {num_seq_key} to {found // n_edits} or less"
+        else:
+            advice = f"n_edits is too large: it must be {found} or less" if found else "fetch or build the file again"
+        if found and num_seq_key == "num_seq":
+            advice += f" (all of them in one step: num_seq=1 dataset.n_edits={found})"
+        raise DataError(
+            f"{records.path}: holds {found} records, but {num_seq_key} x n_edits = {num_seq} x {n_edits} = {needed}"
+            f" are needed; {advice}"
+        )
 
     def training(self, num_seq: int) -> RecordFile:
         """Training records for learned editors: whole steps, num_seq of them or as many as the file holds.
 
-        Raises:
-            DataError: as records; too few records for a single step.
+        Raises DataError as records does, and for too few records for a single step.
         """
         n_edits = self.cfg.n_edits
         assert self.cfg.train_path is not None
-        records, found = self._survey(self.cfg.train_path, num_seq * n_edits)
-        if found.good < n_edits:
-            raise DataError(
-                f"{records.path}: holds {found.good} records, fewer than one step of dataset.n_edits={n_edits}"
-            )
-        records.limit = records.count = found.good - found.good % n_edits
+        records = self._surveyed(self.cfg.train_path, num_seq * n_edits)
+        found = len(records)
+        if found < n_edits:
+            raise DataError(f"{records.path}: holds {found} records, fewer than one step of dataset.n_edits={n_edits}")
+        records.limit = records.count = found - found % n_edits
         return records
 
-    def _survey(self, path: str, needed: int) -> tuple[RecordFile, Survey]:
-        records = self.open(path, needed)
-        drawn = self.seed if self.cfg.draw_rephrase else None
-        reading = [asdict(self.cfg.fields), *(getattr(self.cfg, key) for key in READING)]
-        key = [needed, self.skip, drawn, self.fits_key, reading]
-
-        def look() -> dict[str, Any]:
-            return asdict(survey(records, needed, self.fits, skip=self.skip))
-
-        known = remembered(look, self.cfg.cache_dir, records.path, "survey", key)
-        found = Survey(known["good"], {int(row): message for row, message in known["bad"].items()})
-        records.bad = found.bad
-        if found.good:
-            check_named_fields(records, self.cfg, records.path)
-        return records, found
-
-
-LARGE = 16 * 2**20
-"""Smaller files are surveyed and hashed anew by every run: it takes no time."""
+    def _surveyed(self, path: str, needed: int) -> RecordFile:
+        """The first `needed` good records of a file, or all it has."""
+        cfg, records = self.cfg, self.open(path, needed)
+        skip = cfg.on_bad_row is BadRow.skip
+        drawn = self.seed if cfg.draw_rephrase else None
+        reading = [asdict(cfg.fields), *(getattr(cfg, key) for key in READING)]
+        look = partial(survey, records, needed, self.fits, skip=skip)
+        key = [reading, needed, skip, drawn, self.fits_key]
+        records.count, bad = remembered(look, cfg.cache_dir, records.path, "survey", key)
+        # JSON has no other keys than strings
+        records.bad = {int(row): message for row, message in bad.items()}
+        if records.count:
+            check_named_fields(records, cfg, records.path)
+        return records
 
 
 def remembered(find_out: Callable[[], Any], cache_dir: str, path: Path, kind: str, key: Sequence[object] = ()) -> Any:

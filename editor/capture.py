@@ -153,15 +153,6 @@ def weight_gradients(
     return loss.detach(), found
 
 
-def capture(model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, token: TokenRows) -> Captured:
-    """Keys and value gradients of the batch's mean answer loss (docs/design.md, 2.2).
-
-    Only gradients of site outputs are computed: the model's parameters must not require grad,
-    and the backward pass ends at the lowest site. Rows stand sequence by sequence.
-    """
-    return capture_together(model, sites, [batch], token)[0]
-
-
 def capture_together(
     model: PreTrainedModel,
     sites: Sequence[EditSite],
@@ -169,10 +160,11 @@ def capture_together(
     token: TokenRows,
     inputs: Inputs = tokens_of,
 ) -> list[Captured]:
-    """As capture for each of the batches, in one forward and one backward pass.
+    """Keys and value gradients of each batch's mean answer loss (docs/design.md, 2.2), in one forward and backward.
 
-    Each batch keeps the mean of its own loss, and no sequence sees another: the rows are those
-    of separate passes up to the rounding of larger products.
+    No sequence sees another: the rows are those of separate passes up to the rounding of larger products.
+    Only gradients of site outputs are computed: the model's parameters must not require grad, and the
+    backward pass ends at the lowest site. Rows stand sequence by sequence.
     """
     batch = join(batches) if len(batches) > 1 else batches[0]
     tokens = [int((part.labels_BT != IGNORED).sum()) for part in batches]

@@ -15,7 +15,7 @@ KEY = re.compile(r"^(model\.name_or_path=|dataset\.prompt_format=chat: )")  # a 
 
 def parser() -> argparse.ArgumentParser:
     """The commands and their options."""
-    top = argparse.ArgumentParser(prog="python -m model", description="Look at and complete saved models.")
+    top = argparse.ArgumentParser(prog="python -m exports", description="Look at and complete saved models.")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     ask = commands.add_parser("ask", help="put prompts to a saved model and to its base, and print both answers")

@@ -15,9 +15,9 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrain
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision, PromptFormat
 from data.base import DataError
-from data.prompt_format import check_prompt_format, prompt_ids
+from data.batches import check_prompt_format, prompt_ids
 from exports.card import front_matter, origin
-from exports.delta import base_config, is_delta, load_base, put, read_delta, read_weights
+from exports.delta import base_config, is_delta, load_base, read_delta, read_weights
 from model import load_model, load_tokenizer, model_source
 
 NO_BASE = "none"
@@ -64,7 +64,7 @@ def _ask_delta(folder: str, question: Question, base: str | None) -> Answers:
     if question.device.type == "cpu":
         model.float()  # exact, and many times faster than bfloat16 on a CPU
     before = None if base == NO_BASE else answer(model, tokenizer, question)
-    put(model, new)
+    model.load_state_dict(new, strict=False)  # the changed weights alone
     return Answers(answer(model, tokenizer, question), before, None if base == NO_BASE else source)
 
 
@@ -117,14 +117,12 @@ def _tokenizer(cfg: ModelConfig, question: Question) -> PreTrainedTokenizerBase:
 def answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: Question) -> list[str]:
     """Greedy continuations, one prompt at a time: no padding, so exactly what the model gives a lone prompt."""
     ends = model.generation_config.eos_token_id
-    ends = tokenizer.eos_token_id if ends is None else ends
-    padding = (ends[0] if isinstance(ends, list) else ends) or 0
     settings = GenerationConfig(
         do_sample=False,
         num_beams=1,
         max_new_tokens=question.max_new_tokens,
-        eos_token_id=ends,
-        pad_token_id=padding,
+        eos_token_id=tokenizer.eos_token_id if ends is None else ends,
+        pad_token_id=0,
     )
     answers: list[str] = []
     generating: Any = model  # transformers types generate as a tensor
@@ -137,15 +135,10 @@ def answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question:
 
 def shown(prompts: Sequence[str], answers: Answers) -> str:
     """Prompt, base's answer and edited answer under each other; later lines of an answer are indented."""
-    blocks = []
-    for index, prompt in enumerate(prompts):
-        lines = [("prompt", prompt)]
-        lines += [("base", answers.base[index])] if answers.base is not None else []
-        lines += [("edited", answers.edited[index])]
-        blocks.append("\n".join(_line(label, text) for label, text in lines))
-    return "\n\n".join(blocks)
+    columns = {"prompt": prompts, "base": answers.base, "edited": answers.edited}
+    told = [[_line(label, text) for text in texts] for label, texts in columns.items() if texts is not None]
+    return "\n\n".join("\n".join(block) for block in zip(*told, strict=True))
 
 
 def _line(label: str, text: str) -> str:
-    margin = " " * len("prompt  ")
-    return f"{label:<{len(margin)}}" + indent(text.strip() or "(nothing)", margin).lstrip()
+    return f"{label:<8}" + indent(text.strip() or "(nothing)", " " * 8).lstrip()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,21 +12,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision
 from exports.card import CARD, delta_note
-from exports.identity import base_identity, tensor_sha256, weights_by_name
-from files import whole_folder, write_json
+from files import read_json, sha256_of_json, whole_folder, write_json
 from model import DELTA_FILE, check_save_folder, load_model, load_tokenizer, save_model
 
 log = logging.getLogger(__name__)
 
 FORMAT, VERSION = "stableedit-delta", 1
 WEIGHTS = "delta.safetensors"
-DECLARED = ("shape", "dtype", "sha256")
+VOLATILE = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")  # differ between equal models
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,31 @@ class Delta:
     config_sha256: str
     dtype: str
     tensors: dict[str, dict[str, Any]]
+
+
+def tensor_sha256(tensor: Tensor) -> str:
+    """sha256 of a tensor's bytes in row-major order, whatever its dtype and device."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data).hexdigest()
+
+
+def weights_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every parameter under every name that state_dict gives it, tied ones too."""
+    return dict(model.named_parameters(remove_duplicate=False))
+
+
+def base_identity(model: PreTrainedModel, names: Sequence[str]) -> dict[str, Any]:
+    """The identity of a model before its first edit; of its weights only those of the named sites are read.
+
+    Keys: architecture, config_sha256, dtype, and tensors: sha256 of the bytes by the name in state_dict.
+    """
+    settings = {key: value for key, value in model.config.to_dict().items() if key not in VOLATILE}
+    weights = weights_by_name(model)
+    return {
+        "architecture": type(model).__name__,
+        "config_sha256": sha256_of_json(settings),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "tensors": {f"{name}.weight": tensor_sha256(weights[f"{name}.weight"]) for name in names},
+    }
 
 
 def save_delta(model: PreTrainedModel, base: str, identity: dict[str, Any], folder: str | Path, card: str) -> Path:
@@ -61,7 +86,7 @@ def save_delta(model: PreTrainedModel, base: str, identity: dict[str, Any], fold
 def identity_of(weight: Tensor) -> dict[str, Any]:
     """What a delta declares of a changed weight: shape, dtype and the hash of its bytes."""
     dtype = str(weight.dtype).removeprefix("torch.")
-    return dict(zip(DECLARED, (list(weight.shape), dtype, tensor_sha256(weight)), strict=True))
+    return {"shape": list(weight.shape), "dtype": dtype, "sha256": tensor_sha256(weight)}
 
 
 def is_delta(folder: str | Path) -> bool:
@@ -80,7 +105,7 @@ def read_delta(folder: str | Path) -> Delta:
         raise ConfigError(f"{folder}: holds no {DELTA_FILE}; name a folder that export=delta wrote")
     file = path / DELTA_FILE
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_json(file)
         made_by = (found["format"], found["version"])
         described = {key: found[key] for key in ("base", "architecture", "config_sha256", "dtype", "tensors")}
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -108,9 +133,14 @@ def read_weights(delta: Delta) -> dict[str, Tensor]:
     if undeclared:
         raise ConfigError(f"{file}: holds {undeclared[0]}, which {DELTA_FILE} does not name; export the delta again")
     for name, said in delta.tensors.items():
-        if name not in weights or identity_of(weights[name]) != {key: said[key] for key in DECLARED}:
+        if name not in weights or said | identity_of(weights[name]) != said:
             raise ConfigError(f"{file}: {name} is not what {DELTA_FILE} says; export the delta again")
     return weights
+
+
+def base_config(delta: Delta, base: str) -> ModelConfig:
+    """How a delta's base is loaded: in the dtype that it was edited in."""
+    return ModelConfig(name_or_path=base, precision=Precision(delta.dtype), edit_modules=[])
 
 
 def load_base(delta: Delta, base: str, device: torch.device) -> PreTrainedModel:
@@ -120,16 +150,6 @@ def load_base(delta: Delta, base: str, device: torch.device) -> PreTrainedModel:
         ConfigError: it cannot be opened, or is another model; names the first tensor that differs.
     """
     model = load_model(base_config(delta, base), device)
-    _check_base(model, delta, base)
-    return model
-
-
-def base_config(delta: Delta, base: str) -> ModelConfig:
-    """How a delta's base is loaded: in the dtype that it was edited in."""
-    return ModelConfig(name_or_path=base, precision=Precision(delta.dtype), edit_modules=[])
-
-
-def _check_base(model: PreTrainedModel, delta: Delta, base: str) -> None:
     belongs = f"{delta.folder} holds changes of {delta.base}"
     if type(model).__name__ != delta.architecture:
         raise ConfigError(f"{base}: is a {type(model).__name__}, not a {delta.architecture}; {belongs}")
@@ -144,14 +164,7 @@ def _check_base(model: PreTrainedModel, delta: Delta, base: str) -> None:
             raise ConfigError(f"{base}: {name} differs from the weight that was edited; {belongs}")
     if base_identity(model, [])["config_sha256"] != delta.config_sha256:
         log.warning("%s: its settings are not quite those of the model that was edited; %s", base, belongs)
-
-
-@torch.no_grad()
-def put(model: PreTrainedModel, new: dict[str, Tensor]) -> None:
-    """Replace weights by name, in place."""
-    weights = weights_by_name(model)
-    for name, tensor in new.items():
-        weights[name].copy_(tensor)
+    return model
 
 
 def apply_delta(base: str, folder: str | Path, out: str | Path) -> Path:
@@ -164,7 +177,7 @@ def apply_delta(base: str, folder: str | Path, out: str | Path) -> Path:
     delta = read_delta(folder)
     new = read_weights(delta)
     model = load_base(delta, base, torch.device("cpu"))
-    put(model, new)
+    model.load_state_dict(new, strict=False)  # the changed weights alone
     card = delta.folder / CARD
     extra = {CARD: card.read_text(encoding="utf-8").replace(delta_note(delta.base), "")} if card.is_file() else {}
     return save_model(model, load_tokenizer(base_config(delta, base)), out, extra)

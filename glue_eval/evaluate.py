@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import logging
-import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from config.schema import DownstreamBackend, DownstreamConfig
-from files import flatten, write_json, write_lines
-from glue_eval.perplexity import perplexity
-from glue_eval.predictions import as_record, averages, encode_tests, figures, predict
-from glue_eval.prompts import Question
+from config.schema import Config, DownstreamBackend, DownstreamConfig
+from files import flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines
+from glue_eval.predictions import Question, averages, encode_tests, figures, predict
 from glue_eval.rows import log_cap, source_label, validate
-from glue_eval.scoring import score
+from glue_eval.scoring import perplexity, score
 from glue_eval.tasks import PERPLEXITY, TASKS
+from model import fingerprint
 
 log = logging.getLogger(__name__)
+
+FORMAT = 2  # of the kept folder; raise it when what is measured changes
+FIGURES = "figures.json"
 
 
 class DownstreamEvaluator:
@@ -49,7 +53,6 @@ class DownstreamEvaluator:
         Writes base_glue.json and base_TASK.jsonl (no edits yet) or case_K_glue.json and case_K_TASK.jsonl
         (K edits so far). A figure that does not exist (no question fitted) is null there and left out here.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         stem = f"case_{edits}" if edits else "base"
         measure: Callable[[str, list[Question]], dict[str, Any]] = partial(self._figures, model, tokenizer, stem)
         if self.cfg.backend is DownstreamBackend.lm_eval:
@@ -65,15 +68,15 @@ class DownstreamEvaluator:
             results[name] = {**measure(name, questions), "time": time.perf_counter() - start}
             results[name] |= {"too_long": len(too_long), "too_long_rows": too_long}
             results[name] |= {"source": self.source, "version": TASKS[name].version}
-        average = averages(list(results.values()))
+        average = {"average": averages(list(results.values()))}
         if PERPLEXITY in self.cfg.tasks:
             start, path = time.perf_counter(), Path(self.cfg.perplexity_text or "").expanduser()
             results[PERPLEXITY] = {**perplexity(model, tokenizer, path), "source": str(path)}
             results[PERPLEXITY] |= {"time": time.perf_counter() - start}
         setting = {"edits": edits or 0, "source": self.source, "backend": self.cfg.backend.value}
         setting |= {"few_shots": self.cfg.few_shots}
-        write_json(self.folder / f"{stem}_glue.json", setting | results | {"average": average})
-        return {k: v for k, v in flatten(results | {"average": average}, "/").items() if isinstance(v, int | float)}
+        write_json(self.folder / f"{stem}_glue.json", setting | results | average)
+        return {k: v for k, v in flatten(results | average, "/").items() if isinstance(v, int | float)}
 
     def _figures(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: str, name: str,
@@ -84,8 +87,45 @@ class DownstreamEvaluator:
         with tqdm(total=len(questions), desc=name, disable=None, leave=False) as bar:
             scores = score(model, questions, self.cfg.batch_size, bar.update)
         said = predict(task, questions, scores, tokenizer)
-        examples = (as_record(task, *pair) for pair in zip(questions, said, strict=True))
-        write_lines(self.folder / f"{stem}_{name}.jsonl", examples)
-        labels = [question.row.label for question in questions]
-        found = figures(labels, [p.answer for p in said], [p.choice for p in said], task.glue_flipped)
-        return found | {"not_finite": sum(not all(map(math.isfinite, p.probabilities)) for p in said)}
+        write_lines(self.folder / f"{stem}_{name}.jsonl", said)
+        labels, answers, choices = ([one[key] for one in said] for key in ("label", "answer", "choice"))
+        broken = sum(None in one["probabilities"].values() for one in said)
+        return figures(labels, answers, choices, task.glue_flipped) | {"not_finite": broken}
+
+
+def abilities_before(
+    cfg: Config, downstream: DownstreamEvaluator, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> dict[str, float]:
+    """The figures before any edit: from eval.cache_dir, or measured now and kept there; the model must be as loaded.
+
+    The records base_*.json and base_*.jsonl stand in the run directory either way; the times in kept
+    ones are those of the run that measured them.
+    """
+    if cfg.eval.cache_dir is None or cfg.downstream.backend is DownstreamBackend.lm_eval:
+        return downstream.evaluate(model, tokenizer, 0)
+
+    def measure(folder: Path) -> None:
+        write_json(folder / FIGURES, downstream.evaluate(model, tokenizer, 0))
+        for path in downstream.folder.glob("base_*"):
+            shutil.copy2(path, folder)
+
+    folder = kept(
+        Path(cfg.eval.cache_dir).expanduser(), f"abilities-{_key(cfg, downstream, model, tokenizer)}", measure
+    )
+    downstream.folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob("base_*"):
+        shutil.copy2(path, downstream.folder)
+    return read_json(folder / FIGURES)
+
+
+def _key(
+    cfg: Config, downstream: DownstreamEvaluator, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> str:
+    """What the figures depend on."""
+    about = asdict(cfg.downstream) | {"batch_size": None, "data_dir": None}
+    if cfg.downstream.perplexity_text:
+        about["perplexity_text"] = sha256_of(Path(cfg.downstream.perplexity_text).expanduser())
+    rows = {name: asdict(part) for name, part in downstream.rows.items()}
+    about_model = [model.device.type, str(model.dtype), type(model).__name__, version("torch"), version("transformers")]
+    words = [FORMAT, about, rows, downstream.source, sorted(tokenizer.get_vocab().items()), about_model]
+    return sha256_of_json(words, fingerprint(model.state_dict().items()))[:32]

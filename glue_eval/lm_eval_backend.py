@@ -8,9 +8,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from data.prompt_format import special_prefix
-from glue_eval.predictions import choice_figures
-from glue_eval.prompts import Question
+from data.batches import special_prefix
+from glue_eval.predictions import Question, choice_figures
 from glue_eval.tasks import TASKS
 
 

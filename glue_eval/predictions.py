@@ -1,4 +1,4 @@
-"""From scores to predictions, the two readings of each question, and from predictions to a task's figures."""
+"""From a row to tokens, from scores to predictions, the two readings of each question, and to a task's figures."""
 
 from __future__ import annotations
 
@@ -6,27 +6,93 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from sklearn.metrics import f1_score, matthews_corrcoef
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from glue_eval.prompts import Question, context_length, fit_question
+from data.base import DataError, place
+from data.batches import special_prefix
+from files import finite
 from glue_eval.rows import TaskRows
-from glue_eval.scoring import Scored
-from glue_eval.tasks import INVALID, Task, likelihood_choice, read_answer
+from glue_eval.tasks import INVALID, Row, Task, likelihood_choice, read_answer, render_question, render_shot
 
+NEW_TOKENS = 5
 AVERAGED = ("f1", "f1_new", "mcc", "accuracy", "accuracy_new")
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the model says to one question: text, the label read from it, and the likeliest choice's label."""
+class Choice:
+    """The tokens of prompt + space + choice after what they share with the prompt's own tokens.
 
-    generated_text: str
-    answer: int
-    choice: int
-    probabilities: list[float]
+    `shared` is how many of the prompt's tokens come before `tokens`: all of them, unless the tokenizer
+    merges the prompt's end with the choice.
+    """
+
+    shared: int
+    tokens: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A row ready to be scored: the prompt's text and tokens, and the choices in label order."""
+
+    row: Row
+    text: str
+    prompt: list[int]
+    choices: list[Choice]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The tokens generated after a prompt, and the mean log probability of each choice's tokens."""
+
+    new_tokens: list[int]
+    log_probs: list[float]
+
+
+def context_length(config: PretrainedConfig) -> int | None:
+    """How many positions the model has, from its config; None where the config sets no limit."""
+    return getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of a text, after what the tokenizer itself puts before one (BOS or nothing)."""
+    return [*special_prefix(tokenizer), *tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def fit_question(
+    task: Task, row: Row, shots: Sequence[Row], tokenizer: PreTrainedTokenizerBase, context: int | None
+) -> Question | None:
+    """The row behind as many of the first shots as fit the context; None if not even the question fits.
+
+    Room is kept for the new tokens and for the longest choice.
+
+    Raises:
+        DataError: the prompt has no token in this tokenizer.
+    """
+    solved = [render_shot(task, shot) for shot in shots]
+    for kept in range(len(solved), -1, -1):
+        text = "".join(solved[:kept]) + render_question(task, row)
+        prompt = encode(tokenizer, text)
+        if not prompt:
+            raise DataError(f"{place(row.index)}: the prompt {text!r} has no token in this model's tokenizer")
+        wholes = [encode(tokenizer, f"{text} {choice}") for choice in task.choices]
+        if context is None or max(len(prompt) + NEW_TOKENS, *map(len, wholes)) <= context:
+            return Question(row, text, prompt, [_choice(prompt, whole) for whole in wholes])
+    return None
+
+
+def _choice(prompt: list[int], whole: list[int]) -> Choice:
+    shared = min(common_length([prompt, whole]), len(whole) - 1)
+    return Choice(shared, whole[shared:])
+
+
+def common_length(sequences: Sequence[Sequence[int]]) -> int:
+    """How many tokens all sequences start with."""
+    columns = zip(*sequences, strict=False)
+    return sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
 
 def encode_tests(
@@ -34,15 +100,18 @@ def encode_tests(
 ) -> tuple[list[Question], list[int]]:
     """The tests that fit the model's context, and the rows (counted from 0) of those that do not."""
     context = context_length(config)
-    fitted = [fit_question(task, row, rows.shots, tokenizer, context) for row in rows.tests]
-    too_long = [row.index for row, question in zip(rows.tests, fitted, strict=True) if question is None]
-    return [question for question in fitted if question is not None], too_long
+    fitted = {row.index: fit_question(task, row, rows.shots, tokenizer, context) for row in rows.tests}
+    too_long = [index for index, question in fitted.items() if question is None]
+    return [question for question in fitted.values() if question is not None], too_long
 
 
 def predict(
     task: Task, questions: Sequence[Question], scores: Sequence[Scored], tokenizer: PreTrainedTokenizerBase
-) -> list[Prediction]:
-    """Read the generated texts and compare the likelihoods."""
+) -> list[dict[str, Any]]:
+    """Read the generated texts and compare the likelihoods: each question's line in the JSONL.
+
+    `answer` and `choice` are labels; a probability that is not finite is null.
+    """
 
     def decoded(tokens: list[int]) -> str:
         return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -52,26 +121,22 @@ def predict(
         # the new text where it stands: some tokenizers drop a space at the start of a text
         text = decoded(question.prompt + scored.new_tokens)[len(decoded(question.prompt)) :]
         probabilities = [math.exp(mean) for mean in scored.log_probs]
-        answer = read_answer(task, question.text, text)
-        found.append(Prediction(text, answer, likelihood_choice(probabilities), probabilities))
+        label, answer = question.row.label, read_answer(task, question.text, text)
+        choice = likelihood_choice(probabilities)
+        record = {
+            "row": question.row.index,
+            "prompt": question.text,
+            "generated_text": text,
+            "answer": answer,
+            "choice": choice,
+            "highest_probability_answer": task.choices[choice] if choice >= 0 else None,
+            "probabilities": finite(dict(zip(task.choices, probabilities, strict=True))),
+            "label": label,
+            "correct": answer == label,
+            "correct_new": choice == label,
+        }
+        found.append(record)
     return found
-
-
-def as_record(task: Task, question: Question, said: Prediction) -> dict[str, Any]:
-    """One example as its line in the JSONL; `choice` and `answer` are labels, a probability may be null."""
-    probabilities = [p if math.isfinite(p) else None for p in said.probabilities]
-    return {
-        "row": question.row.index,
-        "prompt": question.text,
-        "generated_text": said.generated_text,
-        "answer": said.answer,
-        "choice": said.choice,
-        "highest_probability_answer": task.choices[said.choice] if said.choice >= 0 else None,
-        "probabilities": dict(zip(task.choices, probabilities, strict=True)),
-        "label": question.row.label,
-        "correct": said.answer == question.row.label,
-        "correct_new": said.choice == question.row.label,
-    }
 
 
 def figures(
@@ -119,9 +184,6 @@ def _f1(labels: Sequence[int], predictions: Sequence[int]) -> float | None:
 
 def _mcc(labels: Sequence[int], predictions: Sequence[int]) -> float | None:
     """Matthews correlation, an invalid answer being a class of its own; 0 where it is not defined."""
-    if not labels:
-        return None
-    with warnings.catch_warnings():
-        # scikit-learn warns where labels and predictions hold one class; 0 is then the published figure
-        warnings.simplefilter("ignore")
-        return float(matthews_corrcoef(labels, predictions))
+    # scikit-learn warns where labels and predictions hold one class; 0 is then the published figure
+    with warnings.catch_warnings(action="ignore"):
+        return float(matthews_corrcoef(labels, predictions)) if labels else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ SAMPLE_LABEL = "sample shipped with the project"
 # The published subsets keep their first 100 rows for shots; the shipped sample keeps its first 10.
 PUBLISHED_POOL, SAMPLE_POOL = 100, 10
 HOW_TO_GET = "python -m glue_eval.build_subsets --out DIR, then downstream.data_dir=DIR"
-DEFAULT_TESTS = next(f.default for f in fields(DownstreamConfig) if f.name == "number_of_tests")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +91,7 @@ def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
             f" which has {len(rows)}; at most {min(pool, len(rows))}"
         )
     tests = rows[pool:]
-    capped = cfg.data_dir is None and cfg.number_of_tests == DEFAULT_TESTS and tests
+    capped = cfg.data_dir is None and cfg.number_of_tests == DownstreamConfig.number_of_tests and tests
     if len(tests) < cfg.number_of_tests and not capped:
         raise ConfigError(
             f"downstream.number_of_tests={cfg.number_of_tests}: {path} has {len(rows)} rows and tests start at"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 from data.base import DataError, as_text, place, shown, text
@@ -16,31 +17,26 @@ PERPLEXITY = "perplexity"
 class Task:
     """One task. A label is an index into `choices`.
 
-    `labels[i]` is how the file writes label i. `rules` are (substring, label), the first that matches
-    wins; they read the text after the last `after`, or only the new text where `after` is None.
-    `lists` are the fields that hold one string per choice. `glue_flipped` marks a task whose published
-    scorer reads GLUE's labels the wrong way round.
+    `question` names the fields of a row, {choices[0]} one that holds a string per choice. `labels[i]` is how the
+    file writes label i. `rules` are (substring, label), the first that matches wins, without any the choices, the
+    last first; they read the text after the last `after`, or only the new text where `after` is None.
+    `glue_flipped` marks a task whose published scorer reads GLUE's labels the wrong way round.
     """
 
     file: str
     question: str
     choices: tuple[str, ...]
-    rules: tuple[tuple[str, int], ...]
-    fields: tuple[str, ...]
+    rules: tuple[tuple[str, int], ...] = ()
     label_field: str = "label"
     labels: tuple[str, ...] = ("0", "1")
     after: str | None = None
-    lists: tuple[str, ...] = ()
     shot: str | None = None
     shot_end: str = " {choice}\n"
     glue_flipped: bool = False
     version: int = 1
 
 
-YES_NO = (("yes", 1), ("no", 0))
-POSITIVE_NEGATIVE = (("positive", 1), ("negative", 0))
 LETTERS = (("a\n", 0), ("b\n", 1), ("c\n", 2), ("d\n", 3))
-SENTENCE_PAIR = ("sentence1", "sentence2")
 
 TASKS = {
     "sst": Task(
@@ -48,9 +44,7 @@ TASKS = {
         question="Review :{sentence}\nSentiment :",
         shot="Review : {sentence}\nSentiment : {choice}\n",
         choices=("negative", "positive"),
-        rules=POSITIVE_NEGATIVE,
         after="Sentiment :",
-        fields=("sentence",),
     ),
     "mrpc": Task(
         file="mrpc.jsonl",
@@ -58,18 +52,14 @@ TASKS = {
             "Are the sentences paraphrases of each other.\nSentence 1: {sentence1}\nSentence 2: {sentence2}\nAnswer:"
         ),
         choices=("No", "Yes"),
-        rules=YES_NO,
         after="Answer:",
-        fields=SENTENCE_PAIR,
     ),
     "cola": Task(
         file="cola.jsonl",
         question="Is this sentence linguistically acceptable?\nSentence: {sentence}\nAnswer: ",
-        shot="Is this sentence linguistically acceptable?\nSentence: {sentence}\nAnswer: {choice}\n",
+        shot_end="{choice}\n",
         choices=("No", "Yes"),
-        rules=YES_NO,
         after="Answer:",
-        fields=("sentence",),
     ),
     "rte": Task(
         file="rte.jsonl",
@@ -77,7 +67,6 @@ TASKS = {
         choices=("False", "True"),
         rules=(("false", 0), ("true", 1)),
         after="answer:",
-        fields=SENTENCE_PAIR,
         glue_flipped=True,
     ),
     "mmlu": Task(
@@ -89,17 +78,13 @@ TASKS = {
         label_field="answer",
         labels=("0", "1", "2", "3"),
         rules=LETTERS,
-        fields=("question",),
-        lists=("choices",),
     ),
     "nli": Task(
         file="nli.jsonl",
         question="{sentence1} entails the {sentence2} True or False? Answer:",
         choices=("False", "True"),
         labels=("not_entailment", "entailment"),
-        rules=(("true", 1), ("false", 0)),
         after="True or False? Answer:",
-        fields=SENTENCE_PAIR,
     ),
     "sentiment_analysis": Task(
         file="sentiment_analysis.jsonl",
@@ -108,9 +93,7 @@ TASKS = {
             "The answer should be exact 'positive' or 'negative'. text: {sentence} answer:"
         ),
         choices=("negative", "positive"),
-        rules=POSITIVE_NEGATIVE,
         after="answer:",
-        fields=("sentence",),
     ),
     "dialogue": Task(
         file="dialogue.jsonl",
@@ -123,8 +106,6 @@ TASKS = {
         label_field="answers",
         labels=("A", "B", "C", "D"),
         rules=LETTERS,
-        fields=("article",),
-        lists=("options",),
     ),
 }
 
@@ -139,19 +120,16 @@ class Row:
 
 
 def read_row(task: Task, raw: Mapping[str, Any], index: int) -> Row:
-    """Check the fields that the task's templates and label use.
+    """Check the fields that the question names, and the label.
 
     Raises:
         DataError: a field that is missing, empty or of another type, or a label outside the choices.
     """
-    fields: dict[str, Any] = {name: text(raw, name, index) for name in task.fields}
-    for name in task.lists:
-        options = raw.get(name)
-        if not isinstance(options, list) or len(options) != len(task.choices):
-            found = shown(options) if name in raw else "missing"
-            wanted = f"a list of {len(task.choices)} strings"
-            raise DataError(f"{place(index)}: field {name!r} is {found}; it must be {wanted}")
-        fields[name] = [as_text(option, f"field '{name}[{at}]'", index) for at, option in enumerate(options)]
+    fields: dict[str, Any] = {}
+    for _, named, _, _ in Formatter().parse(task.question):
+        name, part, _ = (named or "").partition("[")
+        if name and name not in fields:
+            fields[name] = _options(task, raw, name, index) if part else text(raw, name, index)
     told, wanted = f"{place(index)}: field {task.label_field!r} is", f"it must be one of {', '.join(task.labels)}"
     if task.label_field not in raw:
         raise DataError(f"{told} missing; {wanted} (fields found: {', '.join(map(str, raw)) or 'none'})")
@@ -159,6 +137,15 @@ def read_row(task: Task, raw: Mapping[str, Any], index: int) -> Row:
     if label not in task.labels:
         raise DataError(f"{told} {shown(raw[task.label_field])}; {wanted}")
     return Row(index, fields, task.labels.index(label))
+
+
+def _options(task: Task, raw: Mapping[str, Any], name: str, index: int) -> list[str]:
+    """A field that holds a string per choice."""
+    options = raw.get(name)
+    if not isinstance(options, list) or len(options) != len(task.choices):
+        found = shown(options) if name in raw else "missing"
+        raise DataError(f"{place(index)}: field {name!r} is {found}; it must be a list of {len(task.choices)} strings")
+    return [as_text(option, f"field '{name}[{at}]'", index) for at, option in enumerate(options)]
 
 
 def render_question(task: Task, row: Row) -> str:
@@ -175,14 +162,12 @@ def render_shot(task: Task, row: Row) -> str:
 def read_answer(task: Task, prompt: str, generated: str) -> int:
     """The label that a generated text stands for, or INVALID where no rule matches."""
     answer = generated if task.after is None else (prompt + generated).rpartition(task.after)[2]
-    answer = answer.lower()
-    return next((label for word, label in task.rules if word in answer), INVALID)
+    rules = task.rules or [(choice.lower(), label) for label, choice in enumerate(task.choices)][::-1]
+    return next((label for word, label in rules if word in answer.lower()), INVALID)
 
 
 def likelihood_choice(probabilities: list[float]) -> int:
     """The label of the highest probability. A tie falls to 0 with two choices, else to INVALID."""
-    if len(probabilities) == 2:
-        return int(probabilities[1] > probabilities[0])
-    best = max(range(len(probabilities)), key=probabilities.__getitem__)
-    alone = all(probabilities[best] > p for at, p in enumerate(probabilities) if at != best)
-    return best if alone else INVALID
+    count = len(probabilities)
+    best = [label for label, p in enumerate(probabilities) if sum(p > other for other in probabilities) == count - 1]
+    return best[0] if best else 0 if count == 2 else INVALID

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from config.check import ConfigError, known_keys
-from config.compose import FOLDER, offer_schemas
-from config.schema import KINDS
+from config.compose import FOLDER
+from config.schema import KINDS, register
 
 FLAGS = ("--config-dir", "-cd")
 SCHEMA = re.compile(r"/schema/([\w-]+)@_here_")
@@ -48,5 +48,5 @@ def use_editors(argv: Sequence[str]) -> list[str]:
         kinds = {name: kind.config_class for name, kind in registry.found().items()}
     except Exception as error:
         raise ConfigError(f"--config-dir: an editor in {outside} cannot be imported: {error!r}") from error
-    offer_schemas(kinds)
+    register(kinds)
     return [key for kind in kinds.values() for key in known_keys(kind, "editor.")]

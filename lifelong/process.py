@@ -35,7 +35,7 @@ def run_python(*words: str, **options: Any) -> str:
             child.kill()
             raise
     if child.returncode:
-        raise RunError(f"python {' '.join(words)} ended with status {child.returncode}")
+        raise RunError(f"python {' '.join(words[:2])} ended with status {child.returncode}; what it said is above")
     return printed
 
 

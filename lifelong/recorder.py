@@ -46,8 +46,9 @@ class Recorder:
                 os.environ["WANDB_ERROR_REPORTING"] = "false"  # its crash reports ask DNS even where it is offline
             import wandb  # slow to import, and not every run wants it
 
+            mode: Any = wandb_cfg.mode.value
             self._wandb = wandb.init(
-                mode=wandb_cfg.mode.value,
+                mode=mode,
                 project=wandb_cfg.project,
                 name=wandb_cfg.name or name,
                 dir=run_dir,

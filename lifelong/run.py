@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +18,24 @@ from transformers import PreTrainedTokenizerBase
 
 from config.check import ConfigError, RunError, check_values
 from config.schema import Config, LearnedConfig
+from data.base import Edit
 from data.source import file_hashes
 from editor import saved_networks
 from editor.base import Stopwatch
 from editor.registry import editor_class
-from exports.identity import base_identity
-from exports.save import check_export
-from glue_eval.evaluate import DownstreamEvaluator
-from lifelong.downstream import Downstream
+from exports.delta import base_identity
+from exports.save import check_export, save_edited
+from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong.evaluation import Evaluation, OverTime, headline
-from lifelong.finish import finish, show
 from lifelong.loop import Loop, Watcher
-from lifelong.recorder import Recorder
+from lifelong.recorder import Recorder, peak_memory, versions
 from lifelong.resume import Checkpoints
 from lifelong.session import Session, open_session
 from lifelong.setup import Data, prepare, warm_up_steps
 from lifelong.status import StopRequests
 from model import resolve_device
 from report.metrics import Measured, described
+from report.terminal import downstream_table, print_examples, print_metrics
 
 log = logging.getLogger(__name__)
 
@@ -198,3 +201,76 @@ def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -
         results["train"] = loop.training.losses | {"reg_coef": loop.training.cfg.reg_coef}
     spectrum = editor.spectrum()
     return results | ({"spectrum": spectrum} if spectrum else {})
+
+
+class Downstream:
+    """Runs the tasks before the first step and after every downstream_eval_steps."""
+
+    patient = True
+
+    def __init__(
+        self, cfg: Config, evaluator: DownstreamEvaluator, session: Session, recorder: Recorder, watch: Stopwatch
+    ) -> None:
+        self.cfg, self.evaluator, self.session, self.recorder, self.watch = cfg, evaluator, session, recorder, watch
+        self.measured = -1
+
+    def state_dict(self) -> dict[str, int]:
+        """The last step that was measured."""
+        return {"measured": self.measured}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Take over what state_dict gave."""
+        self.measured = state["measured"]
+
+    def look(self, edits_done: int, batch: Sequence[Edit]) -> str:
+        """Run the tasks where they are due, and write their figures to metrics.jsonl."""
+        step = edits_done // self.cfg.dataset.n_edits
+        if step % self.cfg.downstream_eval_steps or step == self.measured:
+            return ""
+        model, tokenizer = self.session.model, self.session.tokenizer
+        with self.watch("downstream"):
+            if edits_done:
+                found = self.evaluator.evaluate(model, tokenizer, edits_done)
+            else:
+                found = abilities_before(self.cfg, self.evaluator, model, tokenizer)
+        self.measured = step
+        self.recorder.log({"event": "downstream", "edits": edits_done, **found})
+        return ""
+
+
+def finish(
+    cfg: Config, session: Session, recorder: Recorder, results: dict[str, Any], identity: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Complete the results and write them, with the edited model where `identity` (of its base) is given; report."""
+    results |= {"peak_memory": peak_memory(), "versions": versions()}
+    results["command"] = shlex.join(["python", "main.py", *sys.argv[1:]])
+    if identity is not None:
+        results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))
+    evaluations = recorder.events("downstream")
+    if evaluations:
+        results["downstream"] = [{k: v for k, v in line.items() if k != "event"} for line in evaluations]
+    recorder.finish(results)
+    return results | ({"report": _report(recorder.run_dir)} if cfg.report else {})
+
+
+def _report(run_dir: Path) -> str | None:
+    """The report's path; a report that cannot be made takes nothing from the run."""
+    import report  # matplotlib takes a second to load
+
+    try:
+        return str(report.make([run_dir]))
+    except Exception:
+        log.exception("the report could not be made; the numbers are in %s", run_dir / "results.json")
+        return None
+
+
+def show(results: dict[str, Any], run_dir: Path) -> None:
+    """What a run ends with on the terminal."""
+    print_examples(results["examples"])
+    print_metrics(results["metrics"])
+    downstream = downstream_table(results.get("downstream", []))
+    if downstream:
+        print(downstream)
+    print(f"written to {run_dir}")
+    if results.get("report"):
+        print(f"report: {results['report']}")

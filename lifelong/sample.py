@@ -17,9 +17,8 @@ from torch import Tensor
 from config.check import ConfigError
 from config.schema import EvalConfig
 from data.base import Edit
-from data.knowns import KNOWNS, read_row
-from data.records import RecordFile
-from data.source import locate
+from data.fields import KNOWNS, read_known
+from data.source import RecordFile, locate
 
 
 def drawn(total: int, size: int | None, seed: int) -> list[int]:
@@ -52,7 +51,7 @@ def known_facts(cfg: EvalConfig, seed: int) -> list[Edit]:
                 f"eval.knowns_path={cfg.knowns_path}: no such file; get it: {KNOWNS.how_to_get}, or eval.knowns=0"
             )
         return []
-    facts = list(RecordFile(path, read_row, seed, None, KNOWNS.how_to_get))
+    facts = list(RecordFile(path, read_known, seed, None, KNOWNS.how_to_get))
     return [facts[i] for i in drawn(len(facts), cfg.knowns, seed)]
 
 

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from config.schema import Config
 from data.base import Edit
-from data.batches import tokenize
-from data.prompt_format import prompt_ids
-from data.records import RecordFile
+from data.batches import prompt_ids, tokenize
+from data.source import RecordFile
 from lifelong.answers import Answered, answers, chunks, probes
 from lifelong.generation import contains, exact, generate
 from lifelong.sample import at_positions, drawn

@@ -13,10 +13,8 @@ from config.check import ConfigError
 from config.compose import dataset_config
 from config.schema import Config, DatasetConfig, PreheatMode
 from data.base import DataError, Edit
-from data.batches import context_check, steps
-from data.prompt_format import check_prompt_format
-from data.records import Fits, RecordFile, with_all_prompts
-from data.source import Source
+from data.batches import check_prompt_format, context_check, steps
+from data.source import Fits, RecordFile, Source, with_all_prompts
 from editor.frozen import check_layers
 from editor.registry import editor_class
 from editor.sites import check_sites

@@ -58,7 +58,7 @@ def made_up(
 
 
 def long_run(out: Path, name: str, scores: dict[str, float] | None = None, seed: int = 0, **more: Any) -> Path:
-    return made_up(out, final(SHORT, settings(FULL)[name], (), out, seed, knowns=False), scores, **more)
+    return made_up(out, final(SHORT, settings(FULL)[name], "editor.lr=1", out, seed, knowns=False), scores, **more)
 
 
 def verdict(part: str, out: Path) -> str:

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from config.schema import TokenRows
 from data.batches import IGNORED, join, passes, step_batches
-from editor.capture import answer_logits, capture, capture_together, weight_gradients
+from editor.capture import answer_logits, capture_together, weight_gradients
 from editor.sites import find_sites
 from tests.tiny import SITES, load_tiny, tiny_batch, tiny_edits, tiny_tokenizer
 
@@ -68,7 +68,7 @@ def test_all_rows_make_the_weight_gradient(name, site_names):
     if "lm_head" in site_names:
         site_names = site_names[1:]  # the head sees only answer positions: its rows are tested below
     loss, grads, _, _ = plain_autograd(name, site_names, batch)
-    captured = capture(model, find_sites(model, site_names), batch, TokenRows.all)
+    captured = capture_together(model, find_sites(model, site_names), [batch], TokenRows.all)[0]
     assert captured.loss.item() == pytest.approx(loss, rel=NEAR)
     for site_name, rows in zip(site_names, captured.rows, strict=True):
         assert len(rows.keys_NK) == len(rows.gradients_NV) == batch.attention_BT.sum()
@@ -82,7 +82,7 @@ def test_all_rows_make_the_weight_gradient(name, site_names):
 def test_rows_are_those_of_plain_autograd(name, token):
     batch, model = tiny_batch(name), load_tiny(name)
     _, _, inputs, gradients = plain_autograd(name, SITES[name], batch)
-    captured = capture(model, find_sites(model, SITES[name]), batch, token)
+    captured = capture_together(model, find_sites(model, SITES[name]), [batch], token)[0]
     mask = batch.labels_BT != IGNORED if token is TokenRows.ans else batch.attention_BT == 1
     assert captured.tokens == (batch.labels_BT != IGNORED).sum()
     for site_name, rows in zip(SITES[name], captured.rows, strict=True):
@@ -95,7 +95,7 @@ def test_answer_rows_make_the_last_layers_gradient(name):
     """Nothing above the last layer mixes positions: its weight gradient comes from answer rows alone."""
     batch, model = tiny_batch(name), load_tiny(name)
     _, grads, _, _ = plain_autograd(name, SITES[name], batch)
-    rows = capture(model, find_sites(model, SITES[name]), batch, TokenRows.ans).rows
+    rows = capture_together(model, find_sites(model, SITES[name]), [batch], TokenRows.ans)[0].rows
     assert relative(rows[-1].keys_NK.T @ rows[-1].gradients_NV, grads[SITES[name][-1]]) < NEAR
     assert relative(rows[0].keys_NK.T @ rows[0].gradients_NV, grads[SITES[name][0]]) > 0.01
 
@@ -134,15 +134,15 @@ def test_the_head_may_be_a_site():
     """An untied lm_head only ever sees answer positions."""
     batch, model = tiny_batch("tiny-llama"), load_tiny("tiny-llama")
     _, grads, _, _ = plain_autograd("tiny-llama", ["lm_head"], batch)
-    rows = capture(model, find_sites(model, ["lm_head"]), batch, TokenRows.ans).rows[0]
+    rows = capture_together(model, find_sites(model, ["lm_head"]), [batch], TokenRows.ans)[0].rows[0]
     assert relative(rows.keys_NK.T @ rows.gradients_NV, grads["lm_head"]) < NEAR
 
 
 def test_order_of_the_rows_is_that_of_the_sites():
     batch, model = tiny_batch("tiny-llama"), load_tiny("tiny-llama")
     names = SITES["tiny-llama"]
-    forth = capture(model, find_sites(model, names), batch, TokenRows.ans).rows
-    back = capture(model, find_sites(model, names[::-1]), batch, TokenRows.ans).rows
+    forth = capture_together(model, find_sites(model, names), [batch], TokenRows.ans)[0].rows
+    back = capture_together(model, find_sites(model, names[::-1]), [batch], TokenRows.ans)[0].rows
     for one, other in zip(forth, back[::-1], strict=True):
         assert torch.equal(one.keys_NK, other.keys_NK) and torch.equal(one.gradients_NV, other.gradients_NV)
 
@@ -150,7 +150,7 @@ def test_order_of_the_rows_is_that_of_the_sites():
 def test_capture_works_where_gradients_are_off():
     batch, model = tiny_batch("tiny-gptj"), load_tiny("tiny-gptj")
     with torch.no_grad():
-        rows = capture(model, find_sites(model, SITES["tiny-gptj"]), batch, TokenRows.ans).rows
+        rows = capture_together(model, find_sites(model, SITES["tiny-gptj"]), [batch], TokenRows.ans)[0].rows
     assert rows[0].gradients_NV.any()
 
 
@@ -160,7 +160,7 @@ def test_hooks_go_when_the_forward_pass_fails(name):
     sites = find_sites(model, SITES[name])
     broken = replace(batch, input_ids_BT=batch.input_ids_BT + 10_000)
     with pytest.raises(IndexError):
-        capture(model, sites, broken, TokenRows.ans)
+        capture_together(model, sites, [broken], TokenRows.ans)[0]
     assert_untouched(model)
 
     def fail(*_):
@@ -173,7 +173,7 @@ def test_hooks_go_when_the_forward_pass_fails(name):
 
 def test_bfloat16_model_gives_float32_rows():
     batch, model = tiny_batch("tiny-llama"), load_tiny("tiny-llama", torch.bfloat16)
-    captured = capture(model, find_sites(model, SITES["tiny-llama"]), batch, TokenRows.ans)
+    captured = capture_together(model, find_sites(model, SITES["tiny-llama"]), [batch], TokenRows.ans)[0]
     for rows in captured.rows:
         assert rows.keys_NK.dtype == rows.gradients_NV.dtype == torch.float32
         assert torch.isfinite(rows.gradients_NV).all() and rows.gradients_NV.any()
@@ -188,7 +188,7 @@ def test_micro_batches_in_one_pass_give_what_passes_of_their_own_give(name, toke
     assert len({batch.input_ids_BT.shape for batch in batches}) > 1, "they must need padding to be joined"
     together = capture_together(model, sites, batches, token)
     for batch, found in zip(batches, together, strict=True):
-        alone = capture(model, sites, batch, token)
+        alone = capture_together(model, sites, [batch], token)[0]
         assert found.tokens == alone.tokens
         torch.testing.assert_close(found.loss, alone.loss)
         for one, other in zip(found.rows, alone.rows, strict=True):

@@ -11,21 +11,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from filelock import FileLock
 
-from claims import runner as running
 from claims.__main__ import main
-from claims.choose import choose, merit
 from claims.inputs import write_data
-from claims.page import write
+from claims.page import Page
 from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, final, settings, tuning
-from claims.runner import Processes, Runner, execute, state
+from claims.runner import Runner, choose, state
 from claims.stats import mean, paired, slope
-from claims.timing import cores, estimate
 from config.check import ConfigError, check_override_names, check_values
 from config.compose import compose_config
+from lifelong.process import Processes
 from lifelong.status import write_status
+from lifelong.sweep_job import cores
 from report.load import load_run
 from tests.claims_runs import made_up
 from tests.test_run_sh import PROGRAM, installed_and_run, tree, whole_tree  # noqa: F401  two fixtures
@@ -41,7 +41,7 @@ SCALES = pytest.mark.parametrize("scale", [FULL, SHORT], ids=lambda scale: scale
 def test_every_run_of_the_plan_composes(scale, tmp_path):
     for setting in settings(scale).values():
         jobs = tuning(scale, setting, tmp_path)
-        point = setting.points()[0] if setting.grid else ()
+        point = (setting.tuned_as or setting).points()[0]
         long = final(scale, setting, point, tmp_path, 0, knowns=True)
         for job in [*jobs, long]:
             check_override_names(job.words)
@@ -61,11 +61,11 @@ def test_each_setting_has_the_same_budget(scale, tmp_path):
     assert {len(tuning(scale, setting, tmp_path)) for setting in tuned} == {scale.points}
     for setting in there.values():
         if setting.tuned_as:
-            assert there[setting.tuned_as].grid and not setting.grid
+            assert setting.tuned_as.lr and not setting.lr and there[setting.tuned_as.name] == setting.tuned_as
 
 
 def test_every_part_is_made_of_settings():
-    names = {name for part in PARTS.values() for name in part}
+    names = {name for part in PARTS.values() for name in part.settings}
     assert names == set(settings(FULL)), "none is missing, none is run for nothing"
     assert set(settings(SHORT)) < names
     for part in PARTS.keys() - {"precision", "sites", "questions", "questions_step"}:
@@ -100,14 +100,15 @@ def test_too_few_records_are_refused(tmp_path):
 
 
 def test_mean_and_slope_and_pairs():
-    assert mean([1.0]) is None
-    found = mean([1.0, 2.0, 3.0])
+    assert mean(pd.Series([1.0])) is None
+    found = mean(pd.Series([1.0, 2.0, 3.0]))
     assert found.value == 2 and found.low == pytest.approx(2 - 4.3026527 / 3**0.5)
-    line = slope([([0, 1, 2, 3], [0.1, 1.0, 2.1, 3.0]), ([0, 1, 2, 3], [5, 6.1, 7, 8.1])])
+    curves = pd.DataFrame({"seed": [0] * 4 + [1] * 4, "x": [*range(4)] * 2, "y": [0.1, 1.0, 2.1, 3.0, 5, 6.1, 7, 8.1]})
+    line = slope(curves, "x", "y")
     assert line.low < 1.0 < line.high and line.value == pytest.approx(1.0, abs=0.05)
-    assert slope([]) is None and slope([([1, 1, 1], [1, 2, 3])]) is None
-    one = {(0, i): {"ES": i / 10} for i in range(10)}
-    other = {(0, i): {"ES": i / 10 - 0.1} for i in range(5, 15)}
+    assert slope(curves[:0], "x", "y") is None and slope(curves[:3].assign(x=1), "x", "y") is None
+    one = pd.DataFrame({"ES": [i / 10 for i in range(10)]}, index=range(10))
+    other = pd.DataFrame({"ES": [i / 10 - 0.1 for i in range(5, 15)]}, index=range(5, 15))
     assert paired(one, other, ("ES",)).value == pytest.approx(0.1) and paired(one, other, ("ES",)).n == 5
     assert paired(one, other, ("GS",)) is None
 
@@ -117,7 +118,7 @@ def test_mean_and_slope_and_pairs():
 
 @pytest.fixture
 def setting() -> Setting:
-    return Setting("a", "A", (), {"editor.lr": (1.0, 2.0, 3.0)})
+    return Setting("a", "A", "", (1.0, 2.0, 3.0))
 
 
 def test_the_best_mean_gain_is_chosen(setting, tmp_path):
@@ -128,20 +129,20 @@ def test_the_best_mean_gain_is_chosen(setting, tmp_path):
     assert choose(setting, jobs, tmp_path) is None, "a point is missing"
     made_up(tmp_path, jobs[2], {"ES": 0.9, "LS": 0.0})
     found = choose(setting, jobs, tmp_path)
-    assert found.words == ("editor.lr=2",) and not found.edge
+    assert found.point == "editor.lr=2" and not found.edge
     assert found.scores["lr_2"] == pytest.approx((0.45 + 0.45 - 0.1) / 3)
     made_up(tmp_path, jobs[2], {"ES": 0.9, "LS": 0.3})
-    assert choose(setting, jobs, tmp_path).words == ("editor.lr=3",) and choose(setting, jobs, tmp_path).edge
+    assert choose(setting, jobs, tmp_path).point == "editor.lr=3" and choose(setting, jobs, tmp_path).edge
 
 
 def test_points_that_failed_are_never_chosen(setting, tmp_path):
     jobs = tuning(SHORT, setting, tmp_path)
     for job in jobs:
         made_up(tmp_path, job, failed="NumericsError: step 3: the loss is nan")
-    assert merit(load_run(tmp_path / jobs[0].path)) == -float("inf")
     assert choose(setting, jobs, tmp_path) is None
     made_up(tmp_path, jobs[1], {"ES": 0.0, "GS": 0.0, "LS": 0.0})
-    assert choose(setting, jobs, tmp_path).words == ("editor.lr=2",)
+    assert choose(setting, jobs, tmp_path).scores["lr_1"] is None
+    assert choose(setting, jobs, tmp_path).point == "editor.lr=2"
 
 
 # running
@@ -152,30 +153,31 @@ def commands(monkeypatch) -> Iterator[list[list[str]]]:
     """The command lines that would have run; each run is made up and ends well."""
     ran: list[list[str]] = []
 
-    def call(_self: Processes, command: list[str], _: Path) -> None:
-        ran.append(command[2:])
-        words = {key: value for key, _, value in (word.partition("=") for word in command[2:])}
+    def call(_self: Processes, script: str, *given: str, terminal: Path) -> None:
+        assert script == "main.py" and terminal.name == "terminal.txt"
+        ran.append(list(given))
+        words = {key: value for key, _, value in (word.partition("=") for word in given)}
         folder = Path(words.get("hydra.run.dir") or words["resume"])
-        job = Job(*folder.parts[-2:-1], folder.parts[-3], folder.name, tuple(command[2:-1]))
+        job = Job(*folder.parts[-2:-1], folder.parts[-3], folder.name, given[:-1])
         if "resume" in words:
             status = json.loads((folder / "status.json").read_text())
-            write_status(folder, status | {"state": "done", "overrides": [*status["overrides"], *command[2:]]})
+            write_status(folder, status | {"state": "done", "overrides": [*status["overrides"], *given]})
         else:
             made_up(folder.parents[2], job)
 
-    monkeypatch.setattr(running.Processes, "call", call)
+    monkeypatch.setattr(Processes, "call", call)
     yield ran
 
 
 def test_done_runs_stay_and_changed_ones_do_not(commands, tmp_path):
     job = Job("a", "tune", "lr_1", ("editor.lr=1",))
     assert state(job, tmp_path) == "new"
-    assert execute(job, tmp_path) == "done" and len(commands) == 1
-    assert execute(job, tmp_path) == "done" and len(commands) == 1
+    assert Runner(SHORT, tmp_path).execute(job) == "done" and len(commands) == 1
+    assert Runner(SHORT, tmp_path).execute(job) == "done" and len(commands) == 1
     (tmp_path / job.path / "left").touch()
     other = Job("a", "tune", "lr_1", ("editor.lr=1", "num_seq=2"))
     assert state(other, tmp_path) == "new"
-    assert execute(other, tmp_path) == "done" and len(commands) == 2
+    assert Runner(SHORT, tmp_path).execute(other) == "done" and len(commands) == 2
     assert not (tmp_path / job.path / "left").exists(), "nothing of the old run stays"
 
 
@@ -185,7 +187,7 @@ def test_a_stopped_run_goes_on(commands, said, tmp_path):
     folder = made_up(tmp_path, job)
     write_status(folder, json.loads((folder / "status.json").read_text()) | {"state": said})
     assert state(job, tmp_path) == "stopped"
-    assert execute(job, tmp_path) == "done"
+    assert Runner(SHORT, tmp_path).execute(job) == "done"
     assert commands == [[f"resume={folder}"]]
     assert state(job, tmp_path) == "done", "resume= is no other setting"
 
@@ -193,18 +195,19 @@ def test_a_stopped_run_goes_on(commands, said, tmp_path):
 def test_failures_are_tried_again_and_divergence_is_a_result(commands, tmp_path):
     job = Job("a", "final", "seed0", ("editor.lr=1",))
     made_up(tmp_path, job, failed="OSError: no space left")
-    assert execute(job, tmp_path) == "done" and len(commands) == 1
+    assert Runner(SHORT, tmp_path).execute(job) == "done" and len(commands) == 1
     made_up(tmp_path, job, failed="NumericsError: step 3")
-    assert execute(job, tmp_path) == "diverged" and len(commands) == 1
+    assert Runner(SHORT, tmp_path).execute(job) == "diverged" and len(commands) == 1
 
 
 def test_a_failing_run_is_noted_and_the_rest_go_on(monkeypatch, tmp_path):
-    monkeypatch.setattr(running.Processes, "call", lambda *_: None)
+    monkeypatch.setattr(Processes, "call", lambda *_, **__: None)
     said: list[str] = []
     runner = Runner(SHORT, tmp_path, say=said.append)
     failed = runner.run(["shifts"])
-    assert sorted(failed) == sorted(job.path for name in PARTS["shifts"] for job in runner.sweep(settings(SHORT)[name]))
-    assert any("final/ultraedit/seed0: not run" in line for line in said) and not runner.left
+    sweeps = [job for name in PARTS["shifts"].settings for job in runner.sweep(settings(SHORT)[name])]
+    assert sorted(failed) == sorted(job.path for job in sweeps)
+    assert any("final/ultraedit: not run" in line for line in said)
 
 
 def test_commands_that_are_stopped_may_end_in_order(monkeypatch, tmp_path):
@@ -212,7 +215,7 @@ def test_commands_that_are_stopped_may_end_in_order(monkeypatch, tmp_path):
     code += "print('up', flush=True); time.sleep(60)"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it runs in the background
     runner, seen = Runner(SHORT, tmp_path, say=lambda _: None, at_once=2), [tmp_path / name for name in "abc"]
-    monkeypatch.setattr(runner, "_one", lambda path: runner.processes.call([sys.executable, "-c", code], path))
+    monkeypatch.setattr(runner, "_one", lambda path: runner.processes.call("-c", code, terminal=path))
 
     def stop() -> None:
         while not all(path.is_file() and "up" in path.read_text() for path in seen[:2]):
@@ -232,7 +235,7 @@ def test_runs_share_the_machine(monkeypatch, tmp_path):
     runner._all(["a", "b"])
     seen = tmp_path / "threads"
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    runner.processes.call([sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"], seen)
+    runner.processes.call("-c", "import os; print(os.environ['OMP_NUM_THREADS'])", terminal=seen)
     assert int(seen.read_text()) == max(1, cores() // 2)
 
 
@@ -243,16 +246,14 @@ def test_two_at_once_are_refused(tmp_path, monkeypatch, capsys):
     assert "another python -m claims runs there" in capsys.readouterr().err
 
 
-def test_a_part_runs_once_and_estimates(commands, tmp_path):
+def test_a_part_runs_once(commands, tmp_path):
     runner = Runner(SHORT, tmp_path, say=lambda _: None)
     assert runner.run(["cumulative", "shifts"]) == [] and len(commands) == 6
     assert runner.run(list(PARTS)) == []
     paths = [next(w for w in words if w.startswith("hydra.run.dir=")) for words in commands]
-    assert len(set(paths)) == len(paths) == 2 * 9 + 13, "each run once, whatever parts want it"
+    assert len(set(paths)) == len(paths) == 2 * 9 + 12, "each run once, whatever parts want it"
     chosen = [words for words in commands if any("final/warmup_none" in word for word in words)]
     assert "editor.lr=0.0003" in chosen[0], "as StableEdit's sweep chose"
-    assert estimate(["final/raw/seed1"], tmp_path) == ", less than a minute"
-    assert estimate([], tmp_path / "nothing") == ""
 
 
 @pytest.mark.parametrize(("name", "words"), [("claims", "-m claims"), ("claims_short", "-m claims --short")])
@@ -275,7 +276,7 @@ def test_end_to_end_on_a_tiny_model(tmp_path):
     runner = Runner(scale, tmp_path / "out", (*extra, "downstream.number_of_tests=2"))
     runner.prepare()
     assert runner.run(["cumulative"]) == []
-    text = write(runner, tmp_path / "RESULTS.md").read_text()
+    text = Page(runner).write(tmp_path / "RESULTS.md").read_text()
     run = load_run(runner.out / "final" / "stableedit" / "seed0")
     assert run.finished and run.results["counts"]["edits"] == 60 and run.results["counts"]["warm_up_steps"] == 3
     assert len(run.events["over_time"]) == 4 and not (run.path / "checkpoints").exists()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from claims import readme
 from claims.__main__ import page_path
 from claims.evidence import Evidence
-from claims.page import write
+from claims.page import BEGIN, END, Page
 from claims.plan import FULL, PARTS, SHORT, settings, tuning
 from claims.runner import Runner
 from claims.stats import Estimate
@@ -73,7 +72,7 @@ def test_shifts(growth, turn, outcome, tmp_path):
 
 def test_editors(tmp_path):
     long_run(tmp_path, "stableedit")
-    for name in PARTS["editors"][1:]:
+    for name in PARTS["editors"].settings[1:]:
         assert verdict("editors", tmp_path) == (NOT_RUN if name == "ultraedit" else OPEN), "some are missing"
         long_run(tmp_path, name, {"ES": 0.3})
     assert verdict("editors", tmp_path) == HELD
@@ -92,10 +91,10 @@ def test_dominance():
 
 
 @pytest.mark.parametrize(("part", "worse", "better"), [
-    ("beyond", "oas", "floor_1e-3"), ("precision", "stableedit", "bf16_masters"),
+    ("beyond", "key_ridge", "floor_1e-3"), ("precision", "stableedit", "bf16_masters"),
 ])  # fmt: skip
 def test_beyond(part, worse, better, tmp_path):
-    long_run(tmp_path, PARTS[part][0])
+    long_run(tmp_path, PARTS[part].settings[0])
     long_run(tmp_path, worse, {"ES": 0.3})
     assert verdict(part, tmp_path) == NOT_HELD
     long_run(tmp_path, better, {"ES": 0.8, "GS": 0.5, "LS": 0.35, "KS": 0.7})
@@ -105,14 +104,14 @@ def test_beyond(part, worse, better, tmp_path):
 
 def test_metrics_of_few_common_edits_are_compared_by_their_means(tmp_path, monkeypatch):
     long_run(tmp_path, "stableedit")
-    long_run(tmp_path, "oas", {"ES": 0.8})
+    long_run(tmp_path, "key_ridge", {"ES": 0.8})
     evidence = Evidence(tmp_path)
-    whole = gains(evidence, "oas", "stableedit")
+    whole = gains(evidence, "key_ridge", "stableedit")
     assert whole["ES_exact"].n == 200 and set(whole) == {"ES", "GS", "LS", "ES_exact", "GS_exact", "KS"}
-    few = {key: scores for key, scores in evidence.scores("oas").items() if key[1] < 5 * (PAIRS - 1)}
-    monkeypatch.setattr(evidence, "_scores", {**evidence._scores, "oas": few})
-    found = gains(evidence, "oas", "stableedit")
-    mine, theirs = evidence.pooled("oas", "ES"), evidence.pooled("stableedit", "ES")
+    few = evidence.scores("key_ridge").query(f"edit < {5 * (PAIRS - 1)}")
+    monkeypatch.setattr(evidence, "_scores", {**evidence._scores, "key_ridge": few})
+    found = gains(evidence, "key_ridge", "stableedit")
+    mine, theirs = evidence.pooled("key_ridge", "ES"), evidence.pooled("stableedit", "ES")
     assert found["ES"].value == pytest.approx(mine.value - theirs.value)
     assert found["ES"].high - found["ES"].low > 2 * (whole["ES"].high - whole["ES"].low)
 
@@ -121,7 +120,7 @@ def test_metrics_of_few_common_edits_are_compared_by_their_means(tmp_path, monke
 
 
 def test_page_without_runs_names_every_part(tmp_path):
-    text = write(noted(tmp_path), tmp_path / "RESULTS.md").read_text()
+    text = Page(noted(tmp_path)).write(tmp_path / "RESULTS.md").read_text()
     assert text.count("**Not run.**") == len(PARTS) and "![" not in text
     assert not (tmp_path / "figures").exists()
 
@@ -133,51 +132,54 @@ def test_page_with_runs(tmp_path):
             long_run(tmp_path, name, {"ES": 0.123456})
     for job in tuning(SHORT, settings(SHORT)["stableedit"], tmp_path):
         made_up(tmp_path, job)
-    text = write(runner, tmp_path / "page" / "RESULTS.md").read_text()
+    text = Page(runner).write(tmp_path / "page" / "RESULTS.md").read_text()
     assert "**short run**" in text and "a <processor>" in text and "python 3" in text
     assert "| warm-up: start |" in text and "0.123 (0.085 to 0.176)" in text and "Not run: mend" in text
     assert "| 0.500, 0.450 (14) |" in text and "| warm-up: start | 0 | 200 | 0.123 (" in text
     assert str(tmp_path) not in text, "commands name no folder of this machine"
     assert "| StableEdit | editor.lr=0.0003 | grid of two | lr_0.0003 +0.2000; lr_0.001 +0.2000 |" in text
-    assert "Differences against published:" in text and "| OAS shrinkage | +0.000 (+0.000 to +0.000) |" in text
+    assert (
+        "Differences against published:" in text and "| floor 1e-3 of the largest | +0.000 (+0.000 to +0.000) |" in text
+    )
     for part in PARTS.keys() - {"precision", "sites", "questions", "questions_step"}:
         figure = tmp_path / "page" / "figures" / f"{part}.svg"
         assert figure.read_text().startswith("<svg") and figure.stat().st_size < 80_000, part
         assert f"(figures/{part}.svg)" in text and f'<a id="{part}">' in text
     first = text, (tmp_path / "page" / "figures" / "editors.svg").read_bytes()
-    again = write(runner, tmp_path / "page" / "RESULTS.md").read_text()
+    again = Page(runner).write(tmp_path / "page" / "RESULTS.md").read_text()
     assert first == (again, (tmp_path / "page" / "figures" / "editors.svg").read_bytes()), "the same from the same runs"
 
 
 def test_page_of_another_scale_or_of_nothing_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="nothing was run there"):
-        write(Runner(SHORT, tmp_path), tmp_path / "RESULTS.md")
+        Page(Runner(SHORT, tmp_path))
     noted(tmp_path, FULL)
     with pytest.raises(ConfigError, match="holds a full run"):
-        write(Runner(SHORT, tmp_path), tmp_path / "RESULTS.md")
+        Page(Runner(SHORT, tmp_path))
 
 
 def test_readme_takes_its_headline_from_the_runs(tmp_path):
     runner, page, file = noted(tmp_path / "out"), tmp_path / "docs" / "RESULTS.md", tmp_path / "README.md"
     for name in ("stableedit", "ultraedit"):
         long_run(runner.out, name, {"ES": 0.123456})
-    write(runner, page)
+    found = Page(runner)
+    found.write(page)
     file.write_text("no markers")
     with pytest.raises(ConfigError, match="lacks the lines"):
-        readme.update(runner, file, page)
-    file.write_text(f"above\n{readme.BEGIN}\nold\n{readme.END}\nbelow\n")
-    readme.update(runner, file, page)
+        found.update(file, page)
+    file.write_text(f"above\n{BEGIN}\nold\n{END}\nbelow\n")
+    found.update(file, page)
     text = file.read_text()
-    assert text.startswith("above\n") and text.endswith(f"{readme.END}\nbelow\n") and "old" not in text
+    assert text.startswith("above\n") and text.endswith(f"{END}\nbelow\n") and "old" not in text
     assert "| StableEdit | 0.123 (" in text and "(docs/figures/editors.svg)" in text and "RLEdit" not in text
     assert "[6. The five editors](docs/RESULTS.md#editors) | not decided |" in text
-    readme.update(runner, file, page)
+    found.update(file, page)
     assert file.read_text() == text, "the same from the same runs"
 
 
 def test_readme_has_its_markers():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text.count(readme.BEGIN) == text.count(readme.END) == 1
+    assert text.count(BEGIN) == text.count(END) == 1
 
 
 def test_only_the_full_run_in_its_place_writes_the_committed_page(tmp_path):

@@ -15,9 +15,15 @@ from config.check import ConfigError
 from config.compose import compose_config
 from config.schema import Config, DatasetConfig, FieldsConfig, ModelConfig, PromptFormat
 from data.base import DataError, Edit
-from data.batches import context_check, step_batches, tokenize
+from data.batches import (
+    check_prompt_format,
+    context_check,
+    prompt_ids,
+    special_prefix,
+    step_batches,
+    tokenize,
+)
 from data.fields import RowReader
-from data.prompt_format import check_prompt_format, prompt_ids, special_prefix
 from data.source import Source
 from lifelong import run as lifelong_run
 from lifelong import setup

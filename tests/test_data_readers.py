@@ -13,11 +13,9 @@ import pytest
 
 from config.compose import dataset_config
 from config.schema import DatasetConfig, FieldsConfig
-from data import knowns
 from data.base import DataError, Edit, shown
-from data.fields import RowReader, look_up, paths
-from data.records import RecordFile
-from data.source import PROJECT, Source
+from data.fields import KNOWNS, RowReader, look_up, paths, read_known
+from data.source import PROJECT, RecordFile, Source
 
 ZSRE = {
     "subject": "Wim Ilmarin",
@@ -85,7 +83,7 @@ ROWS: dict[str, tuple[dict[str, Any], Edit]] = {
 }
 READERS = {name: RowReader(dataset_config(name)) for name in ROWS}
 CASES = {name: (READERS[name], *case) for name, case in ROWS.items()}
-CASES["knowns"] = (knowns.read_row, KNOWN, Edit(4, str(KNOWN["prompt"]), " of Antarctica", None, None, None))
+CASES["knowns"] = (read_known, KNOWN, Edit(4, str(KNOWN["prompt"]), " of Antarctica", None, None, None))
 REQUIRED = [
     (name, field)
     for name, (_, row, _) in CASES.items()
@@ -200,7 +198,7 @@ def test_how_to_get_the_files() -> None:
     published = ("zsre", "fever", "wikibigedit", "ultraeditbench")
     assert all(dataset_config(name).how_to_get == f"python -m data.prepare fetch {name}" for name in published)
     assert dataset_config("facts").how_to_get == "python -m data.facts.build"
-    assert knowns.KNOWNS.how_to_get == "python -m data.prepare fetch knowns"
+    assert KNOWNS.how_to_get == "python -m data.prepare fetch knowns"
 
 
 NESTED = {
@@ -361,7 +359,7 @@ def test_require_validates_only_what_is_needed(tmp_path: Path) -> None:
 
 def test_importing_data_is_light() -> None:
     code = (
-        "import sys, data.prepare, data.records, data.fields, data.knowns\n"
+        "import sys, data.prepare, data.source, data.fields, data.fetch\n"
         "print([m for m in ('torch', 'transformers', 'datasets') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)

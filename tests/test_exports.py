@@ -31,8 +31,7 @@ from editor.sites import check_sites, find_sites
 from exports.__main__ import main
 from exports.ask import Question, ask
 from exports.card import base_license, front_matter, model_card
-from exports.delta import apply_delta, read_delta, read_weights
-from exports.identity import base_identity
+from exports.delta import apply_delta, base_identity, read_delta, read_weights
 from exports.save import check_export, save_edited
 from files import whole_folder
 from lifelong.inspect import inspect_model

@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 
 from config.compose import dataset_config
 from config.schema import ModelConfig
-from data.prompt_format import prompt_ids
+from data.batches import prompt_ids
 from data.source import Source
 from lifelong.generation import contains, exact, first_line, generate, normalized
 from model import load_model, load_tokenizer

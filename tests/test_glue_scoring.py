@@ -12,11 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from config.schema import DownstreamBackend, DownstreamConfig
 from data.base import DataError
 from glue_eval.evaluate import DownstreamEvaluator
-from glue_eval.perplexity import perplexity
-from glue_eval.prefill import pass_sizes
-from glue_eval.prompts import NEW_TOKENS, Choice, Question, context_length, encode, fit_question
+from glue_eval.predictions import NEW_TOKENS, Choice, Question, Scored, context_length, encode, fit_question
 from glue_eval.rows import TaskRows, load_rows
-from glue_eval.scoring import Scored, score, token_batches
+from glue_eval.scoring import pass_sizes, perplexity, score, token_batches
 from glue_eval.tasks import TASKS, render_question, render_shot
 
 MODELS = Path(__file__).resolve().parent / "reference" / "models"
@@ -82,7 +80,7 @@ def test_passes_never_change_a_result(loaded, cost, monkeypatch):
     model, tokenizer = loaded
     asked = questions("nli", tokenizer, model.config)
     expected = score(model, asked, 1)
-    monkeypatch.setattr("glue_eval.prefill.PASS_COST", {"cpu": cost})
+    monkeypatch.setattr("glue_eval.scoring.PASS_COST", {"cpu": cost})
     assert_same(score(model, asked, 8), expected)
 
 

@@ -27,13 +27,18 @@ from editor.ridge import Shift, solve_shifted
 from editor.stableedit import StableEdit
 from lifelong import resume, session
 from lifelong import run as lifelong_run
-from nets import NumericsError, inverse_root
+from nets import InverseRoot, NumericsError, inverse_root
 from tests.test_resume import assert_same_run, numbers, run
 from tests.test_resume import words as resume_words
 from tests.tiny import DATA, MODELS, PROJECT, SITES, run_main, tiny_words
 
 SECOND = SITES["tiny-llama"][1]
 BATCHES = 2  # micro-batches of a step: eight edits, five at a time
+
+
+def whole(root: InverseRoot) -> torch.Tensor:
+    """C^(-1/2), [V, V]."""
+    return root.apply(torch.eye(len(root.vectors_VR), dtype=root.vectors_VR.dtype))
 
 
 def words(editor: str, *more: str) -> list[str]:
@@ -175,13 +180,13 @@ CHOLESKY = ["Cholesky with jitter 1e-12", "Cholesky with jitter 1e-10", "Cholesk
 def test_a_failing_decomposition_is_tried_again(failures, monkeypatch):
     rows_NV = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     covariance_VV, seen, retries = rows_NV.T @ rows_NV, [], Counter()
-    expected = inverse_root(covariance_VV, 1e-6).matrix()
+    expected = whole(inverse_root(covariance_VV, 1e-6))
     monkeypatch.setattr(torch.linalg, "eigh", failing_eigh(failures, seen))
     if failures == 4:
         with pytest.raises(NumericsError, match="in float64 and with jitter too"):
-            inverse_root(covariance_VV, 1e-6, retries=retries).matrix()
+            whole(inverse_root(covariance_VV, 1e-6, retries=retries))
     else:
-        assert torch.allclose(inverse_root(covariance_VV, 1e-6, retries=retries).matrix(), expected, atol=1e-6)
+        assert torch.allclose(whole(inverse_root(covariance_VV, 1e-6, retries=retries)), expected, atol=1e-6)
     assert retries == Counter(EIGH[:failures])
     assert [matrix.dtype for matrix in seen] == [torch.float32, *[torch.float64] * 3][: failures + 1]
     added = [(matrix - covariance_VV.double()).diagonal().mean() / covariance_VV.diagonal().mean() for matrix in seen]

@@ -68,7 +68,7 @@ def test_the_table_is_a_downward_order():
 
 
 def test_the_reader_of_imports_finds_some():
-    assert "data.stream" in imported("data.records"), "relative"
+    assert "data.stream" in imported("data.source"), "relative"
     assert "editor.capture" in imported("editor.stableedit") | imported("editor.base"), "absolute"
     assert "lifelong.run" in imported("lifelong.job"), "inside a function"
 

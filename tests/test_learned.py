@@ -14,8 +14,8 @@ from editor import saved_networks
 from editor.learned import LearnedEditor
 from lifelong import run as lifelong_run
 from lifelong import session, setup
+from lifelong.loop import Training
 from lifelong.recorder import Recorder
-from lifelong.training import Training
 from tests.reference_cases import OWN, load_case, overrides
 
 CASE = {"malmen": "malmen_zsre", "mend": "mend_zsre", "rledit": "rledit_zsre"}

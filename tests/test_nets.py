@@ -5,10 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nets import EPSILON, EditNetwork, Normalizer, RunningStatistics, inverse_root
+from nets import EPSILON, EditNetwork, InverseRoot, Normalizer, RunningStatistics, inverse_root
 
 D_K, D_V = 7, 5
 SIZES = [1, 13, 2, 40, 7, 1, 100]
+
+
+def whole(root: InverseRoot) -> torch.Tensor:
+    """C^(-1/2), [V, V]."""
+    return root.apply(torch.eye(len(root.vectors_VR), dtype=root.vectors_VR.dtype))
 
 
 def random_blocks(sizes=SIZES, *, mean=0.0, std=1.0, seed=0):
@@ -92,20 +97,20 @@ def test_inverse_root_floors_eigenvalues(floor, relative, lowest):
     values = torch.tensor([1e-8, 1e-3, 2e-2, 1.0, 4.0], dtype=torch.float64)
     covariance, vectors = spectral(values)
     expected = vectors @ torch.diag(values.clamp(min=lowest).rsqrt()) @ vectors.T
-    found = inverse_root(covariance, floor, relative=relative).matrix()
+    found = whole(inverse_root(covariance, floor, relative=relative))
     assert_close(found, expected, 1e-6)
     torch.testing.assert_close(found, found.T)
 
 
 def test_inverse_root_undoes_the_covariance():
     covariance, _ = spectral(torch.tensor([0.1, 0.5, 1.0, 3.0], dtype=torch.float64))
-    root = inverse_root(covariance.float(), 1e-6).matrix()
+    root = whole(inverse_root(covariance.float(), 1e-6))
     torch.testing.assert_close(root @ covariance.float() @ root, torch.eye(4), rtol=0, atol=1e-5)
 
 
 def test_inverse_root_of_zero_is_finite():
-    assert torch.isfinite(inverse_root(torch.zeros(3, 3), 1e-2, relative=True).matrix()).all()
-    torch.testing.assert_close(inverse_root(torch.zeros(3, 3), 1e-6).matrix(), 1e3 * torch.eye(3))
+    assert torch.isfinite(whole(inverse_root(torch.zeros(3, 3), 1e-2, relative=True))).all()
+    torch.testing.assert_close(whole(inverse_root(torch.zeros(3, 3), 1e-6)), 1e3 * torch.eye(3))
 
 
 def test_whitened_rows_have_identity_covariance():

