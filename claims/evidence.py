@@ -13,7 +13,6 @@ import pandas as pd
 
 from lifelong.status import read_status
 from report.load import Run, load_run
-from report.numbers import metric_rows
 
 from .runner import diverged
 from .stats import Estimate, pooled
@@ -60,7 +59,7 @@ class Evidence:
 
     def pooled(self, setting: str, metric: str, side: str = "value") -> Estimate | None:
         """A final number (`before`: one before any edit) over the seeds, with Wilson's interval for what was scored."""
-        rows = [row for run in self.runs[setting].values() for row in metric_rows(run) if row["metric"] == metric]
+        rows = [row for run in self.runs[setting].values() for row in run.rows if row["metric"] == metric]
         table = pd.DataFrame(rows, columns=[side, "n"], dtype=float).dropna()
         return pooled(table[side], table["n"])
 

@@ -18,7 +18,6 @@ from lifelong.process import Processes, run_python
 from lifelong.status import read_status
 from lifelong.sweep_job import cores
 from report.load import load_run
-from report.numbers import run_merit
 
 from .inputs import write_data
 from .plan import Job, Scale, Setting, chosen_settings, final, tuning
@@ -37,7 +36,7 @@ class Choice(NamedTuple):
 def choose(setting: Setting, jobs: Sequence[Job], out: Path) -> Choice | None:
     """The best point of a sweep, the first of equals; None while a point is missing or if none ended well."""
     runs = [load_run(out / job.path) for job in jobs]
-    scores = [run_merit(run) for run in runs]
+    scores = [run.merit for run in runs]
     best = max((score for score in scores if score is not None), default=None)
     if best is None or any(run.state in ("no record", "running", "interrupted") for run in runs):
         return None

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 from matplotlib.patches import Rectangle
 
 from files import flatten
 from report import style
-from report.load import Run
+from report.load import Run, curves
 from report.metrics import MERIT
-from report.numbers import before_scores, downstream_curves, end_points, final_scores, over_time, run_merit, shown
 from report.style import Plate
 from report.terminal import aligned, cell
 
@@ -43,17 +43,17 @@ class Comparison:
 
 def compare(runs: Sequence[Run]) -> Comparison:
     """Find what varies (in the overrides of a sweep, else in the configurations) and what is best."""
-    scores = pd.DataFrame([final_scores(run) if run.finished else {} for run in runs], columns=MERIT, dtype=float)
-    relative = any(run.finished and before_scores(run).keys() & set(MERIT) for run in runs)
+    scores = pd.DataFrame([run.scores if run.finished else {} for run in runs], columns=MERIT, dtype=float)
+    relative = any(run.finished and run.before.keys() & set(MERIT) for run in runs)
     name = "mean change" if relative else "mean score"
-    scores[name] = pd.Series(map(run_merit, runs), dtype=float)
+    scores[name] = pd.Series([run.merit for run in runs], dtype=float)
     best = int(scores[name].argmax()) if scores[name].count() > 1 else None
     settings, failed = _settings(runs), [run for run in runs if not run.finished]
     return Comparison(list(runs), [*map(str, settings)], settings, scores, name, relative, best, failed)
 
 
 def _settings(runs: Sequence[Run]) -> pd.DataFrame:
-    """Per run its values of the keys that vary, as categories: numbers by size, else as they came."""
+    """Per run its values of the keys that vary, as categories: numbers by size, then names as they came."""
     pairs = [[word.lstrip("+").partition("=") for word in run.overrides] for run in runs]
     given = [{key: value for key, _, value in found} for found in pairs]
     table = pd.DataFrame(given, dtype=object)
@@ -62,19 +62,25 @@ def _settings(runs: Sequence[Run]) -> pd.DataFrame:
         table = pd.DataFrame([{k: shown(v) for k, v in flatten(run.config).items()} for run in runs], dtype=object)
         varied = table[[bool(run.config) for run in runs]].fillna("null").nunique() > 1
     table = table[varied.index[varied].difference(QUIET, sort=False)].fillna("")
-    return table.astype({key: pd.CategoricalDtype(_ordered(list(table[key].unique()))) for key in table})
+    for key in table:
+        values = table[key].drop_duplicates()
+        order = pd.to_numeric(values, errors="coerce").argsort(kind="stable")
+        table[key] = pd.Categorical(table[key], values.iloc[order])
+    return table
 
 
-def _ordered(distinct: list[str]) -> list[str]:
-    try:
-        return sorted(distinct, key=float)
-    except ValueError:
-        return distinct
+def shown(value: Any) -> str:
+    """A configuration value as a person writes it."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(shown, value)) + "]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def comparison_table(found: Comparison) -> Table:
     """Several runs side by side: name, varied keys, metrics, merit, state."""
-    metrics = list(dict.fromkeys(name for run in found.runs if run.results for name in final_scores(run)))
+    metrics = list(dict.fromkeys(name for run in found.runs if run.results for name in run.scores))
     head, rows = _side_by_side(found, metrics, "+.4f" if found.relative else ".4f", "–")
     return ("run", *head), [(row[0] + " (best)" * (at == found.best), *row[1:]) for at, row in enumerate(rows)]
 
@@ -94,9 +100,8 @@ def _side_by_side(found: Comparison, metrics: Sequence[str], form: str, missing:
     """Per run its name, its values of the varied keys, the metrics, the merit in `form`, and its state."""
     rows = []
     for run, setting in zip(found.runs, found.settings.values, strict=True):
-        scores = final_scores(run)
-        cells = [cell(scores.get(name), missing=missing) for name in metrics]
-        rows.append((run.name, *setting, *cells, cell(run_merit(run), form, missing), run.state))
+        cells = [cell(run.scores.get(name), missing=missing) for name in metrics]
+        rows.append((run.name, *setting, *cells, cell(run.merit, form, missing), run.state))
     return (*found.keys, *metrics, found.merit_name, "state"), rows
 
 
@@ -144,8 +149,9 @@ def _over_one_key(found: Comparison) -> Plate | None:
     (key,) = found.keys
     values = found.settings[key].cat
     table = found.scores[list(MERIT)].set_axis(values.codes).sort_index().dropna(axis="columns", how="all")
-    curves = {str(name): curve.dropna() for name, curve in table.items()}
-    figure = style.curve_figure(curves, style.SHARE, key, share=True)
+    figure = style.curve_figure(
+        {str(name): curve.dropna() for name, curve in table.items()}, style.SHARE, key, share=True
+    )
     if figure is None:
         return None
     (axes,) = figure.axes
@@ -163,26 +169,26 @@ def _over_one_key(found: Comparison) -> Plate | None:
 
 def _curves(found: Comparison, name: str) -> Plate | None:
     """One score of every run against edits; without samples on the way, the end points alone."""
-    curves, dotted = {}, 0
+    drawn, dotted = {}, 0
     for index, run in enumerate(found.runs):
-        measured = downstream_curves(run) if name == DOWNSTREAM else over_time(run, "sample", [name])
+        measured = run.downstream() if name == DOWNSTREAM else run.over_time("sample", [name])
         curve = measured.get(name.removeprefix("downstream "))
         if curve is None:
-            curve = end_points(run).get(name, pd.Series(dtype=float))
+            curve = curves(run.events["evaluate"], [name], "edits").get(name, pd.Series(dtype=float))
             dotted += len(curve) > 1
         setting = ", ".join(found.settings.iloc[index, :2])
         label = f"{run.name} ({setting})" if setting and len(run.name) + len(setting) < 40 else run.name
         # a run that stopped early may have its first point alone
-        curves[label] = curve if len(curve) > 1 else curve.iloc[:0]
+        drawn[label] = curve if len(curve) > 1 else curve.iloc[:0]
     caption = "Fixed sample of the edits of each run, measured while editing."
     if name == DOWNSTREAM:
         caption = "Mean over the downstream tasks."
-    elif dotted == sum(not curve.empty for curve in curves.values()):
+    elif dotted == sum(not curve.empty for curve in drawn.values()):
         caption = "All edits, before the first and after the last; nothing was measured between (eval.every=0)."
     elif dotted:
         caption += " Runs that measured nothing on the way have their end points over all edits."
-    figure = style.curve_figure(curves, name, share=True)
+    figure = style.curve_figure(drawn, name, share=True)
     if figure is None:
         return None
-    figure.set_figheight(3.5 + 0.12 * min(len(curves), 8))
+    figure.set_figheight(3.5 + 0.12 * min(len(drawn), 8))
     return Plate(f"runs_{name.replace(' ', '_')}", f"{name} against edits", caption, figure)

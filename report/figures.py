@@ -7,17 +7,19 @@ from typing import Any
 
 import pandas as pd
 
-from report import numbers, style
-from report.load import Run
+from report import style
+from report.load import POINTS, Run, curves, thin
 from report.style import Plate, plate
+
+SCORES = ("ES", "GS", "LS", "KS", "LS_agreement")
 
 
 def run_figures(run: Run) -> Iterator[Plate | None]:
     """Every figure of a run; None for what its records do not allow of."""
     yield scores(run)
-    drift = numbers.over_time(run, "sample", ["LS_kl"])
+    drift = run.over_time("sample", ["LS_kl"])
     yield plate("divergence", style.curve_figure(drift, "KL(before || after), nats"))
-    immediate = numbers.over_time(run, "immediate", ["ES", "GS"], "step")
+    immediate = run.over_time("immediate", ["ES", "GS"], "step")
     yield plate("immediate", style.curve_figure(immediate, style.SHARE, "step", share=True))
     yield downstream(run)
     yield retention(run)
@@ -30,7 +32,7 @@ def run_figures(run: Run) -> Iterator[Plate | None]:
 
 def scores(run: Run) -> Plate | None:
     """ES, GS, LS, KS and agreement against edits, with the whole run's end points."""
-    sampled, ends = numbers.over_time(run, "sample", numbers.SCORES), numbers.end_points(run)
+    sampled, ends = run.over_time("sample", SCORES), curves(run.events["evaluate"], SCORES, "edits")
     names = list(dict.fromkeys([*sampled, *ends]))
     if not names:
         return None
@@ -58,7 +60,7 @@ def downstream(run: Run) -> Plate | None:
     name = "perplexity/perplexity"
     found = [line[name] for line in run.events["downstream"] if line.get(name) is not None]
     words = f" Perplexity of the text: {found[0]:.4g} at first, {found[-1]:.4g} at last." if found else ""
-    return plate("downstream", style.curve_figure(numbers.downstream_curves(run), "f1_new", share=True), words)
+    return plate("downstream", style.curve_figure(run.downstream(), "f1_new", share=True), words)
 
 
 def retention(run: Run) -> Plate | None:
@@ -67,7 +69,7 @@ def retention(run: Run) -> Plate | None:
     if not rows:
         return None
     table = pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename(columns=int).sort_index(axis="columns")
-    table = table.iloc[numbers.thin(len(table), 120), numbers.thin(len(table.columns), 120)]
+    table = table.iloc[thin(len(table), 120), thin(len(table.columns), 120)]
     wide = len(table.columns) > 8
     figure, axes = style.canvas(9.0 if wide else 5.6, min(4.6, max(2.8, 1.6 + 0.34 * len(table))))
     image = style.heat(axes, table, 1.0, 2)
@@ -94,7 +96,7 @@ def per_site(run: Run, which: int, name: str, label: str) -> Plate | None:
     table = [{own[site]: pair[which] for site, pair in step["sites"].items()} for step in steps]
     warm = [place for place, step in enumerate(steps, start=1) if step["phase"] == "warm-up"]
     x = "step (warm-up included)" if warm else "step"
-    figure = style.curve_figure(numbers.curves(table, own.values()), label, x, markers=len(steps) <= 40)
+    figure = style.curve_figure(curves(table, own.values()), label, x, markers=len(steps) <= 40)
     if figure and warm:
         figure.axes[0].axvspan(warm[0] - 0.5, warm[-1] + 0.5, color="#f0ece2", zorder=0, linewidth=0)
     if figure and name == "cosine":
@@ -106,13 +108,13 @@ def per_site(run: Run, which: int, name: str, label: str) -> Plate | None:
 
 
 def _thinned(count: int) -> str:
-    return f" {numbers.POINTS} of {count} steps are drawn." if count > numbers.POINTS else ""
+    return f" {POINTS} of {count} steps are drawn." if count > POINTS else ""
 
 
 def training(run: Run) -> Plate | None:
     """Training losses of a learned editor."""
     steps, labels = run.events["train"], {"gen_loss": "on rephrased prompts", "loc_loss": "KL on unrelated prompts"}
-    found = {labels[key]: curve for key, curve in numbers.curves(steps, labels).items()}
+    found = {labels[key]: curve for key, curve in curves(steps, labels).items()}
     figure = style.curve_figure(found, "loss", "training step", markers=len(steps) <= 40)
     return plate("training", figure, _thinned(len(steps)))
 

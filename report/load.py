@@ -6,16 +6,20 @@ import itertools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import yaml
 
 from config.check import ConfigError
+from report.metrics import merit, protocol
 
 RECORDS = ("results.json", "metrics.jsonl", "status.json")
+POINTS = 1000  # of a curve at most
 
 
 @dataclass
@@ -53,6 +57,55 @@ class Run:
             return "no status.json and no results.json: it stopped before it began, or was killed"
         return "still running, or killed: " * (self.state == "running") + "it has not written results.json"
 
+    @property
+    def before(self) -> dict[str, float]:
+        """The scores before any edit: of results.json; of a run that has none its first evaluation."""
+        first = next((line for line in self.events["evaluate"] if line["edits"] == 0), {})
+        told = self.results.get("pre") if self.results else first
+        return {name: value for name, value in (told or {}).items() if name not in ("event", "edits")}
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The final table as in results.json; of a run that did not end the names and values before editing."""
+        before = [{"metric": name, "protocol": protocol(name), "before": value} for name, value in self.before.items()]
+        return self.results.get("metrics") or before
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The final numbers by metric."""
+        return {row["metric"]: row.get("value") for row in self.rows}
+
+    @property
+    def merit(self) -> float | None:
+        """The merit of a finished run by its final numbers; None of any other."""
+        return merit(self.scores, self.before) if self.finished else None
+
+    def over_time(self, group: str, names: Iterable[str], over: str = "edits") -> dict[str, pd.Series]:
+        """What was measured while editing: of the fixed sample (group "sample") or of each batch ("immediate")."""
+        lines = [line[group] | {over: line[over]} for line in self.events["over_time"] if line.get(group)]
+        return curves(lines, names, over)
+
+    def downstream(self) -> dict[str, pd.Series]:
+        """The f1 of the likeliest choice per task, against edits; the average last."""
+        lines = self.events["downstream"]
+        names = dict.fromkeys(key for line in lines for key in line if key.endswith("/f1_new"))
+        return {name.partition("/")[0]: curve for name, curve in curves(lines, names, "edits").items()}
+
+
+def thin(count: int, limit: int = POINTS) -> list[int]:
+    """At most `limit` of so many places, evenly spread, the first and the last among them."""
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
+
+
+def curves(lines: Sequence[Mapping[str, Any]], names: Iterable[str], over: str | None = None) -> dict[str, pd.Series]:
+    """A curve per name that has any number, over what the lines call `over` (else over 1, 2, ...); thinned.
+
+    Its index is x; NaN in y where nothing was measured.
+    """
+    table = pd.DataFrame(lines, index=[line[over] for line in lines] if over else range(1, len(lines) + 1))
+    table = table.iloc[thin(len(table))].reindex(columns=list(names)).astype(float).dropna(axis="columns", how="all")
+    return {str(name): curve for name, curve in table.items()}
+
 
 def run_folders(path: Path) -> list[Path]:
     """The folder itself where it holds a record of a run, else those of a sweep's jobs in order of their numbers.
@@ -71,7 +124,7 @@ def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
     """Read runs, each once; a sweep directory stands for its jobs.
 
     Raises:
-        ConfigError: no folder given, or one that holds neither a run nor a sweep.
+        ConfigError: a folder that holds neither a run nor a sweep.
     """
     paths: dict[Path, None] = {}
     for folder in run_dirs:
@@ -80,8 +133,6 @@ def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
             what = "holds none of " + ", ".join(RECORDS) if folder.is_dir() else "no such folder"
             raise ConfigError(f"report {folder}: {what}; name a run directory or a sweep directory")
         paths |= dict.fromkeys(found)
-    if not paths:
-        raise ConfigError("report: no run directory given; name at least one")
     # the shortest endings of the paths that tell them apart
     endings = (["/".join(path.parts[-depth:]) for path in paths] for depth in itertools.count(1))
     names = next(names for names in endings if len(set(names)) == len(names))

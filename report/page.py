@@ -16,11 +16,10 @@ import pandas as pd
 from config.check import ConfigError
 from files import write_whole
 from report import terminal
-from report.comparison import Comparison, Table, compare, comparison_figures, comparison_table
+from report.comparison import Comparison, Table, compare, comparison_figures, comparison_table, shown
 from report.figures import run_figures
 from report.load import Run, load_runs
 from report.metrics import METRICS
-from report.numbers import metric_rows, shown
 from report.style import LOOKS, Plate, save
 
 HERE = Path(__file__).resolve().parent
@@ -62,7 +61,7 @@ def page(
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {"base64": lambda text: base64.b64encode(text.encode()).decode(), "shown": shown}
-    environment.globals |= {"metric_rows": metric_rows, "final_table": final_table, "quoted": shlex.join}
+    environment.globals |= {"final_table": final_table, "quoted": shlex.join}
     named = {name.rpartition("/")[2] for name in [*long["metric"], *long["protocol"].dropna()]}
     return environment.get_template("page.html.j2").render(
         runs=runs,
@@ -78,13 +77,13 @@ def page(
 def long_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Every number in long format, as it is; `source` says which record holds it."""
     rows = [{"run": run.name} | row for run in runs for row in _records(run)]
-    return pd.DataFrame(rows, columns=LONG, dtype=object)
+    table = pd.DataFrame(rows, columns=LONG, dtype=object)
+    return table.assign(difference=table["value"].astype(float) - table["before"].astype(float))
 
 
 def _records(run: Run) -> Iterator[dict[str, Any]]:
-    results = metric_rows(run)
-    protocols = {row["metric"]: row["protocol"] for row in results}
-    yield from ({"source": "results"} | row for row in results)
+    protocols = {row["metric"]: row["protocol"] for row in run.rows}
+    yield from ({"source": "results"} | row for row in run.rows)
     for line in run.events["over_time"]:
         for source, key in (("over_time", "sample"), ("immediate", "immediate"), ("retention", "retention")):
             for name, value in line.get(key, {}).items():
@@ -100,7 +99,7 @@ def _records(run: Run) -> Iterator[dict[str, Any]]:
 
 def final_table(run: Run) -> Table:
     """Head and rows of the final table as text."""
-    return HEAD, terminal.metric_rows(metric_rows(run), " to ", ".4f", ",.0f", "–")
+    return HEAD, terminal.metric_rows(run.rows, " to ", ".4f", ",.0f", "–")
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
