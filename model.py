@@ -154,7 +154,12 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     with _explained(source):
         loading: Any = AutoModelForCausalLM  # typed as giving the model alone
         model, said = loading.from_pretrained(
-            source, dtype=pick_dtype(cfg, device), device_map=cfg.device_map, output_loading_info=True, **_how(cfg)
+            source,
+            dtype=pick_dtype(cfg, device),
+            device_map=cfg.device_map,
+            output_loading_info=True,
+            use_safetensors=True,  # a pickle could run code
+            **_how(cfg),
         )
     _check_whole(source, said)
     if not cfg.device_map:

@@ -27,7 +27,6 @@ from lifelong.sample import Reference, at_positions
 from lifelong.scorer import Scorer, Scores, agreement, compare
 from lifelong.session import Session
 from lifelong.setup import Data
-from model import fingerprint
 from report.metrics import HEADLINE, Measured, Tally
 
 FORMAT = 2  # of the cached folder; raise it when what is measured changes
@@ -68,7 +67,7 @@ class Evaluation:
 
     def measure_before(self) -> None:
         """Score the model before any edit, or find that it was done: the model must be as loaded."""
-        key = sha256_of_json(self._key(), fingerprint(self.model.state_dict().items()))
+        key = sha256_of_json(self._key() | {"model": self.session.fingerprint})
         parent = Path(self.cfg.eval.cache_dir).expanduser() if self.cfg.eval.cache_dir else self.run_dir
         folder = kept(parent, f"before-{key[:32]}", self._write_before)
         totals = read_json(folder / "totals.json")

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
-from files import flatten, read_json, sha256_of, whole_folder, write_json
+from files import flatten, read_json, sha256_of, sha256_of_json, whole_folder, write_json
 from lifelong.session import Session
 
 log = logging.getLogger(__name__)
@@ -68,9 +68,9 @@ class Checkpoints:
         state = {name: owner.state_dict() for name, owner in owners.items()}
         with whole_folder(folder) as fresh:
             save_file(session.tensors(), fresh / "state.safetensors")
-            belongs = {"format": FORMAT, "number": self.number + 1, "config": self.config, "files": self.files}
-            digest = sha256_of(fresh / "state.safetensors")
-            write_json(fresh / "state.json", belongs | {"state": state, "sha256": digest})
+            said = {"format": FORMAT, "number": self.number + 1, "config": self.config, "files": self.files}
+            said |= {"state": state, "model": session.fingerprint, "tensors": sha256_of(fresh / "state.safetensors")}
+            write_json(fresh / "state.json", said | {"sha256": sha256_of_json(said)})
         self.number += 1
         for old in sorted(path for path in self.folder.iterdir() if path != folder)[: -(KEPT - 1)]:
             shutil.rmtree(old, ignore_errors=True)
@@ -95,7 +95,14 @@ class Checkpoints:
         return found
 
     def load(self, folder: Path, found: dict[str, Any], session: Session, owners: Mapping[str, Owner]) -> None:
-        """Go on from a checkpoint that `newest` gave."""
+        """Go on from a checkpoint that `newest` gave.
+
+        Raises:
+            ConfigError: it was written with other weights under the model's name.
+        """
+        if found["model"] != session.fingerprint:
+            name = self.config["model"]["name_or_path"]
+            raise ConfigError(f"resume: the weights of {name} are not those that the run started with")
         session.load_tensors(load_file(folder / "state.safetensors", device=str(session.editor.solve_device)))
         for name, owner in owners.items():
             owner.load_state_dict(found["state"][name])
@@ -107,7 +114,10 @@ def newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
     for folder in sorted((run_dir / "checkpoints").glob("[0-9]*"), reverse=True):
         try:
             found = read_json(folder / "state.json")
-            if sha256_of(folder / "state.safetensors") != found["sha256"]:
+            said = {key: value for key, value in found.items() if key != "sha256"}
+            if found.get("format") == FORMAT and sha256_of_json(said) != found["sha256"]:
+                raise ValueError("state.json does not have the sha256 that it names")
+            if found.get("format") == FORMAT and sha256_of(folder / "state.safetensors") != found["tensors"]:
                 raise ValueError("state.safetensors does not have the sha256 that state.json names")
         except (OSError, ValueError, KeyError) as error:
             log.warning("checkpoint %s is damaged (%s): the one before it is used", folder, error)

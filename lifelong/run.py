@@ -244,12 +244,13 @@ def finish(
     """Complete the results and write them, with the edited model where `identity` (of its base) is given; report."""
     results |= {"peak_memory": peak_memory(), "versions": versions()}
     results["command"] = shlex.join(["python", "main.py", *sys.argv[1:]])
-    if identity is not None:
-        results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))
     evaluations = recorder.events("downstream")
     if evaluations:
         results["downstream"] = [{k: v for k, v in line.items() if k != "event"} for line in evaluations]
-    recorder.finish(results)
+    recorder.finish(results)  # before the model is saved: a full disk must not take the numbers
+    if identity is not None:
+        results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))
+        recorder.finish(results)
     return results | ({"report": _report(recorder.run_dir)} if cfg.report else {})
 
 

@@ -21,8 +21,9 @@ from editor.capture import tokens_of
 from editor.frozen import frozen_inputs
 from editor.registry import editor_class
 from editor.sites import find_sites
+from files import sha256_of_json
 from lifelong.answers import answers, chunks, probes
-from model import load_model, save_model
+from model import fingerprint, load_model, save_model
 from report.metrics import Tally
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,8 @@ class Session:
     def __init__(self, cfg: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, editor: Editor) -> None:
         self.cfg, self.model, self.tokenizer, self.editor = cfg, model, tokenizer, editor
         self.inputs = editor.inputs
+        self.fingerprint = sha256_of_json("", fingerprint(model.state_dict().items()))
+        """Of the weights that the session began with."""
 
     def batches(self, edits: Sequence[Edit]) -> StepBatches:
         """The micro-batches of one step's edits."""

@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
@@ -69,6 +71,63 @@ def test_a_model_that_lacks_a_weight_is_refused(name, tmp_path):
     words = tiny_words(f"model.name_or_path={tmp_path / 'model'}")
     with pytest.raises(ConfigError, match=rf"its weights lack {re.escape(name)}"):
         lifelong_run.run(compose_config(words), tmp_path / "run")
+
+
+def test_weights_in_a_pickle_are_refused(tmp_path):
+    shutil.copytree(MODELS / "tiny-llama", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    (tmp_path / "model" / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"cannot be opened \(.*safetensors"):
+        lifelong_run.run(compose_config(tiny_words(f"model.name_or_path={tmp_path / 'model'}")), tmp_path / "run")
+
+
+def test_the_numbers_are_there_when_the_model_cannot_be_saved(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(lifelong_run, "save_edited", full)
+    words = tiny_words("model_cache=true", f"model_cache_dir={tmp_path / 'saved'}")
+    with pytest.raises(OSError, match="No space"):
+        lifelong_run.run(compose_config(words), tmp_path / "run")
+    assert "ES" in json.loads((tmp_path / "run" / "results.json").read_text())
+
+
+def test_a_folder_that_cannot_be_made_is_refused_at_the_start(tmp_path):
+    (tmp_path / "file").write_text("")
+    words = tiny_words("model_cache=true", f"model_cache_dir={tmp_path / 'file' / 'saved'}")
+    with pytest.raises(ConfigError, match="model_cache_dir=.*cannot be made"):
+        lifelong_run.run(compose_config(words), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def stopped(tmp_path: Path) -> list[str]:
+    """A finished run with two checkpoints, on a model folder of its own; its words."""
+    shutil.copytree(MODELS / "tiny-llama", tmp_path / "model")
+    argv = tiny_words("checkpoint.every=1", f"model.name_or_path={tmp_path / 'model'}")
+    lifelong_run.run(compose_config(argv), tmp_path / "run")
+    return argv
+
+
+def test_an_edited_state_counts_as_damaged(tmp_path, caplog):
+    argv = stopped(tmp_path)
+    (*_, newest) = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    state = json.loads((newest / "state.json").read_text())
+    state["state"]["loop"]["edits"] = 8
+    (newest / "state.json").write_text(json.dumps(state))
+    results = lifelong_run.run(compose_config([*argv, f"resume={tmp_path / 'run'}"]), tmp_path / "unused")
+    assert "state.json does not have the sha256 that it names" in caplog.text
+    assert results["counts"]["edits"] == 24
+
+
+def test_other_weights_at_resume_are_refused(tmp_path):
+    argv = stopped(tmp_path)
+    path = tmp_path / "model" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.layers.0.mlp.up_proj.weight"] += 1
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="the weights of .* are not those that the run started with"):
+        lifelong_run.run(compose_config([*argv, f"resume={tmp_path / 'run'}"]), tmp_path / "unused")
 
 
 def test_results_with_a_number_that_is_not_finite_are_written(tmp_path):
