@@ -9,7 +9,7 @@ import pandas as pd
 
 from report import style
 from report.load import POINTS, Run, curves, thin
-from report.style import Plate, plate
+from report.style import WORDS, Plate, plate
 
 SCORES = ("ES", "GS", "LS", "KS", "LS_agreement")
 
@@ -45,14 +45,8 @@ def scores(run: Run) -> Plate | None:
         axes.plot(end.dropna(), markerfacecolor="none", **look)
     style.legend_above(axes, min(5, len(names)))
     style.label_axes(axes, style.SHARE, share=True)
-    words = []
-    if sampled:
-        words.append("Curves: a fixed sample; ES and GS over those of its edits that had been written by then.")
-    if ends:
-        words.append("Large hollow marks: all edits of the run, before the first and after the last.")
-    if not sampled:
-        words.append("Nothing was measured between (eval.every=0), so the dotted lines are no measurement.")
-    return plate("scores", figure, " ".join(words))
+    here = {"sampled": bool(sampled), "ends": bool(ends), "between": not sampled}
+    return plate("scores", figure, " ".join(WORDS["scores"][key] for key, said in here.items() if said))
 
 
 def downstream(run: Run) -> Plate | None:
@@ -71,10 +65,9 @@ def retention(run: Run) -> Plate | None:
     table = pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename(columns=int).sort_index(axis="columns")
     table = table.iloc[thin(len(table), 120), thin(len(table.columns), 120)]
     wide = len(table.columns) > 8
-    figure, axes = style.canvas(9.0 if wide else 5.6, min(4.6, max(2.8, 1.6 + 0.34 * len(table))))
-    image = style.heat(axes, table, 1.0, 2)
-    axes.set(xlabel="batch (the step that wrote it)", ylabel="measured after step")
-    figure.colorbar(image, ax=axes, label="ES", pad=0.02)
+    size = 9.0 if wide else 5.6, min(4.6, max(2.8, 1.6 + 0.34 * len(table)))
+    labels = "batch (the step that wrote it)", "measured after step"
+    figure, _ = style.heat_map(table, *labels, size, high=1.0, digits=2, bar="ES")
     return plate("retention", figure, wide=wide)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,28 +110,22 @@ def run_folders(path: Path) -> list[Path]:
     """The folder itself where it holds a record of a run, else those of a sweep's jobs in order of their numbers.
 
     Jobs that left nothing but .hydra are among them.
+
+    Raises:
+        ConfigError: it holds neither a run nor a sweep.
     """
     if any((path / name).is_file() for name in RECORDS):
         return [path]
     jobs = {record.parent for name in (*RECORDS, ".hydra") for record in path.rglob(name)}
-    return sorted(
-        jobs, key=lambda job: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(job))]
-    )
+    if not jobs:
+        what = "holds none of " + ", ".join(RECORDS) if path.is_dir() else "no such folder"
+        raise ConfigError(f"report {path}: {what}; name a run directory or a sweep directory")
+    return sorted(jobs, key=lambda job: (len(job.name), job))
 
 
 def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
-    """Read runs, each once; a sweep directory stands for its jobs.
-
-    Raises:
-        ConfigError: a folder that holds neither a run nor a sweep.
-    """
-    paths: dict[Path, None] = {}
-    for folder in run_dirs:
-        found = run_folders(folder.resolve())
-        if not found:
-            what = "holds none of " + ", ".join(RECORDS) if folder.is_dir() else "no such folder"
-            raise ConfigError(f"report {folder}: {what}; name a run directory or a sweep directory")
-        paths |= dict.fromkeys(found)
+    """Read runs, each once; a sweep directory stands for its jobs. Raises ConfigError as run_folders does."""
+    paths = dict.fromkeys(path for folder in run_dirs for path in run_folders(folder.resolve()))
     # the shortest endings of the paths that tell them apart
     endings = (["/".join(path.parts[-depth:]) for path in paths] for depth in itertools.count(1))
     names = next(names for names in endings if len(set(names)) == len(names))

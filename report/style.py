@@ -14,7 +14,6 @@ import pandas as pd
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 HERE = Path(__file__).parent
@@ -79,12 +78,18 @@ def lines(axes: Axes, curves: Mapping[str, pd.Series], *, markers: bool = True, 
 
 
 def curve_figure(
-    curves: Mapping[str, pd.Series], y: str, x: str = EDITS, *, share: bool = False, markers: bool = True
+    curves: Mapping[str, pd.Series],
+    y: str,
+    x: str = EDITS,
+    *,
+    share: bool = False,
+    markers: bool = True,
+    height: float = 3.5,
 ) -> Figure | None:
     """Curves on axes of their own, labelled; y from 0 up, for a share to 1. None where there is no number."""
     if not any(curve.count() for curve in curves.values()):
         return None
-    figure, axes = canvas()
+    figure, axes = canvas(height=height)
     lines(axes, curves, markers=markers)
     label_axes(axes, y, x, share=share)
     return figure
@@ -104,24 +109,33 @@ def label_axes(axes: Axes, y: str, x: str = EDITS, *, share: bool = False) -> No
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def heat(axes: Axes, table: pd.DataFrame, high: float | None = None, digits: int = 3) -> AxesImage:
+def heat_map(
+    table: pd.DataFrame,
+    x: str,
+    y: str,
+    size: tuple[float, float],
+    *,
+    bar: str = "",
+    high: float | None = None,
+    digits: int = 3,
+) -> tuple[Figure, Axes]:
     """A heat map with the numbers in its cells where there is room; `high`: colours are for 0 to it, not as found.
 
     Cells without a number are grey.
     """
+    figure, axes = canvas(*size)
+    axes.set(xlabel=x, ylabel=y, facecolor="#eeeeee")
     axes.grid(False)
-    axes.set_facecolor("#eeeeee")
     axes.spines[:].set_visible(False)
-    low = None if high is None else 0.0
-    image = axes.imshow(table, cmap="cividis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    image = axes.imshow(table, cmap="cividis", vmin=high and 0, vmax=high, aspect="auto", interpolation="nearest")
+    figure.colorbar(image, ax=axes, label=bar, pad=0.02)
     for axis, names in ((axes.xaxis, table.columns), (axes.yaxis, table.index)):
         every = -(-len(names) // 12)
         axis.set_ticks(range(0, len(names), every), [str(name) for name in names[::every]])
         axis.set_tick_params(length=0)
-    middle = sum(image.get_clim()) / 2
-    for (y, x), cell in np.ndenumerate(table.to_numpy()):
+    look = {"ha": "center", "va": "center", "fontsize": 9 if len(table.columns) <= 6 else 7.5}
+    for (row, column), cell in np.ndenumerate(table.to_numpy()):
         if max(table.shape) <= 12 and not np.isnan(cell):
-            colour = "white" if cell < middle else "black"
-            size = 9 if len(table.columns) <= 6 else 7.5
-            axes.text(x, y, f"{cell:.{digits}f}", ha="center", va="center", color=colour, fontsize=size)
-    return image
+            colour = "white" if cell < sum(image.get_clim()) / 2 else "black"
+            axes.text(column, row, f"{cell:.{digits}f}", color=colour, **look)
+    return figure, axes
