@@ -121,7 +121,7 @@ def _heat_map(found: Comparison, metric: str) -> Plate:
     values = found.scores[metric]
     table = values.set_axis(pd.MultiIndex.from_frame(found.settings)).unstack()
     ys, xs = (found.settings[key].cat.codes for key in found.keys)
-    figure, axes = style.heat_map(table, found.keys[1], found.keys[0], (5.6, max(2.6, 1.3 + 0.55 * len(table))))
+    figure, axes = style.heat_map(table, found.keys[1], found.keys[0])
     hatched: dict[str, Any] = {"hatch": "///", "facecolor": "#eeeeee", "edgecolor": style.FAINT, "linewidth": 0}
     for run, y, x, missing in zip(found.runs, ys, xs, values.isna(), strict=True):
         if missing:

@@ -139,7 +139,15 @@ def load_run(path: Path, name: str = "") -> Run:
     run.status = _read(run, "status.json", json.loads)
     run.overrides = list(run.status.get("overrides") or _read(run, ".hydra/overrides.yaml", yaml.safe_load))
     run.config = run.results.get("config") or _read(run, ".hydra/config.yaml", yaml.safe_load)
-    _read_events(run)
+    broken = 0
+    for text in _read(run, "metrics.jsonl", str.splitlines):
+        try:
+            line = json.loads(text)
+            run.events[line["event"]].append(line)
+        except ValueError:  # cut off by a crash
+            broken += 1
+    if broken:
+        run.notes.append(f"metrics.jsonl: {broken} broken line{'s' * (broken > 1)} passed over")
     if not run.results and run.state == "done":
         run.notes.append("results.json is missing or empty: nothing says how the run ended")
     return run
@@ -153,23 +161,3 @@ def _read(run: Run, name: str, parse: Callable[[str], Any]) -> Any:
     except (OSError, ValueError, yaml.YAMLError) as error:
         run.notes.append(f"{name} cannot be read: {error}")
         return {}
-
-
-def _read_events(run: Run) -> None:
-    """Sort the lines of metrics.jsonl by their event; those cut off by a crash are counted in the notes.
-
-    A step keeps what figures show, its sites as (norm, cosine): a run may have many thousand steps.
-    """
-    bad = 0
-    for text in _read(run, "metrics.jsonl", str.splitlines):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            bad += 1
-            continue
-        if line["event"] == "step":
-            sites = {name: (site["shift_norm"], site["cosine"]) for name, site in line["sites"].items()}
-            line = {"event": "step", "phase": line["phase"], "edits": line["edits"], "sites": sites}
-        run.events[line["event"]].append(line)
-    if bad:
-        run.notes.append(f"metrics.jsonl: {bad} broken line{'s' if bad > 1 else ''} passed over")

@@ -68,9 +68,7 @@ def lines(axes: Axes, curves: Mapping[str, pd.Series], *, markers: bool = True, 
         axes.set_prop_cycle(color=graded(range(count)), linestyle=(STYLES[:3] * count)[:count])
         look = {"linewidth": 0.9}
     for label, curve in curves.items():
-        # matplotlib leaves labels that start with an underscore out of legends
-        name = f" {label}" if label.startswith("_") else label
-        axes.plot(curve, label=name if curve.count() else None, markevery=max(1, len(curve) // 12), **look)
+        axes.plot(curve, label=label if curve.count() else None, markevery=max(1, len(curve) // 12), **look)
     if many and count <= 40:
         axes.figure.legend(loc="outside right upper", ncols=1 if count <= 16 else 2, fontsize=7.5)
     elif not many and legend and count > 1:
@@ -109,21 +107,12 @@ def label_axes(axes: Axes, y: str, x: str = EDITS, *, share: bool = False) -> No
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def heat_map(
-    table: pd.DataFrame,
-    x: str,
-    y: str,
-    size: tuple[float, float],
-    *,
-    bar: str = "",
-    high: float | None = None,
-    digits: int = 3,
-) -> tuple[Figure, Axes]:
+def heat_map(table: pd.DataFrame, x: str, y: str, bar: str = "", high: float | None = None) -> tuple[Figure, Axes]:
     """A heat map with the numbers in its cells where there is room; `high`: colours are for 0 to it, not as found.
 
     Cells without a number are grey.
     """
-    figure, axes = canvas(*size)
+    figure, axes = canvas(9.0 if len(table.columns) > 8 else 5.6, min(5.5, 1.3 + 0.5 * max(3, len(table))))
     axes.set(xlabel=x, ylabel=y, facecolor="#eeeeee")
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -133,9 +122,8 @@ def heat_map(
         every = -(-len(names) // 12)
         axis.set_ticks(range(0, len(names), every), [str(name) for name in names[::every]])
         axis.set_tick_params(length=0)
-    look = {"ha": "center", "va": "center", "fontsize": 9 if len(table.columns) <= 6 else 7.5}
     for (row, column), cell in np.ndenumerate(table.to_numpy()):
         if max(table.shape) <= 12 and not np.isnan(cell):
             colour = "white" if cell < sum(image.get_clim()) / 2 else "black"
-            axes.text(column, row, f"{cell:.{digits}f}", color=colour, **look)
+            axes.text(column, row, f"{cell:.3f}", ha="center", va="center", color=colour, fontsize=8)
     return figure, axes
