@@ -19,8 +19,7 @@ from report.terminal import aligned, cell
 QUIET = ["wandb.name", "model_cache_dir", "resume"]  # keys that name things and change no number
 DOWNSTREAM = "downstream average"
 MOST = 24  # runs beyond which curves are not told apart
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-"""Head and rows as text."""
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # head and rows as text
 
 
 @dataclass(frozen=True)
@@ -175,6 +174,8 @@ def _curves(found: Comparison, name: str) -> Plate | None:
         drawn[label] = curve if len(curve) > 1 else curve.iloc[:0]
     all_dotted = dotted == sum(not curve.empty for curve in drawn.values())
     words = "downstream" if name == DOWNSTREAM else "ends" if all_dotted else "mixed" if dotted else "sampled"
-    figure = style.curve_figure(drawn, name, share=True, height=3.5 + 0.12 * min(len(drawn), 8))
-    title = f"{name} against edits"
-    return Plate(f"runs_{name.replace(' ', '_')}", title, WORDS["runs"][words], figure) if figure else None
+    figure = style.curve_figure(drawn, name, share=True)
+    if figure is None:
+        return None
+    figure.set_figheight(3.5 + 0.12 * min(len(drawn), 8))
+    return Plate(f"runs_{name.replace(' ', '_')}", f"{name} against edits", WORDS["runs"][words], figure)

@@ -49,7 +49,7 @@ def scores(run: Run) -> Plate | None:
         look: dict[str, Any] = {"linestyle": "none"} if name in sampled else {"linestyle": ":", "label": name}
         look |= {"color": style.COLOURS[place], "marker": style.MARKERS[place], "markersize": 7, "linewidth": 1}
         axes.plot(end.dropna(), markerfacecolor="none", **look)
-    style.legend_above(axes, min(5, len(names)))
+    figure.legend(loc=style.ABOVE, ncols=min(5, len(names)))
     style.label_axes(axes, style.SHARE, share=True)
     here = {"sampled": bool(sampled), "ends": bool(ends), "between": not sampled}
     return plate("scores", figure, " ".join(WORDS["scores"][key] for key, said in here.items() if said))
@@ -118,7 +118,7 @@ def spectrum(run: Run) -> Plate | None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
-    style.legend_above(axes, 2)
+    figure.legend(loc=style.ABOVE, ncols=2)
     return plate("spectrum", figure, words)
 
 

@@ -23,17 +23,22 @@ from report.metrics import METRICS
 from report.style import LOOKS, save
 
 HERE = Path(__file__).resolve().parent
-SEVERAL = Path("outputs/comparison")
 HEAD = ("metric", "before", "after", "difference", "95 % interval", "n", "protocol")
 LONG = ["run", "source", "metric", "protocol", "edits", "step", "batch", "n"]
 LONG += ["value", "low", "high", "before", "difference"]
 MARKDOWN = str.maketrans({sign: "\\" + sign for sign in "\\`*_<>[]|"})
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True,
+)  # fmt: skip
+TEMPLATES.filters |= {"base64": lambda text: base64.b64encode(text.encode()).decode(), "shown": shown}
+TEMPLATES.globals |= {"metrics": METRICS.values(), "quoted": shlex.join}
 
 
 def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """As report.make."""
     runs = load_runs(run_dirs)
-    out = out or (run_dirs[0] / "report" if len(run_dirs) == 1 else SEVERAL)
+    out = out or (run_dirs[0] / "report" if len(run_dirs) == 1 else Path("outputs/comparison"))
     if out.resolve() == HERE:
         raise ConfigError(f"--out {out}: is the program's own folder; name another")
     found = compare(runs) if len(runs) > 1 else None
@@ -51,19 +56,9 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     # what the glossary explains; downstream figures by the last part of their names
     named = {name.rpartition("/")[2] for name in [*long["metric"], *long["protocol"].dropna()]}
     named |= {plate.name for plate in plates} | ({"95 % interval"} if long["low"].notna().any() else set())
-    page = _template().render(runs=runs, found=found, table=table, plates=plates, named=named)
-    write_whole(out / "report.html", page)
+    data = {"runs": runs, "found": found, "table": table, "plates": plates, "named": named}
+    write_whole(out / "report.html", TEMPLATES.get_template("page.html.j2").render(data, final_table=final_table))
     return out / "report.html"
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"base64": lambda text: base64.b64encode(text.encode()).decode(), "shown": shown}
-    environment.globals |= {"final_table": final_table, "metrics": METRICS.values(), "quoted": shlex.join}
-    return environment.get_template("page.html.j2")
 
 
 def long_table(runs: Sequence[Run]) -> pd.DataFrame:

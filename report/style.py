@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import matplotlib
 import numpy as np
@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 LOOKS: Any = matplotlib.rc_params_from_file(HERE / "looks.mplstyle", use_default_template=False)
 COLOURS, MARKERS, STYLES = (LOOKS["axes.prop_cycle"].by_key()[key] for key in ("color", "marker", "linestyle"))
 FAINT = "#8a8a8a"
+ABOVE: Final = "outside upper center"
 WORDS = yaml.safe_load((HERE / "figures.yaml").read_text(encoding="utf-8"))
 SHARE, EDITS = "share of answer tokens", "edits written"
 
@@ -67,35 +68,24 @@ def lines(axes: Axes, curves: Mapping[str, pd.Series], *, markers: bool = True, 
         graded = matplotlib.colormaps["viridis"].resampled(count + 2)
         axes.set_prop_cycle(color=graded(range(count)), linestyle=(STYLES[:3] * count)[:count])
         look = {"linewidth": 0.9}
-    for label, curve in curves.items():
-        axes.plot(curve, label=label if curve.count() else None, markevery=max(1, len(curve) // 12), **look)
+    for label, curve in curves.items():  # matplotlib leaves labels that start with an underscore out of legends
+        axes.plot(curve, label=label.lstrip("_") if curve.count() else None, markevery=max(1, len(curve) // 12), **look)
     if many and count <= 40:
         axes.figure.legend(loc="outside right upper", ncols=1 if count <= 16 else 2, fontsize=7.5)
     elif not many and legend and count > 1:
-        legend_above(axes, min(count, 5, max(1, 76 // (5 + max(map(len, curves))))))
+        axes.figure.legend(loc=ABOVE, ncols=min(count, 5, max(1, 76 // (5 + max(map(len, curves))))))
 
 
 def curve_figure(
-    curves: Mapping[str, pd.Series],
-    y: str,
-    x: str = EDITS,
-    *,
-    share: bool = False,
-    markers: bool = True,
-    height: float = 3.5,
+    curves: Mapping[str, pd.Series], y: str, x: str = EDITS, *, share: bool = False, markers: bool = True
 ) -> Figure | None:
     """Curves on axes of their own, labelled; y from 0 up, for a share to 1. None where there is no number."""
     if not any(curve.count() for curve in curves.values()):
         return None
-    figure, axes = canvas(height=height)
+    figure, axes = canvas()
     lines(axes, curves, markers=markers)
     label_axes(axes, y, x, share=share)
     return figure
-
-
-def legend_above(axes: Axes, columns: int = 3) -> None:
-    """The legend of what has been drawn, over the axes."""
-    axes.figure.legend(loc="outside upper center", ncols=columns)
 
 
 def label_axes(axes: Axes, y: str, x: str = EDITS, *, share: bool = False) -> None:
