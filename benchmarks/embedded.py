@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from config.compose import compose_config
 from config.schema import Config
 from data.batches import IGNORED, Batch, StepBatches, Tokens, passes, step_batches, steps, tokenize
 from editor import base
-from editor.base import Editor
+from editor.base import Editor, Stopwatch
 from editor.capture import Captured, Inputs, Rows, capture_together, tokens_of
 from editor.frozen import frozen_inputs, lowest_layer
 from editor.sites import EditSite, find_sites
@@ -119,6 +120,22 @@ class Bench:
     def restore(self) -> None:
         """Weights, statistics and last shifts as before the step."""
         self.editor.load_state_tensors(self.saved)
+
+
+@contextmanager
+def phases_wait(device: torch.device) -> Iterator[None]:
+    """While open, the phases of an editor's step wait for the device."""
+
+    class Waiting(Stopwatch):
+        @contextmanager
+        def __call__(self, phase: str) -> Iterator[None]:
+            with super().__call__(phase):
+                yield
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+
+    with patch.object(base, "Stopwatch", Waiting):
+        yield
 
 
 def bare_editor(model: nn.Module, names: Sequence[str], device: torch.device) -> StableEdit:

@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from benchmarks.embedded import Bench
@@ -29,6 +30,18 @@ WORK, WAYS = ("capture", "scoring"), ("without", "warm", "cold")
 def held(folder: Path) -> int:
     """Bytes of the states and their index."""
     return sum(path.stat().st_size for path in folder.rglob("*.bin"))
+
+
+def compare(times: pd.DataFrame, found: dict[str, list[Any]]) -> None:
+    """Add how many times faster each way is than without a cache, and how far its gradients or scores are from it."""
+    for way in times.index:
+        base = f"{way.split(', ')[0]}, without"
+        times.loc[way, "ratio"] = times["s"][base] / times["s"][way]
+        if way.startswith("capture"):
+            errors = [relative_error(*pair) for pair in zip(found[way], found[base], strict=True)]
+            times.loc[way, "gradient_difference"] = max(errors)
+        else:
+            times.loc[way, "different_scores"] = different(found[way], found[base])
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
@@ -55,14 +68,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
         times = race(ways, args.rounds, device, prepare=prepare)
         bench.keep_states(None)
         taken = held(folder / "warm") - empty
-    for way in times.index:
-        base = f"{way.split(', ')[0]}, without"
-        times.loc[way, "ratio"] = times["s"][base] / times["s"][way]
-        if way.startswith("capture"):
-            errors = [relative_error(*pair) for pair in zip(found[way], found[base], strict=True)]
-            times.loc[way, "gradient_difference"] = max(errors)
-        else:
-            times.loc[way, "different_scores"] = different(found[way], found[base])
+    compare(times, found)
     distinct = {tuple(row.input_ids) for row in rows}
     tokens = sum(map(len, distinct))
     size = {"edits": len(bench.edits), "rows": len(rows), "prompts": len(distinct), "tokens": tokens, "bytes": taken}

@@ -31,21 +31,6 @@ SIZE = {"sites": 4, "rows": 500, "d_k": 14336, "d_v": 4096, "dtype": "bfloat16"}
 QUICK = {"sites": 2, "rows": 40, "d_k": 512, "d_v": 128, "dtype": "float32"}
 
 
-class Sites(nn.Module):
-    """A model that is nothing but its sites."""
-
-    def __init__(self, size: argparse.Namespace, device: torch.device) -> None:
-        super().__init__()
-        for index in range(size.sites):
-            site = nn.Linear(size.d_k, size.d_v, bias=False, dtype=getattr(torch, size.dtype), device=device)
-            self.add_module(f"site{index}", site.requires_grad_(False))
-            nn.init.normal_(site.weight, std=0.02)
-        self.device = device
-
-    def get_output_embeddings(self) -> None:
-        """There is no head."""
-
-
 def plain(editor: StableEdit, rows: int, device: torch.device) -> None:
     """The step as published, its backward pass replaced by weight gradients of ready rows."""
 
@@ -65,7 +50,9 @@ def plain(editor: StableEdit, rows: int, device: torch.device) -> None:
 @torch.no_grad()
 def one_way(size: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """What a way took, in this process; of quick runs the norms of the shifts too."""
-    editor = bare_editor(Sites(size, device), [f"site{index}" for index in range(size.sites)], device)
+    like = {"bias": False, "dtype": getattr(torch, size.dtype), "device": device}
+    model = nn.Sequential(*(nn.Linear(size.d_k, size.d_v, **like) for _ in range(size.sites))).requires_grad_(False)
+    editor = bare_editor(model, [str(index) for index in range(size.sites)], device)
     for statistics in editor.statistics.values():
         statistics.load_state_dict(synthetic.statistics(size.d_k, size.d_v, device).state_dict())
     before = [site.weight.double() for site in editor.sites] if size.quick else []

@@ -49,7 +49,8 @@ def statistics(d_k: int, d_v: int, device: torch.device) -> RunningStatistics:
 
     The others have a tail, no longer flat, below it.
     """
-    found, n, above = RunningStatistics(d_k, d_v, covariance=True, device=device), 4 * d_v, _above(d_v)
+    found = RunningStatistics(d_k, d_v, covariance=True, device=device)
+    n, above = 4 * d_v, max(1, round(SHARE_ABOVE_FLOOR * d_v))
     values_R = torch.cat((torch.logspace(-3, -5.5, above), torch.logspace(-6.5, -9, d_v // 2))).to(device)
     scaled_RV = values_R.sqrt()[:, None] * torch.randn(len(values_R), d_v, device=device) / d_v**0.5
     covariance_VV = scaled_RV.T @ scaled_RV
@@ -57,7 +58,3 @@ def statistics(d_k: int, d_v: int, device: torch.device) -> RunningStatistics:
     sums = {"mean": torch.zeros(d_k + d_v), "var": torch.full((d_k + d_v,), float(n))}
     found.load_state_dict({"n": torch.tensor([n]), **sums, "cov_value": covariance_VV * (n - d_v - 1)})
     return found
-
-
-def _above(d_v: int) -> int:
-    return max(1, round(SHARE_ABOVE_FLOOR * d_v))

@@ -78,8 +78,8 @@ class Evidence:
         asked: dict[int, list[list[float | None]]] = defaultdict(list)
         for run in self.runs[setting].values():
             told, lines = run.config["downstream"], run.results.get("downstream") or []
-            ends = [line.get("average/accuracy_new") for line in (lines[:1] + lines[-1:] if len(lines) > 1 else [])]
-            asked[told["number_of_tests"] * len(told["tasks"])] += [ends] if ends and None not in ends else []
+            ends = [line.get("average/accuracy_new") for line in (*lines[:1], *lines[-1:])]
+            asked[told["number_of_tests"] * len(told["tasks"])] += [ends] if len(lines) > 1 and None not in ends else []
         found = pd.DataFrame(asked[max(asked)], columns=["first", "last"], dtype=float).mean()
         return "-" if found.isna().any() else f"{found['first']:.3f}, {found['last']:.3f} ({max(asked)})"
 

@@ -81,13 +81,10 @@ def _errors(axes: Axes, evidence: Evidence, places: Iterable[tuple[str, float]],
     """A metric of settings at their places on the x axis, with intervals."""
     found = [(x, estimate) for name, x in places if (estimate := evidence.pooled(name, metric))]
     around = [[e.value - e.low for _, e in found], [e.high - e.value for _, e in found]]
-    look: dict[str, Any] = {
-        "color": COLOURS[MAIN.index(metric)],
-        "marker": MARKERS[MAIN.index(metric)],
-        "linestyle": linestyle,
-    }
-    x, y = [place for place, _ in found], [estimate.value for _, estimate in found]
-    axes.errorbar(x, y, yerr=around, label=metric, markersize=5, capsize=2, **look)
+    x, y, index = [place for place, _ in found], [estimate.value for _, estimate in found], MAIN.index(metric)
+    axes.errorbar(
+        x, y, around, label=metric, color=COLOURS[index], marker=MARKERS[index], ls=linestyle, markersize=5, capsize=2
+    )
 
 
 def _finished(figure: Figure, axes: Axes) -> Figure:

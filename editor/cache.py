@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import re
 import shutil
@@ -21,8 +20,6 @@ from torch import Tensor
 
 from editor.capture import Rows
 from files import alive, host
-
-log = logging.getLogger(__name__)
 
 FOLDER = re.compile(r"run-(?P<host>.+)-(?P<pid>\d+)-[a-z0-9_]{8}")
 
@@ -157,7 +154,6 @@ def remove_stale(parent: Path) -> list[Path]:
         with _held(path) as ours:
             if ours:
                 shutil.rmtree(path, ignore_errors=True)
-                log.info("removed %s: the run that made it is dead", path)
                 removed.append(path)
     return removed
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from config.check import ConfigError, check_override_names
 from config.schema import Config, register
+from data.base import DataError
 from report.terminal import cell
 
 register()
@@ -25,29 +26,14 @@ RUN_DIR = "hydra.run.dir=outputs/glue_eval_${model.name}/${now:%Y-%m-%d_%H-%M-%S
 COLUMNS = ("f1", "f1_new", "mcc", "accuracy", "accuracy_new", "correct", "incorrect", "invalid", "total", "too_long")
 
 
-def run(cfg: Config, run_dir: Path) -> dict[str, float]:
-    """Check the keys and rows, load the model, evaluate.
-
-    Raises:
-        ConfigError, DataError: a key, a file or a row that cannot work.
-    """
-    from glue_eval.evaluate import DownstreamEvaluator  # torch and transformers load only when a run starts
-    from model import load_model, load_tokenizer, resolve_device
-
-    evaluator = DownstreamEvaluator(cfg.downstream, run_dir)
-    device = resolve_device("model_device", cfg.model_device)
-    return evaluator.evaluate(load_model(cfg.model, device), load_tokenizer(cfg.model))
-
-
 def table(figures: dict[str, float]) -> str:
     """Flat figures as a plain-text table, a task a line."""
-    names = list(dict.fromkeys(key.partition("/")[0] for key in figures))
     lines = [f"{'task':<20}" + "".join(f"{column:>13}" for column in COLUMNS)]
+    names = dict.fromkeys(name for name, _, column in (key.partition("/") for key in figures) if column in COLUMNS)
     for name in names:
-        cells = [figures.get(f"{name}/{column}") for column in COLUMNS]
-        if any(value is not None for value in cells):
-            texts = (cell(value, "" if isinstance(value, int) else ".4f") for value in cells)
-            lines.append(f"{name:<20}" + "".join(f"{text:>13}" for text in texts))
+        cells = (figures.get(f"{name}/{column}") for column in COLUMNS)
+        texts = (cell(value, "" if isinstance(value, int) else ".4f") for value in cells)
+        lines.append(f"{name:<20}" + "".join(f"{text:>13}" for text in texts))
     if "perplexity/perplexity" in figures:
         value, tokens = figures["perplexity/perplexity"], figures["perplexity/tokens"]
         lines.append(f"perplexity {value:.3f} over {tokens:.0f} tokens")
@@ -57,11 +43,14 @@ def table(figures: dict[str, float]) -> str:
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "config"), config_name="config")
 def job(cfg: DictConfig) -> float:
     """One evaluation in Hydra's run directory."""
-    from data.base import DataError
+    from glue_eval.evaluate import DownstreamEvaluator  # torch and transformers load only when a run starts
+    from model import load_model, load_tokenizer, resolve_device
 
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    asked, run_dir = cast(Config, OmegaConf.to_object(cfg)), Path(HydraConfig.get().runtime.output_dir)
     try:
-        figures = run(cast(Config, OmegaConf.to_object(cfg)), run_dir)
+        evaluator = DownstreamEvaluator(asked.downstream, run_dir)
+        model = load_model(asked.model, resolve_device("model_device", asked.model_device))
+        figures = evaluator.evaluate(model, load_tokenizer(asked.model))
     except (ConfigError, DataError) as error:
         sys.exit(f"error: {error}")
     print(table(figures))

@@ -91,11 +91,7 @@ def from_hub(name: str, seed: int) -> Rows:
 
 
 def from_folder(name: str, folder: Path) -> Rows | None:
-    """A task's rows from a folder of published subsets, each checked; None where the folder has no such file.
-
-    Raises:
-        DataError: a row that does not fit the task.
-    """
+    """A task's rows from a folder of published subsets, checked by checked_rows; None where it has no such file."""
     paths = [(folder / TASKS[name].file).with_suffix(suffix) for suffix in SUFFIXES]
     path = next((path for path in paths if path.is_file()), None)
     return [raw for raw, _ in checked_rows(TASKS[name], path)] if path else None

@@ -65,7 +65,7 @@ class DownstreamEvaluator:
             questions, too_long = encode_tests(TASKS[name], rows, tokenizer, model.config)
             if too_long:
                 log.warning("downstream: %s: questions longer than the context: rows %s", name, too_long)
-            results[name] = {**measure(name, questions), "time": time.perf_counter() - start}
+            results[name] = measure(name, questions) | {"time": time.perf_counter() - start}
             results[name] |= {"too_long": len(too_long), "too_long_rows": too_long}
             results[name] |= {"source": self.source, "version": TASKS[name].version}
         average = {"average": averages(list(results.values()))}
@@ -73,8 +73,8 @@ class DownstreamEvaluator:
             start, path = time.perf_counter(), Path(self.cfg.perplexity_text or "").expanduser()
             results[PERPLEXITY] = {**perplexity(model, tokenizer, path), "source": str(path)}
             results[PERPLEXITY] |= {"time": time.perf_counter() - start}
-        setting = {"edits": edits or 0, "source": self.source, "backend": self.cfg.backend.value}
-        setting |= {"few_shots": self.cfg.few_shots}
+        about = {"backend": self.cfg.backend.value, "few_shots": self.cfg.few_shots}
+        setting = {"edits": edits or 0, "source": self.source, **about}
         write_json(self.folder / f"{stem}_glue.json", setting | results | average)
         return {k: v for k, v in flatten(results | average, "/").items() if isinstance(v, int | float)}
 

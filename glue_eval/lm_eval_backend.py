@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from datasets import Dataset
+from lm_eval import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from data.batches import special_prefix
@@ -15,16 +19,10 @@ from glue_eval.tasks import TASKS
 
 def task_config(name: str, questions: Sequence[Question]) -> dict[str, Any]:
     """A task as the harness defines one: the rendered prompts, and the choices behind a space."""
-    docs = [{"prompt": question.text, "label": question.row.label} for question in questions]
-
-    def dataset(**_: Any) -> dict[str, Any]:
-        from datasets import Dataset  # only where the harness runs
-
-        return {"test": Dataset.from_list(docs)}
-
+    docs = Dataset.from_list([{"prompt": question.text, "label": question.row.label} for question in questions])
     return {
         "task": f"local_{name}",
-        "custom_dataset": dataset,
+        "custom_dataset": lambda **_: {"test": docs},
         "test_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": "prompt",
@@ -45,27 +43,19 @@ def harness(
     The harness picks the highest sum of log p. There is no generated text here, so the figures that read one are
     missing.
     """
-    from lm_eval import simple_evaluate
-    from lm_eval.models.huggingface import HFLM
-    from lm_eval.tasks import TaskManager
-
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     bos = bool(special_prefix(tokenizer))
     wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, add_bos_token=bos)
     offline = TaskManager(include_defaults=False)  # the harness's own tasks take long to list and live on the hub
 
     def measure(name: str, questions: Sequence[Question]) -> dict[str, Any]:
-        samples = []
+        choices = []
         if questions:
             task = task_config(name, questions)
             found = simple_evaluate(model=wrapped, tasks=[task], task_manager=offline, bootstrap_iters=0)
-            samples = sorted(found["samples"][task["task"]], key=lambda sample: sample["doc_id"])
-        return choice_figures([q.row.label for q in questions], [_choice(sample) for sample in samples])
+            for sample in sorted(found["samples"][task["task"]], key=lambda sample: sample["doc_id"]):
+                log_probs = [float(response[0]) for response in sample["filtered_resps"]]
+                choices.append(log_probs.index(max(log_probs)))  # the first of equals, as the harness takes it
+        return choice_figures([q.row.label for q in questions], choices)
 
     return measure
-
-
-def _choice(sample: Mapping[str, Any]) -> int:
-    """The label of the highest log likelihood; the first of equals, as the harness takes it."""
-    log_probs = [float(response[0]) for response in sample["filtered_resps"]]
-    return max(range(len(log_probs)), key=log_probs.__getitem__)

@@ -82,22 +82,22 @@ def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
         ConfigError: more tests or shots than rows.
         DataError: no such file, or a row that does not fit the task.
     """
-    pool = SAMPLE_POOL if cfg.data_dir is None else PUBLISHED_POOL
-    path = (SAMPLE_DIR if cfg.data_dir is None else Path(cfg.data_dir).expanduser()) / task.file
+    folder, pool = (SAMPLE_DIR, SAMPLE_POOL) if cfg.data_dir is None else (Path(cfg.data_dir), PUBLISHED_POOL)
+    path = folder.expanduser() / task.file
     rows = [row for _, row in checked_rows(task, path, pool + cfg.number_of_tests)]
-    if cfg.few_shots > min(pool, len(rows)):
+    shots, tests = rows[:pool], rows[pool:]
+    if cfg.few_shots > len(shots):
         raise ConfigError(
             f"downstream.few_shots={cfg.few_shots}: the few-shot pool is the first {pool} rows of {path},"
-            f" which has {len(rows)}; at most {min(pool, len(rows))}"
+            f" which has {len(rows)}; at most {len(shots)}"
         )
-    tests = rows[pool:]
     capped = cfg.data_dir is None and cfg.number_of_tests == DownstreamConfig.number_of_tests and tests
     if len(tests) < cfg.number_of_tests and not capped:
         raise ConfigError(
             f"downstream.number_of_tests={cfg.number_of_tests}: {path} has {len(rows)} rows and tests start at"
             f" row {pool} (counted from 0); at most {len(tests)}"
         )
-    return TaskRows(rows[: cfg.few_shots], tests)
+    return TaskRows(shots[: cfg.few_shots], tests)
 
 
 def log_cap(cfg: DownstreamConfig, rows: dict[str, TaskRows]) -> None:

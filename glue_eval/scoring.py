@@ -127,11 +127,10 @@ def _one_pass(model: PreTrainedModel, questions: Sequence[Question], prefix: Pre
     """
     count, start, device = len(questions), len(prefix.tokens), model.device
     width = max(start + keep, *(len(q.prompt) for q in questions))
-    rows = [prefix.tokens + [0] * (width - len(q.prompt)) + q.prompt[start:] for q in questions]
-    input_ids_BP = torch.tensor(rows, device=device)
-    lengths_B = torch.tensor([len(q.prompt) for q in questions], device=device)
-    place_P = torch.arange(width, device=device)
-    attention_BP = ((place_P < start) | (place_P >= start + width - lengths_B[:, None])).long()
+    gaps = [[0] * (width - len(q.prompt)) for q in questions]
+    rows = [prefix.tokens + gap + q.prompt[start:] for q, gap in zip(questions, gaps, strict=True)]
+    masks = [[1] * start + gap + [1] * (width - start - len(gap)) for gap in gaps]
+    input_ids_BP, attention_BP = torch.tensor([rows, masks], device=device)
     shared = [tuple(state.expand(count, -1, -1, -1) for state in layer) for layer in prefix.layers]
     out = model(
         input_ids=input_ids_BP[:, start:],
@@ -289,9 +288,9 @@ def _nll_sum(model: PreTrainedModel, ids: list[int], first: int) -> float:
     row = torch.tensor(ids, device=model.device)
     cache, total = DynamicCache(), 0.0
     for start in range(0, len(ids) - 1, CHUNK):
-        fed = row[start : min(start + CHUNK, len(ids) - 1)]
-        out = model(input_ids=fed[None], past_key_values=cache, use_cache=True)
-        targets = row[start + 1 : start + 1 + len(fed)]
-        losses = cross_entropy(out.logits[0].float(), targets, reduction="none")
+        targets = row[start + 1 : start + 1 + CHUNK]
+        fed = row[start : start + len(targets)]
+        logits = model(input_ids=fed[None], past_key_values=cache, use_cache=True).logits[0]
+        losses = cross_entropy(logits.float(), targets, reduction="none")
         total += losses[max(0, first - 1 - start) :].double().sum().item()
     return total

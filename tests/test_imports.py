@@ -101,6 +101,12 @@ def test_no_module_imports_itself_through_others():
         visit(name, ())
 
 
+@pytest.mark.parametrize("name", [name for name in sorted(MODULES) if name.startswith("editor.")])
+def test_the_mathematics_knows_no_logging_and_no_hydra(name):
+    text = MODULES[name].read_text()
+    assert not re.search(r"^\s*(from|import) (logging|hydra|omegaconf|wandb)\b", text, flags=re.MULTILINE)
+
+
 def test_nothing_but_tests_imports_tests():
     for name, path in MODULES.items():
         assert not re.search(r"^\s*(from|import) tests\b", path.read_text(), flags=re.MULTILINE), name
