@@ -92,7 +92,8 @@ class Evidence:
     def shifts(self, setting: str) -> pd.DataFrame:
         """seed, step, and the means over sites of the shift's norm and of |cosine to the last shift|."""
         lines = [(seed, line) for seed, run in self.runs[setting].items() for line in run.events["step"]]
-        rows = [(seed, ln["edits"], *s) for seed, ln in lines if ln["phase"] == "edit" for s in ln["sites"].values()]
+        sites = [(seed, ln["edits"], *ln["sites"].values()) for seed, ln in lines if ln["phase"] == "edit"]
+        rows = [(seed, step, site["shift_norm"], site["cosine"]) for seed, step, *found in sites for site in found]
         table = pd.DataFrame(rows, columns=["seed", "step", "norm", "cosine"], dtype=float)
         table = table.assign(cosine=table["cosine"].abs()).groupby(["seed", "step"], as_index=False).mean()
         return table.assign(step=table.groupby("seed").cumcount() + 1)

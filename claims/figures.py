@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from files import write_whole
-from report.style import COLOURS, EDITS, LOOKS, MARKERS, canvas, label_axes, legend_above, lines, save
+from report.style import ABOVE, COLOURS, EDITS, LOOKS, MARKERS, canvas, label_axes, lines, save
 
 from .evidence import MAIN, Evidence
 from .plan import PARTS, Setting, label
@@ -89,5 +89,5 @@ def _errors(axes: Axes, evidence: Evidence, places: Iterable[tuple[str, float]],
 
 def _finished(figure: Figure, axes: Axes) -> Figure:
     axes.set_ylim(bottom=0)
-    legend_above(axes)
+    figure.legend(loc=ABOVE, ncols=3)
     return figure

@@ -7,10 +7,9 @@ from pathlib import Path
 
 
 def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
-    """Write report.html, figures/, table.csv, table.md and table.tex; returns the path of report.html.
+    """Write report.html, figures/, table.csv, table.md and table.tex of a run, of several or a sweep; returns the page.
 
-    Of one run, of several side by side, or of a sweep; what a run lacks is left out. `out` is RUN_DIR/report by
-    default, SWEEP_DIR/report for a sweep, outputs/comparison for several folders.
+    `out` is RUN_DIR/report by default, outputs/comparison for several folders; what a run lacks is left out.
 
     Raises:
         config.check.ConfigError: a folder that holds neither a run nor a sweep, or an `out` that cannot be used.

@@ -13,14 +13,13 @@ from files import flatten
 from report import style
 from report.load import Run, curves
 from report.metrics import MERIT
-from report.style import Plate
+from report.style import WORDS, Plate
 from report.terminal import aligned, cell
 
 QUIET = ["wandb.name", "model_cache_dir", "resume"]  # keys that name things and change no number
 DOWNSTREAM = "downstream average"
 MOST = 24  # runs beyond which curves are not told apart
-Table = tuple[Sequence[str], Sequence[Sequence[str]]]
-"""Head and rows as text."""
+Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # head and rows as text
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 def _settings(runs: Sequence[Run]) -> pd.DataFrame:
     """Per run its values of the keys that vary, as categories: numbers by size, then names as they came."""
-    pairs = [[word.lstrip("+").partition("=") for word in run.overrides] for run in runs]
-    given = [{key: value for key, _, value in found} for found in pairs]
+    words = [[word.lstrip("+").partition("=") for word in run.overrides] for run in runs]
+    given = [{key: value for key, _, value in found} for found in words]
     table = pd.DataFrame(given, dtype=object)
     varied = table.nunique(dropna=False) > 1
     if not all(given) or not varied.any():
@@ -121,15 +120,12 @@ def _heat_map(found: Comparison, metric: str) -> Plate:
     values = found.scores[metric]
     table = values.set_axis(pd.MultiIndex.from_frame(found.settings)).unstack()
     ys, xs = (found.settings[key].cat.codes for key in found.keys)
-    figure, axes = style.canvas(5.6, max(2.6, 1.3 + 0.55 * len(table)))
-    image = style.heat(axes, table)
+    figure, axes = style.heat_map(table, found.keys[1], found.keys[0])
+    hatched: dict[str, Any] = {"hatch": "///", "facecolor": "#eeeeee", "edgecolor": style.FAINT, "linewidth": 0}
     for run, y, x, missing in zip(found.runs, ys, xs, values.isna(), strict=True):
         if missing:
             axes.text(x, y, f"{run.name}\n{run.state}", ha="center", va="center", fontsize=8, color="#a11")
-        if not run.finished:
-            hatched = Rectangle((x - 0.5, y - 0.5), 1, 1, zorder=1.5, hatch="///", linewidth=0)
-            hatched.set(facecolor="#eeeeee", edgecolor=style.FAINT)
-            axes.add_patch(hatched)
+            axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, zorder=1.5, **hatched))
     words = f"{metric} after the last edit"
     if metric == found.merit_name:
         words = "Mean over ES, GS and LS of " + ("after minus before" if found.relative else "the score after")
@@ -137,9 +133,7 @@ def _heat_map(found: Comparison, metric: str) -> Plate:
         corner = xs[found.best] - 0.46, ys[found.best] - 0.46
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=3))
         words += "; framed: the best job"
-    words += ", hatched: jobs without a result." if found.failed else "."
-    axes.set(ylabel=found.keys[0], xlabel=found.keys[1])
-    figure.colorbar(image, ax=axes, pad=0.02)
+    words += ", hatched: jobs without a result." if values.isna().any() else "."
     title = f"{metric[0].upper()}{metric[1:]} over {' and '.join(found.keys)}"
     return Plate(f"sweep_{metric.replace(' ', '_')}", title, words, figure)
 
@@ -149,9 +143,8 @@ def _over_one_key(found: Comparison) -> Plate | None:
     (key,) = found.keys
     values = found.settings[key].cat
     table = found.scores[list(MERIT)].set_axis(values.codes).sort_index().dropna(axis="columns", how="all")
-    figure = style.curve_figure(
-        {str(name): curve.dropna() for name, curve in table.items()}, style.SHARE, key, share=True
-    )
+    shares = {str(name): curve.dropna() for name, curve in table.items()}
+    figure = style.curve_figure(shares, style.SHARE, key, share=True)
     if figure is None:
         return None
     (axes,) = figure.axes
@@ -162,8 +155,7 @@ def _over_one_key(found: Comparison) -> Plate | None:
             axes.axvspan(place - 0.15, place + 0.15, color="#f5e2d6", zorder=0)
         if not run.finished:
             axes.text(place, 0.5, f"{run.name}: {run.state}", rotation=90, ha="center", va="center", color="#a11")
-    words = "After the last edit; the values are evenly spaced, the lines between are no measurement."
-    words += " Shaded: the best." if found.best is not None else ""
+    words = WORDS["sweep"] + " Shaded: the best." * (found.best is not None)
     return Plate("sweep", f"ES, GS, LS against {key}", words, figure)
 
 
@@ -180,15 +172,10 @@ def _curves(found: Comparison, name: str) -> Plate | None:
         label = f"{run.name} ({setting})" if setting and len(run.name) + len(setting) < 40 else run.name
         # a run that stopped early may have its first point alone
         drawn[label] = curve if len(curve) > 1 else curve.iloc[:0]
-    caption = "Fixed sample of the edits of each run, measured while editing."
-    if name == DOWNSTREAM:
-        caption = "Mean over the downstream tasks."
-    elif dotted == sum(not curve.empty for curve in drawn.values()):
-        caption = "All edits, before the first and after the last; nothing was measured between (eval.every=0)."
-    elif dotted:
-        caption += " Runs that measured nothing on the way have their end points over all edits."
+    all_dotted = dotted == sum(not curve.empty for curve in drawn.values())
+    words = "downstream" if name == DOWNSTREAM else "ends" if all_dotted else "mixed" if dotted else "sampled"
     figure = style.curve_figure(drawn, name, share=True)
     if figure is None:
         return None
     figure.set_figheight(3.5 + 0.12 * min(len(drawn), 8))
-    return Plate(f"runs_{name.replace(' ', '_')}", f"{name} against edits", caption, figure)
+    return Plate(f"runs_{name.replace(' ', '_')}", f"{name} against edits", WORDS["runs"][words], figure)

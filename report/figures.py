@@ -9,9 +9,10 @@ import pandas as pd
 
 from report import style
 from report.load import POINTS, Run, curves, thin
-from report.style import Plate, plate
+from report.style import WORDS, Plate, plate
 
 SCORES = ("ES", "GS", "LS", "KS", "LS_agreement")
+PERPLEXITY = "perplexity/perplexity"
 
 
 def run_figures(run: Run) -> Iterator[Plate | None]:
@@ -21,11 +22,16 @@ def run_figures(run: Run) -> Iterator[Plate | None]:
     yield plate("divergence", style.curve_figure(drift, "KL(before || after), nats"))
     immediate = run.over_time("immediate", ["ES", "GS"], "step")
     yield plate("immediate", style.curve_figure(immediate, style.SHARE, "step", share=True))
-    yield downstream(run)
+    told = [line[PERPLEXITY] for line in run.events["downstream"] if line.get(PERPLEXITY) is not None]
+    words = f" Perplexity of the text: {told[0]:.4g} at first, {told[-1]:.4g} at last." if told else ""
+    yield plate("downstream", style.curve_figure(run.downstream(), "f1_new", share=True), words)
     yield retention(run)
-    yield per_site(run, 0, "shift_norm", "norm of the shift")
-    yield per_site(run, 1, "cosine", "cosine to the shift before")
-    yield training(run)
+    yield per_site(run, "shift_norm", "norm of the shift")
+    yield per_site(run, "cosine", "cosine to the shift before")
+    trained, labels = run.events["train"], {"gen_loss": "on rephrased prompts", "loc_loss": "KL on unrelated prompts"}
+    losses = {labels[key]: curve for key, curve in curves(trained, labels).items()}
+    figure = style.curve_figure(losses, "loss", "training step", markers=len(trained) <= 40)
+    yield plate("training", figure, _thinned(len(trained)))
     yield spectrum(run)
     yield seconds(run)
 
@@ -43,24 +49,10 @@ def scores(run: Run) -> Plate | None:
         look: dict[str, Any] = {"linestyle": "none"} if name in sampled else {"linestyle": ":", "label": name}
         look |= {"color": style.COLOURS[place], "marker": style.MARKERS[place], "markersize": 7, "linewidth": 1}
         axes.plot(end.dropna(), markerfacecolor="none", **look)
-    style.legend_above(axes, min(5, len(names)))
+    figure.legend(loc=style.ABOVE, ncols=min(5, len(names)))
     style.label_axes(axes, style.SHARE, share=True)
-    words = []
-    if sampled:
-        words.append("Curves: a fixed sample; ES and GS over those of its edits that had been written by then.")
-    if ends:
-        words.append("Large hollow marks: all edits of the run, before the first and after the last.")
-    if not sampled:
-        words.append("Nothing was measured between (eval.every=0), so the dotted lines are no measurement.")
-    return plate("scores", figure, " ".join(words))
-
-
-def downstream(run: Run) -> Plate | None:
-    """Downstream scores against edits, a line per task and the average."""
-    name = "perplexity/perplexity"
-    found = [line[name] for line in run.events["downstream"] if line.get(name) is not None]
-    words = f" Perplexity of the text: {found[0]:.4g} at first, {found[-1]:.4g} at last." if found else ""
-    return plate("downstream", style.curve_figure(run.downstream(), "f1_new", share=True), words)
+    here = {"sampled": bool(sampled), "ends": bool(ends), "between": not sampled}
+    return plate("scores", figure, " ".join(WORDS["scores"][key] for key, said in here.items() if said))
 
 
 def retention(run: Run) -> Plate | None:
@@ -70,12 +62,8 @@ def retention(run: Run) -> Plate | None:
         return None
     table = pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename(columns=int).sort_index(axis="columns")
     table = table.iloc[thin(len(table), 120), thin(len(table.columns), 120)]
-    wide = len(table.columns) > 8
-    figure, axes = style.canvas(9.0 if wide else 5.6, min(4.6, max(2.8, 1.6 + 0.34 * len(table))))
-    image = style.heat(axes, table, 1.0, 2)
-    axes.set(xlabel="batch (the step that wrote it)", ylabel="measured after step")
-    figure.colorbar(image, ax=axes, label="ES", pad=0.02)
-    return plate("retention", figure, wide=wide)
+    figure, _ = style.heat_map(table, "batch (the step that wrote it)", "measured after step", "ES", 1.0)
+    return plate("retention", figure, wide=len(table.columns) > 8)
 
 
 def site_labels(names: list[str]) -> tuple[str, dict[str, str]]:
@@ -89,11 +77,11 @@ def site_labels(names: list[str]) -> tuple[str, dict[str, str]]:
     return f" Sites: {shared}; the legend says what stands for *.", dict(zip(names, own, strict=True))
 
 
-def per_site(run: Run, which: int, name: str, label: str) -> Plate | None:
-    """One of (shift norm, cosine) per site over steps; the warm-up is shaded."""
+def per_site(run: Run, name: str, label: str) -> Plate | None:
+    """One of shift_norm, cosine per site over steps; the warm-up is shaded."""
     steps = run.events["step"]
     shared, own = site_labels(list(dict.fromkeys(site for step in steps for site in step["sites"])))
-    table = [{own[site]: pair[which] for site, pair in step["sites"].items()} for step in steps]
+    table = [{own[site]: shift[name] for site, shift in step["sites"].items()} for step in steps]
     warm = [place for place, step in enumerate(steps, start=1) if step["phase"] == "warm-up"]
     x = "step (warm-up included)" if warm else "step"
     figure = style.curve_figure(curves(table, own.values()), label, x, markers=len(steps) <= 40)
@@ -109,14 +97,6 @@ def per_site(run: Run, which: int, name: str, label: str) -> Plate | None:
 
 def _thinned(count: int) -> str:
     return f" {POINTS} of {count} steps are drawn." if count > POINTS else ""
-
-
-def training(run: Run) -> Plate | None:
-    """Training losses of a learned editor."""
-    steps, labels = run.events["train"], {"gen_loss": "on rephrased prompts", "loc_loss": "KL on unrelated prompts"}
-    found = {labels[key]: curve for key, curve in curves(steps, labels).items()}
-    figure = style.curve_figure(found, "loss", "training step", markers=len(steps) <= 40)
-    return plate("training", figure, _thinned(len(steps)))
 
 
 def spectrum(run: Run) -> Plate | None:
@@ -138,7 +118,7 @@ def spectrum(run: Run) -> Plate | None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
-    style.legend_above(axes, 2)
+    figure.legend(loc=style.ABOVE, ncols=2)
     return plate("spectrum", figure, words)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -111,28 +110,22 @@ def run_folders(path: Path) -> list[Path]:
     """The folder itself where it holds a record of a run, else those of a sweep's jobs in order of their numbers.
 
     Jobs that left nothing but .hydra are among them.
+
+    Raises:
+        ConfigError: it holds neither a run nor a sweep.
     """
     if any((path / name).is_file() for name in RECORDS):
         return [path]
     jobs = {record.parent for name in (*RECORDS, ".hydra") for record in path.rglob(name)}
-    return sorted(
-        jobs, key=lambda job: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", str(job))]
-    )
+    if not jobs:
+        what = "holds none of " + ", ".join(RECORDS) if path.is_dir() else "no such folder"
+        raise ConfigError(f"report {path}: {what}; name a run directory or a sweep directory")
+    return sorted(jobs, key=lambda job: (len(job.name), job))
 
 
 def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
-    """Read runs, each once; a sweep directory stands for its jobs.
-
-    Raises:
-        ConfigError: a folder that holds neither a run nor a sweep.
-    """
-    paths: dict[Path, None] = {}
-    for folder in run_dirs:
-        found = run_folders(folder.resolve())
-        if not found:
-            what = "holds none of " + ", ".join(RECORDS) if folder.is_dir() else "no such folder"
-            raise ConfigError(f"report {folder}: {what}; name a run directory or a sweep directory")
-        paths |= dict.fromkeys(found)
+    """Read runs, each once; a sweep directory stands for its jobs. Raises ConfigError as run_folders does."""
+    paths = dict.fromkeys(path for folder in run_dirs for path in run_folders(folder.resolve()))
     # the shortest endings of the paths that tell them apart
     endings = (["/".join(path.parts[-depth:]) for path in paths] for depth in itertools.count(1))
     names = next(names for names in endings if len(set(names)) == len(names))
@@ -146,7 +139,15 @@ def load_run(path: Path, name: str = "") -> Run:
     run.status = _read(run, "status.json", json.loads)
     run.overrides = list(run.status.get("overrides") or _read(run, ".hydra/overrides.yaml", yaml.safe_load))
     run.config = run.results.get("config") or _read(run, ".hydra/config.yaml", yaml.safe_load)
-    _read_events(run)
+    broken = 0
+    for text in _read(run, "metrics.jsonl", str.splitlines):
+        try:
+            line = json.loads(text)
+            run.events[line["event"]].append(line)
+        except ValueError:  # cut off by a crash
+            broken += 1
+    if broken:
+        run.notes.append(f"metrics.jsonl: {broken} broken line{'s' * (broken > 1)} passed over")
     if not run.results and run.state == "done":
         run.notes.append("results.json is missing or empty: nothing says how the run ended")
     return run
@@ -160,23 +161,3 @@ def _read(run: Run, name: str, parse: Callable[[str], Any]) -> Any:
     except (OSError, ValueError, yaml.YAMLError) as error:
         run.notes.append(f"{name} cannot be read: {error}")
         return {}
-
-
-def _read_events(run: Run) -> None:
-    """Sort the lines of metrics.jsonl by their event; those cut off by a crash are counted in the notes.
-
-    A step keeps what figures show, its sites as (norm, cosine): a run may have many thousand steps.
-    """
-    bad = 0
-    for text in _read(run, "metrics.jsonl", str.splitlines):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            bad += 1
-            continue
-        if line["event"] == "step":
-            sites = {name: (site["shift_norm"], site["cosine"]) for name, site in line["sites"].items()}
-            line = {"event": "step", "phase": line["phase"], "edits": line["edits"], "sites": sites}
-        run.events[line["event"]].append(line)
-    if bad:
-        run.notes.append(f"metrics.jsonl: {bad} broken line{'s' if bad > 1 else ''} passed over")

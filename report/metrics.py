@@ -11,6 +11,7 @@ TOKENS = "token accuracy, teacher-forced"
 ALL = "all answer tokens right, teacher-forced"
 EXACT = "exact match, greedy generation"
 CONTAIN = "target contained, greedy generation"
+SAME = "same text as before editing, greedy generation"
 NINETY_FIVE = 1.959963984540054
 
 
@@ -58,11 +59,7 @@ _ROWS = (
     Metric("ES_contain", CONTAIN, "edited prompts whose greedy answer contains the target after normalization"),
     Metric("GS_contain", CONTAIN, "rephrased prompts whose greedy answer contains the target after normalization"),
     Metric("LS_contain", CONTAIN, "unrelated prompts whose greedy answer contains the true one after normalization"),
-    Metric(
-        "LS_same",
-        "same text as before editing, greedy generation",
-        "unrelated prompts whose greedy answer is letter by letter what it was before editing",
-    ),
+    Metric("LS_same", SAME, "unrelated prompts whose greedy answer is letter by letter what it was before editing"),
 )
 METRICS = {row.name: row for row in _ROWS}
 """Every metric, in the order of tables and explanations. A new one is a row here and the function that measures it."""

@@ -16,24 +16,29 @@ import pandas as pd
 from config.check import ConfigError
 from files import write_whole
 from report import terminal
-from report.comparison import Comparison, Table, compare, comparison_figures, comparison_table, shown
+from report.comparison import Table, compare, comparison_figures, comparison_table, shown
 from report.figures import run_figures
 from report.load import Run, load_runs
 from report.metrics import METRICS
-from report.style import LOOKS, Plate, save
+from report.style import LOOKS, save
 
 HERE = Path(__file__).resolve().parent
-SEVERAL = Path("outputs/comparison")
 HEAD = ("metric", "before", "after", "difference", "95 % interval", "n", "protocol")
 LONG = ["run", "source", "metric", "protocol", "edits", "step", "batch", "n"]
 LONG += ["value", "low", "high", "before", "difference"]
 MARKDOWN = str.maketrans({sign: "\\" + sign for sign in "\\`*_<>[]|"})
+TEMPLATES = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+    lstrip_blocks=True,
+)  # fmt: skip
+TEMPLATES.filters |= {"base64": lambda text: base64.b64encode(text.encode()).decode(), "shown": shown}
+TEMPLATES.globals |= {"metrics": METRICS.values(), "quoted": shlex.join}
 
 
 def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     """As report.make."""
     runs = load_runs(run_dirs)
-    out = out or (run_dirs[0] / "report" if len(run_dirs) == 1 else SEVERAL)
+    out = out or (run_dirs[0] / "report" if len(run_dirs) == 1 else Path("outputs/comparison"))
     if out.resolve() == HERE:
         raise ConfigError(f"--out {out}: is the program's own folder; name another")
     found = compare(runs) if len(runs) > 1 else None
@@ -48,30 +53,12 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     write_whole(out / "table.csv", long.to_csv(index=False, lineterminator="\n"))
     write_whole(out / "table.md", markdown(*table))
     write_whole(out / "table.tex", latex(*table))
-    write_whole(out / "report.html", page(runs, found, plates, table, long))
-    return out / "report.html"
-
-
-def page(
-    runs: Sequence[Run], found: Comparison | None, plates: Sequence[Plate], table: Table, long: pd.DataFrame
-) -> str:
-    """The page of one run, or with a comparison of several; `long` is what its glossary is chosen by."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters |= {"base64": lambda text: base64.b64encode(text.encode()).decode(), "shown": shown}
-    environment.globals |= {"final_table": final_table, "quoted": shlex.join}
+    # what the glossary explains; downstream figures by the last part of their names
     named = {name.rpartition("/")[2] for name in [*long["metric"], *long["protocol"].dropna()]}
-    return environment.get_template("page.html.j2").render(
-        runs=runs,
-        found=found,
-        table=table,
-        plates=plates,
-        drawn={plate.name for plate in plates},
-        metrics=METRICS.values(),
-        named=named | {"95 % interval"} if long["low"].notna().any() else named,
-    )
+    named |= {plate.name for plate in plates} | ({"95 % interval"} if long["low"].notna().any() else set())
+    data = {"runs": runs, "found": found, "table": table, "plates": plates, "named": named}
+    write_whole(out / "report.html", TEMPLATES.get_template("page.html.j2").render(data, final_table=final_table))
+    return out / "report.html"
 
 
 def long_table(runs: Sequence[Run]) -> pd.DataFrame:

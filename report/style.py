@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import matplotlib
 import numpy as np
@@ -14,13 +14,13 @@ import pandas as pd
 import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 HERE = Path(__file__).parent
 LOOKS: Any = matplotlib.rc_params_from_file(HERE / "looks.mplstyle", use_default_template=False)
 COLOURS, MARKERS, STYLES = (LOOKS["axes.prop_cycle"].by_key()[key] for key in ("color", "marker", "linestyle"))
 FAINT = "#8a8a8a"
+ABOVE: Final = "outside upper center"
 WORDS = yaml.safe_load((HERE / "figures.yaml").read_text(encoding="utf-8"))
 SHARE, EDITS = "share of answer tokens", "edits written"
 
@@ -68,14 +68,12 @@ def lines(axes: Axes, curves: Mapping[str, pd.Series], *, markers: bool = True, 
         graded = matplotlib.colormaps["viridis"].resampled(count + 2)
         axes.set_prop_cycle(color=graded(range(count)), linestyle=(STYLES[:3] * count)[:count])
         look = {"linewidth": 0.9}
-    for label, curve in curves.items():
-        # matplotlib leaves labels that start with an underscore out of legends
-        name = f" {label}" if label.startswith("_") else label
-        axes.plot(curve, label=name if curve.count() else None, markevery=max(1, len(curve) // 12), **look)
+    for label, curve in curves.items():  # matplotlib leaves labels that start with an underscore out of legends
+        axes.plot(curve, label=label.lstrip("_") if curve.count() else None, markevery=max(1, len(curve) // 12), **look)
     if many and count <= 40:
         axes.figure.legend(loc="outside right upper", ncols=1 if count <= 16 else 2, fontsize=7.5)
     elif not many and legend and count > 1:
-        legend_above(axes, min(count, 5, max(1, 76 // (5 + max(map(len, curves))))))
+        axes.figure.legend(loc=ABOVE, ncols=min(count, 5, max(1, 76 // (5 + max(map(len, curves))))))
 
 
 def curve_figure(
@@ -90,11 +88,6 @@ def curve_figure(
     return figure
 
 
-def legend_above(axes: Axes, columns: int = 3) -> None:
-    """The legend of what has been drawn, over the axes."""
-    axes.figure.legend(loc="outside upper center", ncols=columns)
-
-
 def label_axes(axes: Axes, y: str, x: str = EDITS, *, share: bool = False) -> None:
     """Name the axes: whole numbers with commas on x; y from 0 up, for a share to 1."""
     axes.set(xlabel=x, ylabel=y, ylim=(0, None))
@@ -104,24 +97,23 @@ def label_axes(axes: Axes, y: str, x: str = EDITS, *, share: bool = False) -> No
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
-def heat(axes: Axes, table: pd.DataFrame, high: float | None = None, digits: int = 3) -> AxesImage:
+def heat_map(table: pd.DataFrame, x: str, y: str, bar: str = "", high: float | None = None) -> tuple[Figure, Axes]:
     """A heat map with the numbers in its cells where there is room; `high`: colours are for 0 to it, not as found.
 
     Cells without a number are grey.
     """
+    figure, axes = canvas(9.0 if len(table.columns) > 8 else 5.6, min(5.5, 1.3 + 0.5 * max(3, len(table))))
+    axes.set(xlabel=x, ylabel=y, facecolor="#eeeeee")
     axes.grid(False)
-    axes.set_facecolor("#eeeeee")
     axes.spines[:].set_visible(False)
-    low = None if high is None else 0.0
-    image = axes.imshow(table, cmap="cividis", vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    image = axes.imshow(table, cmap="cividis", vmin=high and 0, vmax=high, aspect="auto", interpolation="nearest")
+    figure.colorbar(image, ax=axes, label=bar, pad=0.02)
     for axis, names in ((axes.xaxis, table.columns), (axes.yaxis, table.index)):
         every = -(-len(names) // 12)
         axis.set_ticks(range(0, len(names), every), [str(name) for name in names[::every]])
         axis.set_tick_params(length=0)
-    middle = sum(image.get_clim()) / 2
-    for (y, x), cell in np.ndenumerate(table.to_numpy()):
+    for (row, column), cell in np.ndenumerate(table.to_numpy()):
         if max(table.shape) <= 12 and not np.isnan(cell):
-            colour = "white" if cell < middle else "black"
-            size = 9 if len(table.columns) <= 6 else 7.5
-            axes.text(x, y, f"{cell:.{digits}f}", ha="center", va="center", color=colour, fontsize=size)
-    return image
+            colour = "white" if cell < sum(image.get_clim()) / 2 else "black"
+            axes.text(column, row, f"{cell:.3f}", ha="center", va="center", color=colour, fontsize=8)
+    return figure, axes
