@@ -37,12 +37,11 @@ def draw(part: str, evidence: Evidence, settings: dict[str, Setting], folder: Pa
 def curves(part: str, evidence: Evidence, labels: dict[str, str]) -> Figure:
     """A line for each setting: the mean over seeds at each place that every seed has; of shifts the first seed."""
     group, panels = CURVES[part]
-    figure, x = Figure(figsize=(3.8 * len(panels), 3.3)), "step" if group == "step" else "edits"
+    figure = Figure(figsize=(3.8 * len(panels), 3.3))
     for axes, (column, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         drawn = {}
         for name, shown in labels.items():
-            table = evidence.shifts(name) if group == "step" else evidence.over_time(name, group)
-            by_seed = table.reindex(columns=["seed", x, column]).pivot(index=x, columns="seed", values=column)
+            by_seed = evidence.curves(name, group, column).pivot(index="at", columns="seed", values=column)
             drawn[shown] = by_seed.iloc[:, 0] if group == "step" else by_seed.dropna().mean(axis=1)
         lines(axes, drawn, markers=group != "step", legend=column == next(iter(panels)))
         label_axes(axes, title, "step" if group == "step" else EDITS)
