@@ -131,6 +131,8 @@ class Runner:
             found = state(job, self.out)
         if found in ("done", "diverged"):
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if found == "diverged":
+                tqdm.write(f"{job.path}: its numbers stopped being finite")
             return found
         if not self.processes.stopped:  # else it was stopped with this process and goes on another time
             self.failed.append(job.path)

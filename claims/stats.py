@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pandas as pd
+from scipy.stats import linregress
 from scipy.stats import t as student
 
 from report.metrics import interval
@@ -29,16 +30,6 @@ class Estimate(NamedTuple):
         """The same in another unit, or the other way round."""
         low, high = sorted((factor * self.low, factor * self.high))
         return Estimate(factor * self.value, low, high, self.n)
-
-    @property
-    def above(self) -> bool:
-        """The whole interval lies above 0."""
-        return self.low > 0
-
-    @property
-    def below(self) -> bool:
-        """The whole interval lies below 0."""
-        return self.high < 0
 
 
 def _student(value: float, error: float, freedom: int, n: int) -> Estimate:
@@ -67,18 +58,14 @@ def difference(a: Estimate, b: Estimate) -> Estimate:
 
 
 def slope(curves: pd.DataFrame, x: str, y: str) -> Estimate | None:
-    """The common slope of y over x by least squares, each seed with an intercept of its own.
-
-    None where there are too few points, or x does not vary.
-    """
+    """The common slope by least squares, each seed with its own intercept; None for too few points or one x."""
     by_seed = curves[[x, y]].astype(float).groupby(curves["seed"])
     centred = curves[[x, y]] - by_seed.transform("mean")
-    freedom, spread = len(curves) - by_seed.ngroups - 1, float((centred[x] ** 2).sum())
-    if freedom < 1 or spread == 0:
+    freedom = len(curves) - by_seed.ngroups - 1
+    if freedom < 1 or not centred[x].any():
         return None
-    value = float((centred[x] * centred[y]).sum()) / spread
-    residual = float(((centred[y] - value * centred[x]) ** 2).sum())
-    return _student(value, math.sqrt(residual / freedom / spread), freedom, len(curves))
+    line = linregress(centred[x], centred[y])  # which takes it that one mean was estimated, not one for each seed
+    return _student(line.slope, line.stderr * math.sqrt((len(curves) - 2) / freedom), freedom, len(curves))
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[str]) -> Estimate | None:

@@ -70,7 +70,7 @@ def cumulative(evidence: Evidence, _: str) -> Verdict | None:
     said = f"Immediate ES changes by {found.times(1000).text(4, sign=True)} per 1,000 edits before it"
     if first and last:
         said += f"; the mean of the first third of the batches is {first.text()}, of the last {last.text()}"
-    return Verdict(_outcome(found.above, found.below), f"{said}.")
+    return Verdict(_outcome(found.low > 0, found.high < 0), f"{said}.")
 
 
 def _ends(curves: pd.DataFrame, y: str, parts: int) -> Iterable[tuple[pd.Series, pd.Series]]:
@@ -86,7 +86,7 @@ def warmup(evidence: Evidence, part: str) -> Verdict | None:
     if "none" not in gaps:
         return None
     said = f"The start's mean of ES, GS and LS minus that of each other position: {_listed(gaps)}."
-    return Verdict(_outcome(gaps["none"].above, any(gap.below for gap in gaps.values())), said)
+    return Verdict(_outcome(gaps["none"].low > 0, any(gap.high < 0 for gap in gaps.values())), said)
 
 
 def whitening(evidence: Evidence, part: str) -> Verdict | None:
@@ -98,7 +98,7 @@ def whitening(evidence: Evidence, part: str) -> Verdict | None:
     against = _listed({f"alpha {name.removeprefix('alpha_')}": gap.times(-1) for name, gap in gaps.items()})
     said = f"Full whitening minus diagonal: {diagonal.text(sign=True)}"
     said += f"; against alpha 10: {against}" if against else ""
-    return Verdict(_outcome(diagonal.above, diagonal.below), f"{said}.")
+    return Verdict(_outcome(diagonal.low > 0, diagonal.high < 0), f"{said}.")
 
 
 def shifts(evidence: Evidence, _: str) -> Verdict | None:
@@ -110,14 +110,14 @@ def shifts(evidence: Evidence, _: str) -> Verdict | None:
     ratios = [last.mean() / max(first.mean(), 1e-30) for first, last in _ends(norms, "norm", 10)]
     said = f"The norm of the last tenth of the shifts is {', '.join(f'{ratio:.2f}' for ratio in ratios)} times that of "
     said += f"the first, seed by seed; |cosine| changes by {found.times(100).text(4, sign=True)} per 100 steps."
-    return Verdict(_outcome(found.below, found.above or max(ratios) > 1.5), said)
+    return Verdict(_outcome(found.high < 0, found.low > 0 or max(ratios) > 1.5), said)
 
 
 def editors(evidence: Evidence, part: str) -> Verdict | None:
     """Claim 6."""
     gaps = _gaps(evidence, part)
     missing = ", ".join(name for name in PARTS[part].settings[1:] if name not in gaps)
-    outcome = _outcome(not missing and all(g.above for g in gaps.values()), any(g.below for g in gaps.values()))
+    outcome = _outcome(not missing and all(g.low > 0 for g in gaps.values()), any(g.high < 0 for g in gaps.values()))
     said = f"StableEdit's mean of ES, GS and LS minus that of each: {_listed(gaps)}."
     said += f" Not run yet: {missing}." if missing else ""
     return Verdict(outcome, said) if gaps else None
@@ -139,7 +139,7 @@ def gains(evidence: Evidence, name: str, base: str) -> dict[str, Estimate]:
 def dominance(found: dict[str, Estimate]) -> str:
     """HELD: no metric lower, two or more higher by more than their interval; OPEN: lower ones within their interval."""
     gaps = found.values()
-    lost = sum(gap.above for gap in gaps) < 2 or any(gap.below for gap in gaps)
+    lost = sum(gap.low > 0 for gap in gaps) < 2 or any(gap.high < 0 for gap in gaps)
     return _outcome(all(gap.value >= 0 for gap in gaps), lost)
 
 
