@@ -75,30 +75,18 @@ def questions(count: int | None = None, seed: int = 0) -> list[dict[str, str]]:
 
 
 def write_data(out: Path, scale: Scale) -> None:
-    """data/train.jsonl, data/tune.jsonl and data/eval_SEED.jsonl below `out`, of questions data/zsre_*.json.
-
-    Raises ConfigError where the embedded records are too few.
-    """
-    train, evaluate, edits = facts("train"), facts("valid"), scale.num_seq * scale.n_edits
-    needed = edits + scale.tune_edits
-    if len(train) < scale.warm_up or len(evaluate) < needed:
-        held = f"{len(train)} and {len(evaluate)} records, fewer than {scale.warm_up}, {needed}"
-        raise ConfigError(f"claims: facts hold {held}")
-    tune = random.Random("tune").sample(evaluate, scale.tune_edits)
-    parts = {"train": train[: scale.warm_up], "tune": tune}
-    rest = sorted(set(evaluate) - set(tune))
+    """data/train.jsonl, data/tune.jsonl and data/eval_SEED.jsonl below `out`, of questions data/zsre_*.json."""
+    edits, tune = scale.num_seq * scale.n_edits, random.Random("tune").sample(facts("valid"), scale.tune_edits)
+    parts, rest = {"train": facts("train")[: scale.warm_up], "tune": tune}, sorted({*facts("valid")} - {*tune})
     _write(out / "data" / "{}.jsonl", "{}\n", "\n", parts, rest, edits, scale.seeds)
     write_questions(out / "data", train=scale.warm_up, tune=scale.tune_edits, evaluate=edits, seeds=scale.seeds)
 
 
 def write_questions(folder: Path, *, train: int, tune: int, evaluate: int, seeds: int) -> None:
-    """zsre_train.json, zsre_tune.json and a zsre_eval_SEED.json for each seed; ConfigError for too few subjects."""
-    asked, held = [json.dumps(record) for record in questions()], train + tune
-    if held + evaluate > len(asked):
-        wanted = f"{held + evaluate} questions are wanted"
-        raise ConfigError(f"claims: {wanted}, but there are only {len(asked)} subjects")
-    parts = {"train": asked[:train], "tune": asked[train:held]}
-    _write(folder / "zsre_{}.json", "[\n{}\n]\n", ",\n", parts, asked[held:], evaluate, seeds)
+    """zsre_train.json, zsre_tune.json and a zsre_eval_SEED.json for each seed."""
+    asked = [json.dumps(record) for record in questions()]
+    parts, rest = {"train": asked[:train], "tune": asked[train : train + tune]}, asked[train + tune :]
+    _write(folder / "zsre_{}.json", "[\n{}\n]\n", ",\n", parts, rest, evaluate, seeds)
 
 
 def _write(
@@ -106,8 +94,11 @@ def _write(
 ) -> None:
     """A file for each part, and for each seed's edits, drawn from the rest; a file that holds the same already stays.
 
-    What is cached of a file goes by its time of change.
+    What is cached of a file goes by its time of change. Raises ConfigError where the rest is too small.
     """
+    if edits > len(rest):
+        held = sum(map(len, parts.values()))
+        raise ConfigError(f"claims: {held + edits} records are wanted, but there are only {held + len(rest)}")
     drawn = {f"eval_{seed}": random.Random(seed).sample(rest, edits) for seed in range(seeds)}
     for name, records in (parts | drawn).items():
         path, content = Path(str(pattern).format(name)), form.format(between.join(records))

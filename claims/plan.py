@@ -23,10 +23,6 @@ class Setting:
     data: str = "facts"
     long: str = ""
 
-    def points(self) -> list[str]:
-        """The sweep's points as overrides."""
-        return [f"editor.lr={value:g}" for value in self.lr]
-
 
 @dataclass(frozen=True)
 class Part:
@@ -66,9 +62,8 @@ def settings(scale: Scale) -> dict[str, Setting]:
     """Every setting by name; each sweep has `scale.points` points: the fewer edits, the larger the best step size."""
     full, found = scale.name == FULL.name, dict[str, Setting]()
     for name in scale.settings or PLAN["settings"]:
-        told = {"lr": (), "long": "", "tuned_as": None} | PLAN["settings"][name]
+        told = {"lr": (), "tuned_as": None} | PLAN["settings"][name] | ({} if full else {"long": ""})
         told["lr"] = tuple(told["lr"][: scale.points] if full else told["lr"][-scale.points :])
-        told["long"] = told["long"] if full else ""
         found[name] = Setting(name, **told | {"tuned_as": found.get(told["tuned_as"])})
     return found
 
@@ -104,8 +99,7 @@ def tuning(scale: Scale, setting: Setting, out: Path, extra: Sequence[str] = ())
     """A setting's sweep: few steps on training records that neither warm-up nor training reads."""
     size = (f"num_seq={scale.tune_edits // scale.n_edits}", f"eval.edits={scale.tune_scored}")
     words = (*_common(scale, setting, out, "tune"), *size, *PLAN["tune"].split())
-    names = {point: point.removeprefix("editor.").replace("=", "_") for point in setting.points()}
-    return [Job(setting.name, "tune", name, (*words, point, *extra)) for point, name in names.items()]
+    return [Job(setting.name, "tune", f"lr_{lr:g}", (*words, f"editor.lr={lr:g}", *extra)) for lr in setting.lr]
 
 
 def final(

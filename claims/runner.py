@@ -22,8 +22,6 @@ from report.load import load_run
 from .inputs import write_data
 from .plan import Job, Scale, Setting, chosen_settings, final, tuning
 
-FORMULA = "((ES - ES0) + (GS - GS0) + (LS - LS0)) / 3, where 0 marks the unedited model's score on the same edits"
-
 
 class Choice(NamedTuple):
     """A sweep's outcome: the chosen point, each point's merit, and whether the best is its first or last point."""
@@ -41,7 +39,7 @@ def choose(setting: Setting, jobs: Sequence[Job], out: Path) -> Choice | None:
     if not ended or any(run.state in ("no record", "running", "interrupted") for run in runs):
         return None
     at = [*scores.values()].index(max(ended))
-    return Choice(setting.points()[at], scores, at in (0, len(jobs) - 1))
+    return Choice(f"editor.lr={setting.lr[at]:g}", scores, at in (0, len(jobs) - 1))
 
 
 def diverged(run_dir: Path) -> bool:

@@ -41,7 +41,7 @@ SCALES = pytest.mark.parametrize("scale", [FULL, SHORT], ids=lambda scale: scale
 def test_every_run_of_the_plan_composes(scale, tmp_path):
     for setting in settings(scale).values():
         jobs = tuning(scale, setting, tmp_path)
-        point = (setting.tuned_as or setting).points()[0]
+        point = f"editor.lr={(setting.tuned_as or setting).lr[0]:g}"
         long = final(scale, setting, point, tmp_path, 0, knowns=True)
         for job in [*jobs, long]:
             check_override_names(job.words)
@@ -92,7 +92,7 @@ def test_records_are_held_out_and_seeds_differ(tmp_path):
 
 
 def test_too_few_records_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="fewer than"):
+    with pytest.raises(ConfigError, match="102500 records are wanted, but there are only"):
         write_data(tmp_path, Scale("x", "claims_base", 100, 1000, 1000, 1500, 300, points=4, seeds=1))
 
 
