@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -42,15 +42,9 @@ class Evidence:
         return any(finals) or (bool(sweep) and all(sweep))
 
     def scores(self, setting: str) -> pd.DataFrame:
-        """A row for every scored edit by (seed, edit), a column for every metric after the last edit.
-
-        Generation's exact match is among them, as METRIC_exact, for the edits where it was generated for.
-        """
+        """A row for each scored edit by (seed, edit): after the last edit METRIC and, where generated, METRIC_exact."""
         if setting not in self._scores:
-            records = [
-                (seed, path) for seed, run in self.runs[setting].items() for path in run.path.glob("edits.jsonl")
-            ]
-            rows = [_scores(seed, json.loads(line)) for seed, path in records for line in path.read_text().splitlines()]
+            rows = [row for seed, run in self.runs[setting].items() for row in _scores(seed, run.path / "edits.jsonl")]
             table = pd.DataFrame(rows, columns=None if rows else ["seed", "edit"])
             self._scores[setting] = table.set_index(["seed", "edit"]).astype(float)
         return self._scores[setting]
@@ -69,10 +63,7 @@ class Evidence:
         return pooled(early, early.notna())
 
     def downstream(self, setting: str) -> str:
-        """The tasks' mean accuracy before the first edit and after the last, and of how many questions each is.
-
-        Means over the runs that asked the most.
-        """
+        """The tasks' mean accuracy before and after all edits (of how many questions), in the runs that asked most."""
         rows = []
         for run in self.runs[setting].values():
             told, lines = run.config["downstream"], run.results.get("downstream") or [{}]
@@ -98,8 +89,9 @@ class Evidence:
         return pd.DataFrame(rows, columns=["seed", "at", column], dtype=float).dropna()
 
 
-def _scores(seed: int, edit: dict[str, Any]) -> dict[str, float]:
-    """A line of edits.jsonl as a row."""
-    tokens = {metric: score["tokens"] for metric, score in edit["after"].items()}
-    exact = {f"{metric}_exact": score["exact"] for metric, score in edit["after"].items() if "exact" in score}
-    return {"seed": seed, "edit": edit["index"]} | tokens | exact
+def _scores(seed: int, records: Path) -> Iterator[dict[str, float]]:
+    """The lines of edits.jsonl as rows."""
+    for edit in map(json.loads, records.read_text(encoding="utf-8").splitlines() if records.is_file() else ()):
+        scores = edit["after"].items()
+        exact = {f"{metric}_exact": score["exact"] for metric, score in scores if "exact" in score}
+        yield {"seed": seed, "edit": edit["index"]} | {metric: score["tokens"] for metric, score in scores} | exact

@@ -16,28 +16,21 @@ from report.style import COLOURS, EDITS, LOOKS, MARKERS, canvas, label_axes, leg
 from .evidence import MAIN, Evidence
 from .plan import PARTS, Setting, label
 
-CURVES = {
-    "normalization": ("sample", {"ES": "ES", "LS": "LS"}),
-    "cumulative": ("immediate", {"ES": "ES right after writing", "GS": "GS right after writing"}),
-    "shifts": ("step", {"norm": "norm of the shift", "cosine": "|cosine| to the last shift"}),
-}
-"""The parts that show curves: what is measured when, and a panel for each of these numbers."""
 ALPHA = 10  # of stableedit and of diagonal
 
 
 def draw(part: str, evidence: Evidence, settings: dict[str, Setting], folder: Path) -> None:
     """Write FOLDER/PART.svg, where a run of the part is there."""
     labels = {name: label(part, settings[name]) for name in PARTS[part].settings if evidence.runs[name]}
+    drawing = curves if PARTS[part].panels else compared
     if labels:
         with matplotlib.rc_context(dict[Any, Any](LOOKS)):
-            write_whole(
-                folder / f"{part}.svg", save((curves if part in CURVES else compared)(part, evidence, labels))[1]
-            )
+            write_whole(folder / f"{part}.svg", save(drawing(part, evidence, labels))[1])
 
 
 def curves(part: str, evidence: Evidence, labels: dict[str, str]) -> Figure:
     """A line for each setting: the mean over seeds at each place that every seed has; of shifts the first seed."""
-    group, panels = CURVES[part]
+    group, panels = PARTS[part].measured, PARTS[part].panels
     figure = Figure(figsize=(3.8 * len(panels), 3.3))
     for axes, (column, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
         drawn = {}

@@ -16,7 +16,7 @@ from .evidence import MAIN, Evidence, minutes
 from .figures import draw
 from .plan import PARTS, label, settings
 from .runner import Runner
-from .verdicts import JUDGED, NOT_RUN, gains, judge
+from .verdicts import JUDGED, gains, judge
 
 BEGIN, END = "<!-- claims: written by python -m claims -->", "<!-- claims end -->"
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True)
@@ -45,9 +45,8 @@ class Page:
 
     def write(self, path: Path) -> Path:
         """Write the page and, in figures/ beside it, the figures; returns its path."""
-        for part, verdict in self.verdicts.items():
-            if verdict.outcome != NOT_RUN:
-                draw(part, self.evidence, self.settings, path.parent / "figures")
+        for part in PARTS:
+            draw(part, self.evidence, self.settings, path.parent / "figures")
         write_whole(path, TEMPLATES.get_template("RESULTS.md.j2").render(self.content))
         return path
 
@@ -56,7 +55,6 @@ class Page:
         found = re.fullmatch(f"(.*{BEGIN}\n).*({END}.*)", readme.read_text(encoding="utf-8"), re.DOTALL)
         if not found:
             raise ConfigError(f"{readme}: lacks the lines {BEGIN} and {END}")
-        draw("editors", self.evidence, self.settings, page.parent / "figures")
         path = page.relative_to(readme.parent)
         block = TEMPLATES.get_template("README.md.j2").render(self.content, page=path.as_posix(), folder=path.parent)
         write_whole(readme, found[1] + block + found[2])

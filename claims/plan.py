@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,10 @@ class Setting:
 
 @dataclass(frozen=True)
 class Part:
-    """Settings that are compared, with the words of the page; `compared` parts go metric by metric."""
+    """Settings that are compared, with the words of the page; `compared` parts go metric by metric.
+
+    A part whose figure shows curves has a panel for each number (with its label) of what is `measured` when.
+    """
 
     title: str
     settings: list[str]
@@ -35,6 +38,8 @@ class Part:
     base: str = ""
     compared: bool = False
     note: str = ""
+    measured: str = ""
+    panels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,6 @@ def slope(curves: pd.DataFrame, x: str, y: str) -> Estimate | None:
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[str]) -> Estimate | None:
-    """The mean over the edits scored in both of a's mean over `metrics` minus b's; None for fewer than two.
-
-    Rows are edits, columns metrics. The edits of a run are taken as independent of each other.
-    """
+    """The mean over the edits (rows) scored in both of a's mean over `metrics` minus b's; None for fewer than two."""
     gaps = a.reindex(columns=list(metrics)) - b.reindex(columns=list(metrics))
     return mean(gaps.dropna().mean(axis=1))
