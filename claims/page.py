@@ -34,11 +34,11 @@ class Page:
         if (made := read_json(path))["scale"] != runner.scale.name:
             raise ConfigError(f"--out {runner.out}: holds a {made['scale']} run, not a {runner.scale.name} one")
         self.settings, self.evidence = settings(runner.scale), Evidence(runner.out)
-        self.verdicts = {part: judge(part, self.evidence) for part in PARTS}
         found = {name: self.evidence.runs[name] for name in self.settings if self.evidence.runs[name]}
         self.content: dict[str, Any] = {
             **{"made": made, "scale": runner.scale, "choice": runner.choice, "settings": self.settings},
-            **{"evidence": self.evidence, "verdicts": self.verdicts, "runs": found},
+            **{"evidence": self.evidence, "runs": found},
+            "verdicts": {part: judge(part, self.evidence) for part in PARTS},
             "total": sum(minutes(path.parent) for path in runner.out.glob("*/*/*/status.json")),
             "command_of": lambda name: command(next(iter(found[name].values())).overrides, runner.out),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -73,11 +73,10 @@ def settings(scale: Scale) -> dict[str, Setting]:
     return found
 
 
-def chosen_settings(scale: Scale, parts: Sequence[str]) -> Iterator[Setting]:
+def chosen_settings(scale: Scale, parts: Sequence[str]) -> list[Setting]:
     """The settings that some parts compare, each once, a setting after the one whose choice it takes."""
     there = settings(scale)
-    names = dict.fromkeys(name for part in parts for name in PARTS[part].settings if name in there)
-    return (there[name] for name in names)
+    return [there[name] for name in dict.fromkeys(n for part in parts for n in PARTS[part].settings) if name in there]
 
 
 def label(part: str, setting: Setting) -> str:

@@ -95,7 +95,7 @@ class Runner:
 
     def run(self, parts: Sequence[str]) -> list[str]:
         """The sweeps, then every setting on the first seed, then the other seeds; returns the jobs that failed."""
-        chosen = list(chosen_settings(self.scale, parts))
+        chosen = chosen_settings(self.scale, parts)
         self._all(dict.fromkeys(job for setting in chosen for job in self.sweep(setting)))
         finals = {setting.name: self.finals(setting) for setting in chosen}
         for name in [name for name, jobs in finals.items() if not jobs]:

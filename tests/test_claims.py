@@ -69,7 +69,7 @@ def test_every_part_is_made_of_settings():
     assert names == set(settings(FULL)), "none is missing, none is run for nothing"
     assert set(settings(SHORT)) < names
     for part in PARTS.keys() - {"precision", "sites", "questions", "questions_step"}:
-        assert len(list(chosen_settings(SHORT, [part]))) >= 2, "the short run has something of each part"
+        assert len(chosen_settings(SHORT, [part])) >= 2, "the short run has something of each part"
 
 
 def test_runs_differ_in_what_they_compare(tmp_path):
