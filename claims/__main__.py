@@ -58,17 +58,6 @@ def page_path(scale: Scale, out: Path) -> Path:
     return COMMITTED if committed else out / "RESULTS.md"
 
 
-def run(runner: Runner, parts: list[str]) -> None:
-    """Run what is not done. Raises RunError where another process does so in the same folder."""
-    runner.out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(runner.out / ".lock", timeout=0):
-            runner.prepare()
-            runner.run(parts)
-    except Timeout:
-        raise RunError(f"--out {runner.out}: another python -m claims runs there") from None
-
-
 def main() -> int:
     """Run, write, print the page's path; the exit status is 1 where a run failed."""
     args = arguments()
@@ -81,13 +70,17 @@ def main() -> int:
         return 0
     try:
         if not args.report_only:
-            run(runner, parts)
+            out.mkdir(parents=True, exist_ok=True)
+            with FileLock(out / ".lock", timeout=0):
+                runner.prepare()
+                runner.run(parts)
         page, path = Page(runner), page_path(scale, out)
         print(page.write(path))
         if path == COMMITTED:
             page.update(PROJECT / "README.md", path)
-    except (ConfigError, DataError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ConfigError, DataError, RunError, Timeout) as error:
+        busy = f"--out {out}: another python -m claims runs there"
+        print(f"error: {busy if isinstance(error, Timeout) else error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)

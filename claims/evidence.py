@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import nullcontext
-from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +23,7 @@ def minutes(run_dir: Path) -> float:
     status = read_status(run_dir)
     if status.get("state") != "done":
         return 0.0
-    return (datetime.fromisoformat(status["ended"]) - datetime.fromisoformat(status["started"])).total_seconds() / 60
+    return (pd.Timestamp(status["ended"]) - pd.Timestamp(status["started"])) / pd.Timedelta(minutes=1)
 
 
 class Evidence:
@@ -34,27 +32,21 @@ class Evidence:
     def __init__(self, out: Path) -> None:
         self.out, self._scores = out, dict[str, pd.DataFrame]()
         self.runs: dict[str, dict[int, Run]] = defaultdict(dict)
-        for folder in sorted(out.glob("final/*/seed*")):
-            run = load_run(folder)
+        for run in map(load_run, sorted(out.glob("final/*/seed*"))):
             if run.finished:
-                self.runs[folder.parent.name][int(folder.name.removeprefix("seed"))] = run
+                self.runs[run.path.parent.name][int(run.path.name.removeprefix("seed"))] = run
 
     def diverged(self, setting: str) -> bool:
         """Whether a long run of the setting, or all of its sweep, ended with numbers that are not finite."""
-        finals, sweep = (
-            [diverged(folder) for folder in self.out.glob(f"{stage}/{setting}/*")] for stage in ("final", "tune")
-        )
+        finals, sweep = ([*map(diverged, self.out.glob(f"{stage}/{setting}/*"))] for stage in ("final", "tune"))
         return any(finals) or (bool(sweep) and all(sweep))
 
     def scores(self, setting: str) -> pd.DataFrame:
-        """A row for every scored edit by (seed, edit), a column for every metric after the last edit.
-
-        Generation's exact match is among them, as METRIC_exact, for the edits where it was generated for.
-        """
+        """A row for each scored edit by (seed, edit): after the last edit METRIC and, where generated, METRIC_exact."""
         if setting not in self._scores:
-            rows = [{"seed": seed, **edit} for seed, run in self.runs[setting].items() for edit in _edits(run.path)]
+            rows = [row for seed, run in self.runs[setting].items() for row in _scores(seed, run.path / "edits.jsonl")]
             table = pd.DataFrame(rows, columns=None if rows else ["seed", "edit"])
-            self._scores[setting] = table.set_index(["seed", "edit"])
+            self._scores[setting] = table.set_index(["seed", "edit"]).astype(float)
         return self._scores[setting]
 
     def pooled(self, setting: str, metric: str, side: str = "value") -> Estimate | None:
@@ -65,45 +57,41 @@ class Evidence:
 
     def retained(self, setting: str) -> Estimate | None:
         """ES of the edits that were written in the first tenth of the run, after the last."""
-        table = self.scores(setting).reset_index().reindex(columns=["seed", "edit", "ES"]).dropna()
+        table = self.scores(setting).reindex(columns=["ES"]).dropna().reset_index()
         written = table["seed"].map({seed: run.results["counts"]["edits"] for seed, run in self.runs[setting].items()})
-        early = table[table["edit"] < 0.1 * written].assign(n=1)
-        return pooled(early["ES"], early["n"])
+        early = table["ES"][table["edit"] < 0.1 * written]
+        return pooled(early, early.notna())
 
     def downstream(self, setting: str) -> str:
-        """The tasks' mean accuracy before the first edit and after the last, and of how many questions each is.
-
-        Means over the runs that asked the most.
-        """
-        asked: dict[int, list[list[float | None]]] = defaultdict(list)
+        """The tasks' mean accuracy before and after all edits (of how many questions), in the runs that asked most."""
+        rows = []
         for run in self.runs[setting].values():
-            told, lines = run.config["downstream"], run.results.get("downstream") or []
-            ends = [line.get("average/accuracy_new") for line in (*lines[:1], *lines[-1:])]
-            asked[told["number_of_tests"] * len(told["tasks"])] += [ends] if len(lines) > 1 and None not in ends else []
-        found = pd.DataFrame(asked[max(asked)], columns=["first", "last"], dtype=float).mean()
-        return "-" if found.isna().any() else f"{found['first']:.3f}, {found['last']:.3f} ({max(asked)})"
+            told, lines = run.config["downstream"], run.results.get("downstream") or [{}]
+            ends = [line.get("average/accuracy_new") for line in (lines[0], lines[-1])]
+            rows.append((told["number_of_tests"] * len(told["tasks"]), *ends))
+        table = pd.DataFrame(rows, columns=["asked", "first", "last"], dtype=float)
+        found = table[table["asked"] == table["asked"].max()].dropna().mean()
+        return "-" if found.isna().any() else f"{found['first']:.3f}, {found['last']:.3f} ({found['asked']:.0f})"
 
-    def over_time(self, setting: str, group: str) -> pd.DataFrame:
-        """seed, edits written, and the numbers measured then; `group` is `immediate` or `sample`."""
-        lines = [(seed, line) for seed, run in self.runs[setting].items() for line in run.events["over_time"]]
-        rows = [{"seed": seed, "edits": line["edits"], **line[group]} for seed, line in lines if line.get(group)]
-        return pd.DataFrame(rows, columns=None if rows else ["seed", "edits"])
+    def curves(self, setting: str, group: str, column: str) -> pd.DataFrame:
+        """seed, at and a number: over edits one of the `sample` or of each batch (`immediate`); or one of each `step`.
 
-    def shifts(self, setting: str) -> pd.DataFrame:
-        """seed, step, and the means over sites of the shift's norm and of |cosine to the last shift|."""
-        lines = [(seed, line) for seed, run in self.runs[setting].items() for line in run.events["step"]]
-        sites = [(seed, ln["edits"], *ln["sites"].values()) for seed, ln in lines if ln["phase"] == "edit"]
-        rows = [(seed, step, site["shift_norm"], site["cosine"]) for seed, step, *found in sites for site in found]
-        table = pd.DataFrame(rows, columns=["seed", "step", "norm", "cosine"], dtype=float)
-        table = table.assign(cosine=table["cosine"].abs()).groupby(["seed", "step"], as_index=False).mean()
-        return table.assign(step=table.groupby("seed").cumcount() + 1)
+        The latter is over steps, the mean over the sites of the shift's norm or of |cosine to the last shift|.
+        """
+        rows: list[tuple[float, ...]] = []
+        for seed, run in self.runs[setting].items():
+            if group == "step":
+                steps = [line["sites"].values() for line in run.events["step"] if line["phase"] == "edit"]
+                means = [pd.DataFrame(sites)[column].astype(float).abs().mean() for sites in steps]
+                rows += [(seed, step, mean) for step, mean in enumerate(means, 1)]
+            else:
+                rows += [(seed, ln["edits"], ln[group].get(column)) for ln in run.events["over_time"] if ln.get(group)]
+        return pd.DataFrame(rows, columns=["seed", "at", column], dtype=float).dropna()
 
 
-def _edits(run_dir: Path) -> Iterator[dict[str, float]]:
-    """The index and the scores of every line of edits.jsonl."""
-    path = run_dir / "edits.jsonl"
-    with open(path, encoding="utf-8") if path.is_file() else nullcontext(()) as lines:
-        for edit in map(json.loads, lines):
-            scores = edit["after"].items()
-            exact = {f"{metric}_exact": float(score["exact"]) for metric, score in scores if "exact" in score}
-            yield {"edit": edit["index"]} | {metric: float(score["tokens"]) for metric, score in scores} | exact
+def _scores(seed: int, records: Path) -> Iterator[dict[str, float]]:
+    """The lines of edits.jsonl as rows."""
+    for edit in map(json.loads, records.read_text(encoding="utf-8").splitlines() if records.is_file() else ()):
+        scores = edit["after"].items()
+        exact = {f"{metric}_exact": score["exact"] for metric, score in scores if "exact" in score}
+        yield {"seed": seed, "edit": edit["index"]} | {metric: score["tokens"] for metric, score in scores} | exact

@@ -13,7 +13,6 @@ import json
 import lzma
 import random
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -54,19 +53,16 @@ def unrelated_questions() -> list[tuple[str, str]]:
     return found
 
 
-@cache
 def subjects() -> list[str]:
     """Every name: those of people are the ones with a space."""
-    people = [f"{first} {last}" for first in WORDS["first"] for last in WORDS["last"]]
-    return people + sorted({"".join(parts) for parts in itertools.product(*WORDS["syllables"])})
+    people = map(" ".join, itertools.product(WORDS["first"], WORDS["last"]))
+    return [*people, *sorted(set(map("".join, itertools.product(*WORDS["syllables"]))))]
 
 
-def questions(count: int, seed: int = 0) -> list[dict[str, str]]:
-    """`count` records of the zsRE schema, each about a subject of its own; ConfigError where there are fewer."""
+def questions(count: int | None = None, seed: int = 0) -> list[dict[str, str]]:
+    """So many records of the zsRE schema, each about a subject of its own; one about every subject without `count`."""
     rng, unrelated, records = random.Random(seed), unrelated_questions(), []
-    if count > len(subjects()):
-        raise ConfigError(f"claims: {count} questions are wanted, but there are only {len(subjects())} subjects")
-    for subject in rng.sample(subjects(), count):
+    for subject in rng.sample(names := subjects(), count or len(names)):
         relation, words = rng.choice(list(WORDS["person" if " " in subject else "place"].items()))
         source, rephrase = (wording.format(s=subject) for wording in rng.sample(words["wordings"], 2))
         answer = rng.choice(words["answers"])
@@ -79,42 +75,32 @@ def questions(count: int, seed: int = 0) -> list[dict[str, str]]:
 
 
 def write_data(out: Path, scale: Scale) -> None:
-    """data/train.jsonl, data/tune.jsonl and data/eval_SEED.jsonl below `out`, of questions data/zsre_*.json.
-
-    Those that are there stay. Raises ConfigError where the embedded records are too few.
-    """
-    train, evaluate, edits = facts("train"), facts("valid"), scale.num_seq * scale.n_edits
-    needed = edits + scale.tune_edits
-    if len(train) < scale.warm_up or len(evaluate) < needed:
-        held = f"{len(train)} and {len(evaluate)} records, fewer than {scale.warm_up}, {needed}"
-        raise ConfigError(f"claims: facts hold {held}")
-    tune = random.Random("tune").sample(evaluate, scale.tune_edits)
-    rest = sorted(set(evaluate) - set(tune))
-    for name, lines in _drawn(train[: scale.warm_up], tune, rest, edits, scale.seeds):
-        _write_changed(out / "data" / f"{name}.jsonl", "\n".join(lines) + "\n")
+    """data/train.jsonl, data/tune.jsonl and data/eval_SEED.jsonl below `out`, of questions data/zsre_*.json."""
+    edits, tune = scale.num_seq * scale.n_edits, random.Random("tune").sample(facts("valid"), scale.tune_edits)
+    parts, rest = {"train": facts("train")[: scale.warm_up], "tune": tune}, sorted({*facts("valid")} - {*tune})
+    _write(out / "data" / "{}.jsonl", "{}\n", "\n", parts, rest, edits, scale.seeds)
     write_questions(out / "data", train=scale.warm_up, tune=scale.tune_edits, evaluate=edits, seeds=scale.seeds)
 
 
 def write_questions(folder: Path, *, train: int, tune: int, evaluate: int, seeds: int) -> None:
-    """zsre_train.json, zsre_tune.json and a zsre_eval_SEED.json for each seed, which draws from what is left.
+    """zsre_train.json, zsre_tune.json and a zsre_eval_SEED.json for each seed."""
+    asked = [json.dumps(record) for record in questions()]
+    parts, rest = {"train": asked[:train], "tune": asked[train : train + tune]}, asked[train + tune :]
+    _write(folder / "zsre_{}.json", "[\n{}\n]\n", ",\n", parts, rest, evaluate, seeds)
 
-    Raises ConfigError where there are too few subjects.
+
+def _write(
+    pattern: Path, form: str, between: str, parts: dict[str, list[str]], rest: list[str], edits: int, seeds: int
+) -> None:
+    """A file for each part, and for each seed's edits, drawn from the rest; a file that holds the same already stays.
+
+    What is cached of a file goes by its time of change. Raises ConfigError where the rest is too small.
     """
-    asked = [json.dumps(record) for record in questions(max(train + tune + evaluate, len(subjects())))]
-    parts = asked[:train], asked[train : train + tune], asked[train + tune :]
-    for name, lines in _drawn(*parts, evaluate, seeds):
-        _write_changed(folder / f"zsre_{name}.json", "[\n" + ",\n".join(lines) + "\n]\n")
-
-
-def _drawn(
-    train: list[str], tune: list[str], rest: list[str], edits: int, seeds: int
-) -> Iterator[tuple[str, list[str]]]:
-    """The records by the name of their file; each seed draws its edits from the rest."""
-    yield from (("train", train), ("tune", tune))
-    yield from ((f"eval_{seed}", random.Random(seed).sample(rest, edits)) for seed in range(seeds))
-
-
-def _write_changed(path: Path, content: str) -> None:
-    """Write a file only if it does not hold the content already: what is cached of it goes by its time of change."""
-    if not path.is_file() or path.read_text(encoding="utf-8") != content:
-        write_whole(path, content)
+    if edits > len(rest):
+        held = sum(map(len, parts.values()))
+        raise ConfigError(f"claims: {held + edits} records are wanted, but there are only {held + len(rest)}")
+    drawn = {f"eval_{seed}": random.Random(seed).sample(rest, edits) for seed in range(seeds)}
+    for name, records in (parts | drawn).items():
+        path, content = Path(str(pattern).format(name)), form.format(between.join(records))
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            write_whole(path, content)

@@ -16,12 +16,8 @@ from .inputs import unrelated_facts
 
 
 def known(cfg: Config) -> list[dict[str, str]]:
-    """The unrelated prompts of the training facts whose answer the model gives right before any edit.
-
-    In the form of known_1000.json: prompt and prediction.
-    """
-    model = load_model(cfg.model, resolve_device("model_device", cfg.model_device))
-    asked = unrelated_facts()
+    """The unrelated facts that the model answers right before any edit, in the form of known_1000.json."""
+    model, asked = load_model(cfg.model, resolve_device("model_device", cfg.model_device)), unrelated_facts()
     rows = tokenize(load_tokenizer(cfg.model), list(asked.items()), cfg.dataset.prompt_format)
     found = answers(model, rows, cfg.eval.tokens_per_batch)
     right = [pair for pair, answered in zip(asked.items(), found, strict=True) if answered.all_right]

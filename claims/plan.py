@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,13 @@ class Setting:
     data: str = "facts"
     long: str = ""
 
-    def points(self) -> list[str]:
-        """The sweep's points as overrides."""
-        return [f"editor.lr={value:g}" for value in self.lr]
-
 
 @dataclass(frozen=True)
 class Part:
-    """Settings that are compared, with the words of the page; `compared` parts go metric by metric."""
+    """Settings that are compared, with the words of the page; `compared` parts go metric by metric.
+
+    A part whose figure shows curves has a panel for each number (with its label) of what is `measured` when.
+    """
 
     title: str
     settings: list[str]
@@ -39,6 +38,8 @@ class Part:
     base: str = ""
     compared: bool = False
     note: str = ""
+    measured: str = ""
+    panels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,18 +67,16 @@ def settings(scale: Scale) -> dict[str, Setting]:
     """Every setting by name; each sweep has `scale.points` points: the fewer edits, the larger the best step size."""
     full, found = scale.name == FULL.name, dict[str, Setting]()
     for name in scale.settings or PLAN["settings"]:
-        told = {"lr": (), "long": "", "tuned_as": None} | PLAN["settings"][name]
+        told = {"lr": (), "tuned_as": None} | PLAN["settings"][name] | ({} if full else {"long": ""})
         told["lr"] = tuple(told["lr"][: scale.points] if full else told["lr"][-scale.points :])
-        told["long"] = told["long"] if full else ""
         found[name] = Setting(name, **told | {"tuned_as": found.get(told["tuned_as"])})
     return found
 
 
-def chosen_settings(scale: Scale, parts: Sequence[str]) -> Iterator[Setting]:
+def chosen_settings(scale: Scale, parts: Sequence[str]) -> list[Setting]:
     """The settings that some parts compare, each once, a setting after the one whose choice it takes."""
     there = settings(scale)
-    names = dict.fromkeys(name for part in parts for name in PARTS[part].settings if name in there)
-    return (there[name] for name in names)
+    return [there[name] for name in dict.fromkeys(n for part in parts for n in PARTS[part].settings) if name in there]
 
 
 def label(part: str, setting: Setting) -> str:
@@ -104,8 +103,7 @@ def tuning(scale: Scale, setting: Setting, out: Path, extra: Sequence[str] = ())
     """A setting's sweep: few steps on training records that neither warm-up nor training reads."""
     size = (f"num_seq={scale.tune_edits // scale.n_edits}", f"eval.edits={scale.tune_scored}")
     words = (*_common(scale, setting, out, "tune"), *size, *PLAN["tune"].split())
-    names = {point: point.removeprefix("editor.").replace("=", "_") for point in setting.points()}
-    return [Job(setting.name, "tune", name, (*words, point, *extra)) for point, name in names.items()]
+    return [Job(setting.name, "tune", f"lr_{lr:g}", (*words, f"editor.lr={lr:g}", *extra)) for lr in setting.lr]
 
 
 def final(

@@ -6,7 +6,7 @@ import itertools
 import platform
 import re
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +22,6 @@ from report.load import load_run
 from .inputs import write_data
 from .plan import Job, Scale, Setting, chosen_settings, final, tuning
 
-FORMULA = "((ES - ES0) + (GS - GS0) + (LS - LS0)) / 3, where 0 marks the unedited model's score on the same edits"
-
 
 class Choice(NamedTuple):
     """A sweep's outcome: the chosen point, each point's merit, and whether the best is its first or last point."""
@@ -36,13 +34,12 @@ class Choice(NamedTuple):
 def choose(setting: Setting, jobs: Sequence[Job], out: Path) -> Choice | None:
     """The best point of a sweep, the first of equals; None while a point is missing or if none ended well."""
     runs = [load_run(out / job.path) for job in jobs]
-    scores = [run.merit for run in runs]
-    best = max((score for score in scores if score is not None), default=None)
-    if best is None or any(run.state in ("no record", "running", "interrupted") for run in runs):
+    scores = {job.name: run.merit for job, run in zip(jobs, runs, strict=True)}
+    ended = [score for score in scores.values() if score is not None]
+    if not ended or any(run.state in ("no record", "running", "interrupted") for run in runs):
         return None
-    at = scores.index(best)
-    by_name = {job.name: score for job, score in zip(jobs, scores, strict=True)}
-    return Choice(setting.points()[at], by_name, at in (0, len(jobs) - 1))
+    at = [*scores.values()].index(max(ended))
+    return Choice(f"editor.lr={setting.lr[at]:g}", scores, at in (0, len(jobs) - 1))
 
 
 def diverged(run_dir: Path) -> bool:
@@ -62,20 +59,12 @@ def state(job: Job, out: Path) -> str:
 
 
 class Runner:
-    """Runs the jobs of some parts in `out`; `say` is told a line before each and where one fails."""
+    """Runs the jobs of some parts in `out`; a line is said before each and where one fails."""
 
-    def __init__(
-        self,
-        scale: Scale,
-        out: Path,
-        extra: Sequence[str] = (),
-        say: Callable[[str], None] = tqdm.write,
-        at_once: int | None = None,
-    ) -> None:
-        self.scale, self.out, self.extra, self.say = scale, out.resolve(), tuple(extra), say
+    def __init__(self, scale: Scale, out: Path, extra: Sequence[str] = (), at_once: int | None = None) -> None:
+        self.scale, self.out, self.extra = scale, out.resolve(), tuple(extra)
         self.at_once = at_once or min(cores(), 4)
-        self.processes = Processes(max(1, cores() // self.at_once))
-        self.failed: list[str] = []
+        self.processes, self.failed = Processes(max(1, cores() // self.at_once)), list[str]()
 
     def prepare(self) -> None:
         """Write the record files, the known facts and what the page says about this machine."""
@@ -98,17 +87,19 @@ class Runner:
     def finals(self, setting: Setting) -> list[Job]:
         """The setting's long runs, one for each of its seeds; none while its sweep has not chosen."""
         found, knowns = self.choice(setting), self.out / "knowns.json"
+        if found is None:
+            return []
         known = knowns.is_file() and knowns.stat().st_size > 10  # more than an empty list
-        seeds = range(self.scale.seeds if setting.headline else 1) if found else ()
-        return [final(self.scale, setting, found.point, self.out, seed, known, self.extra) for seed in seeds if found]
+        seeds = range(self.scale.seeds if setting.headline else 1)
+        return [final(self.scale, setting, found.point, self.out, seed, known, self.extra) for seed in seeds]
 
     def run(self, parts: Sequence[str]) -> list[str]:
         """The sweeps, then every setting on the first seed, then the other seeds; returns the jobs that failed."""
-        chosen = list(chosen_settings(self.scale, parts))
+        chosen = chosen_settings(self.scale, parts)
         self._all(dict.fromkeys(job for setting in chosen for job in self.sweep(setting)))
         finals = {setting.name: self.finals(setting) for setting in chosen}
-        for name in (name for name, jobs in finals.items() if not jobs):
-            self.say(f"final/{name}: not run: its sweep has no point that ended well")
+        for name in [name for name, jobs in finals.items() if not jobs]:
+            tqdm.write(f"final/{name}: not run: its sweep has no point that ended well")
         self._all(sorted(itertools.chain(*finals.values()), key=lambda job: job.name))
         return self.failed
 
@@ -116,7 +107,7 @@ class Runner:
         """Run jobs, some at a time, in their order; when this process is stopped they may save their state first."""
         with ThreadPoolExecutor(self.at_once) as pool:
             try:
-                tasks = [pool.submit(self._one, job) for job in jobs]
+                tasks = [pool.submit(self.execute, job) for job in jobs]
                 for task in tqdm(as_completed(tasks), "runs", len(tasks), disable=None):
                     task.result()
             except BaseException:
@@ -124,28 +115,24 @@ class Runner:
                 self.processes.stop()
                 raise
 
-    def _one(self, job: Job) -> None:
-        if state(job, self.out) in ("new", "stopped"):
-            self.say(job.path)
-        ended = self.execute(job)
-        if ended == "failed" and not self.processes.stopped:  # stopped with this process: it goes on another time
-            self.failed.append(job.path)
-            self.say(f"{job.path}: failed: {read_status(self.out / job.path).get('error') or 'see terminal.txt there'}")
-        elif ended == "diverged":
-            self.say(f"{job.path}: its numbers stopped being finite")
-
     def execute(self, job: Job) -> str:
         """Run one job where it is not done; returns its state then: done, diverged or failed."""
         folder, found = self.out / job.path, state(job, self.out)
-        if found in ("done", "diverged"):
-            return found
+        words = [f"resume={folder}"]
         if found == "new":
             shutil.rmtree(folder, ignore_errors=True)
-        words = [*job.words, f"hydra.run.dir={folder}"] if found == "new" else [f"resume={folder}"]
-        folder.mkdir(parents=True, exist_ok=True)
-        self.processes.call("main.py", *words, terminal=folder / "terminal.txt")
-        ended = state(job, self.out)
-        if ended not in ("done", "diverged"):
-            return "failed"
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        return ended
+            folder.mkdir(parents=True, exist_ok=True)
+            words = [*job.words, f"hydra.run.dir={folder}"]
+        if found in ("new", "stopped"):
+            tqdm.write(job.path)
+            self.processes.call("main.py", *words, terminal=folder / "terminal.txt")
+            found = state(job, self.out)
+        if found in ("done", "diverged"):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if found == "diverged":
+                tqdm.write(f"{job.path}: its numbers stopped being finite")
+            return found
+        if not self.processes.stopped:  # else it was stopped with this process and goes on another time
+            self.failed.append(job.path)
+            tqdm.write(f"{job.path}: failed: {read_status(folder).get('error') or 'see terminal.txt there'}")
+        return "failed"

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
+from scipy.stats import linregress
 from scipy.stats import t as student
 
 from report.metrics import interval
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(NamedTuple):
     """A number with its 95 % interval and what it was estimated from."""
 
     value: float
@@ -21,23 +21,15 @@ class Estimate:
     high: float
     n: int
 
-    def text(self, digits: int = 3, *, sign: bool = False, scale: float = 1) -> str:
+    def text(self, digits: int = 3, *, sign: bool = False) -> str:
         """Value and interval as a person reads them."""
-        form = f"{'+' if sign else ''}.{digits}f"
-        return f"{scale * self.value:{form}} ({scale * self.low:{form}} to {scale * self.high:{form}})"
+        value, low, high = (f"{number:{'+' if sign else ''}.{digits}f}" for number in self[:3])
+        return f"{value} ({low} to {high})"
 
-    def __neg__(self) -> Estimate:
-        return Estimate(-self.value, -self.high, -self.low, self.n)
-
-    @property
-    def above(self) -> bool:
-        """The whole interval lies above 0."""
-        return self.low > 0
-
-    @property
-    def below(self) -> bool:
-        """The whole interval lies below 0."""
-        return self.high < 0
+    def times(self, factor: float) -> Estimate:
+        """The same in another unit, or the other way round."""
+        low, high = sorted((factor * self.low, factor * self.high))
+        return Estimate(factor * self.value, low, high, self.n)
 
 
 def _student(value: float, error: float, freedom: int, n: int) -> Estimate:
@@ -61,30 +53,22 @@ def pooled(values: pd.Series, counts: pd.Series) -> Estimate | None:
 def difference(a: Estimate, b: Estimate) -> Estimate:
     """a - b of two independent estimates, from their intervals."""
     value = a.value - b.value
-    low = math.hypot(a.value - a.low, b.high - b.value)
-    high = math.hypot(a.high - a.value, b.value - b.low)
+    low, high = math.hypot(a.value - a.low, b.high - b.value), math.hypot(a.high - a.value, b.value - b.low)
     return Estimate(value, value - low, value + high, min(a.n, b.n))
 
 
 def slope(curves: pd.DataFrame, x: str, y: str) -> Estimate | None:
-    """The common slope of y over x by least squares, each seed with an intercept of its own.
-
-    None where there are too few points, or x does not vary.
-    """
-    points = curves[["seed", x, y]].astype(float).dropna()
-    centred = points[[x, y]] - points.groupby("seed")[[x, y]].transform("mean")
-    freedom, spread = len(points) - points["seed"].nunique() - 1, float((centred[x] ** 2).sum())
-    if freedom < 1 or spread == 0:
+    """The common slope by least squares, each seed with its own intercept; None for too few points or one x."""
+    by_seed = curves[[x, y]].astype(float).groupby(curves["seed"])
+    centred = curves[[x, y]] - by_seed.transform("mean")
+    freedom = len(curves) - by_seed.ngroups - 1
+    if freedom < 1 or not centred[x].any():
         return None
-    value = float((centred[x] * centred[y]).sum()) / spread
-    residual = float(((centred[y] - value * centred[x]) ** 2).sum())
-    return _student(value, math.sqrt(residual / freedom / spread), freedom, len(points))
+    line = linregress(centred[x], centred[y])  # which takes it that one mean was estimated, not one for each seed
+    return _student(line.slope, line.stderr * math.sqrt((len(curves) - 2) / freedom), freedom, len(curves))
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame, metrics: Sequence[str]) -> Estimate | None:
-    """The mean over the edits scored in both of a's mean over `metrics` minus b's; None for fewer than two.
-
-    Rows are edits, columns metrics. The edits of a run are taken as independent of each other.
-    """
+    """The mean over the edits (rows) scored in both of a's mean over `metrics` minus b's; None for fewer than two."""
     gaps = a.reindex(columns=list(metrics)) - b.reindex(columns=list(metrics))
     return mean(gaps.dropna().mean(axis=1))

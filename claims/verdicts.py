@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -14,7 +15,6 @@ HELD, NOT_HELD, OPEN, NOT_RUN = "held", "did not hold", "not decided", "not run"
 WORDS = {HELD: "dominates", NOT_HELD: "does not dominate", OPEN: "is not decided"}
 JUDGED = ("ES", "GS", "LS", "ES_exact", "GS_exact", "KS")
 PAIRS = 30
-Found = TypeVar("Found")
 
 
 class Verdict(NamedTuple):
@@ -24,27 +24,18 @@ class Verdict(NamedTuple):
     sentence: str
 
 
-class Missing(Exception):
-    """What a rule needs was not run."""
-
-
 def judge(part: str, evidence: Evidence) -> Verdict:
-    """The verdict on a part; NOT_RUN where what its rule needs is missing."""
-    try:
-        return Verdict(*RULES.get(part, beyond)(evidence, part))
-    except Missing as missing:
-        return Verdict(NOT_RUN, f"Not run yet: {missing}.")
+    """The verdict on a part; NOT_RUN where its rule finds too little."""
+    missing = ", ".join(name for name in PARTS[part].settings if not evidence.runs[name])
+    return RULES.get(part, beyond)(evidence, part) or Verdict(NOT_RUN, f"Not run yet: {missing or 'enough of it'}.")
 
 
-def needed(found: Found | None, name: str) -> Found:
-    """What was found. Raises Missing, naming what would have to run."""
-    if found is None:
-        raise Missing(name)
-    return found
+def _outcome(held: bool, lost: bool) -> str:
+    return NOT_HELD if lost else HELD if held else OPEN
 
 
-def _sign(found: Estimate) -> str:
-    return HELD if found.above else NOT_HELD if found.below else OPEN
+def _listed(gaps: dict[str, Estimate]) -> str:
+    return "; ".join(f"{name} {gap.text(sign=True)}" for name, gap in gaps.items())
 
 
 def _gaps(evidence: Evidence, part: str) -> dict[str, Estimate]:
@@ -54,79 +45,82 @@ def _gaps(evidence: Evidence, part: str) -> dict[str, Estimate]:
     return {name: gap for name, gap in found.items() if gap is not None}
 
 
-def _listed(gaps: dict[str, Estimate]) -> str:
-    return "; ".join(f"{name} {gap.text(sign=True)}" for name, gap in gaps.items())
-
-
-def normalization(evidence: Evidence, part: str) -> tuple[str, str]:
+def normalization(evidence: Evidence, part: str) -> Verdict | None:
     """Claim 1."""
-    stable, raw = needed(evidence.pooled("stableedit", "ES"), "stableedit"), evidence.pooled("raw", "ES")
-    if raw is None and evidence.diverged("raw"):
-        return HELD, f"Without normalization the numbers stopped being finite; with whitening ES is {stable.text()}."
-    raw = needed(raw, "raw")
-    outcome = HELD if raw.high < stable.low / 2 else NOT_HELD if raw.low > stable.high / 2 else OPEN
-    sentence = f"ES after the last edit is {raw.text()} without normalization and {stable.text()} with whitening"
-    gap, diagonal = _gaps(evidence, part).get("raw"), evidence.pooled("diagonal", "ES")
-    sentence += f"; the mean of ES, GS and LS differs by {gap.text(sign=True)}" if gap else ""
-    return outcome, sentence + (f"; per coordinate ES is {diagonal.text()}." if diagonal else ".")
+    stable, raw, diagonal = (evidence.pooled(name, "ES") for name in ("stableedit", "raw", "diagonal"))
+    if stable and raw is None and evidence.diverged("raw"):
+        said = f"Without normalization the numbers stopped being finite; with whitening ES is {stable.text()}."
+        return Verdict(HELD, said)
+    if stable is None or raw is None:
+        return None
+    said = f"ES after the last edit is {raw.text()} without normalization and {stable.text()} with whitening"
+    gap = _gaps(evidence, part).get("raw")
+    said += f"; the mean of ES, GS and LS differs by {gap.text(sign=True)}" if gap else ""
+    said += f"; per coordinate ES is {diagonal.text()}" if diagonal else ""
+    return Verdict(_outcome(raw.high < stable.low / 2, raw.low > stable.high / 2), f"{said}.")
 
 
-def cumulative(evidence: Evidence, _: str) -> tuple[str, str]:
+def cumulative(evidence: Evidence, _: str) -> Verdict | None:
     """Claim 2."""
-    curves = evidence.over_time("stableedit", "immediate").reindex(columns=["seed", "edits", "ES"]).dropna()
-    found = needed(slope(curves, "edits", "ES"), "stableedit")
-    first, last = (mean(pd.concat(thirds)) for thirds in zip(*ends(curves, "ES", 3), strict=True))
-    sentence = f"Immediate ES changes by {found.text(4, sign=True, scale=1000)} per 1,000 edits before it"
+    curves = evidence.curves("stableedit", "immediate", "ES")
+    found = slope(curves, "at", "ES")
+    if found is None:
+        return None
+    first, last = (mean(pd.concat(thirds)) for thirds in zip(*_ends(curves, "ES", 3), strict=True))
+    said = f"Immediate ES changes by {found.times(1000).text(4, sign=True)} per 1,000 edits before it"
     if first and last:
-        sentence += f"; the mean of the first third of the batches is {first.text()}, of the last {last.text()}"
-    return _sign(found), sentence + "."
+        said += f"; the mean of the first third of the batches is {first.text()}, of the last {last.text()}"
+    return Verdict(_outcome(found.low > 0, found.high < 0), f"{said}.")
 
 
-def ends(curves: pd.DataFrame, y: str, parts: int) -> list[tuple[pd.Series, pd.Series]]:
+def _ends(curves: pd.DataFrame, y: str, parts: int) -> Iterable[tuple[pd.Series, pd.Series]]:
     """The first and the last of so many parts of every seed's curve."""
-    found = [(values, max(1, len(values) // parts)) for _, values in curves.groupby("seed")[y]]
-    return [(values[:n], values[-n:]) for values, n in found]
+    for _, curve in curves.groupby("seed")[y]:
+        size = max(1, len(curve) // parts)
+        yield curve[:size], curve[-size:]
 
 
-def warmup(evidence: Evidence, part: str) -> tuple[str, str]:
+def warmup(evidence: Evidence, part: str) -> Verdict | None:
     """Claim 3."""
     gaps = {name.removeprefix("warmup_"): gap for name, gap in _gaps(evidence, part).items()}
-    none, lost = needed(gaps.get("none"), "stableedit or warmup_none"), any(gap.below for gap in gaps.values())
-    sentence = f"The start's mean of ES, GS and LS minus that of each other position: {_listed(gaps)}."
-    return NOT_HELD if lost else HELD if none.above else OPEN, sentence
+    if "none" not in gaps:
+        return None
+    said = f"The start's mean of ES, GS and LS minus that of each other position: {_listed(gaps)}."
+    return Verdict(_outcome(gaps["none"].low > 0, any(gap.high < 0 for gap in gaps.values())), said)
 
 
-def whitening(evidence: Evidence, part: str) -> tuple[str, str]:
+def whitening(evidence: Evidence, part: str) -> Verdict | None:
     """Claim 4."""
     gaps = _gaps(evidence, part)
-    diagonal = needed(gaps.pop("diagonal", None), "stableedit or diagonal")
-    against = {f"alpha {name.removeprefix('alpha_')}": -gap for name, gap in gaps.items()}
-    sentence = f"Full whitening minus diagonal: {diagonal.text(sign=True)}"
-    return _sign(diagonal), sentence + (f"; against alpha 10: {_listed(against)}." if against else ".")
+    diagonal = gaps.pop("diagonal", None)
+    if diagonal is None:
+        return None
+    against = _listed({f"alpha {name.removeprefix('alpha_')}": gap.times(-1) for name, gap in gaps.items()})
+    said = f"Full whitening minus diagonal: {diagonal.text(sign=True)}"
+    said += f"; against alpha 10: {against}" if against else ""
+    return Verdict(_outcome(diagonal.low > 0, diagonal.high < 0), f"{said}.")
 
 
-def shifts(evidence: Evidence, _: str) -> tuple[str, str]:
+def shifts(evidence: Evidence, _: str) -> Verdict | None:
     """Claim 5."""
-    curves = evidence.shifts("stableedit")
-    found = needed(slope(curves, "step", "cosine"), "stableedit")
-    ratios = [last.mean() / max(first.mean(), 1e-30) for first, last in ends(curves, "norm", 10)]
-    bounded = max(ratios) <= 1.5
-    listed = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-    sentence = f"The norm of the last tenth of the shifts is {listed} times that of the first, seed by seed; "
-    sentence += f"|cosine| changes by {found.text(4, sign=True, scale=100)} per 100 steps."
-    return HELD if bounded and found.below else NOT_HELD if not bounded or found.above else OPEN, sentence
+    found = slope(evidence.curves("stableedit", "step", "cosine"), "at", "cosine")
+    if found is None:
+        return None
+    norms = evidence.curves("stableedit", "step", "shift_norm")
+    ratios = [last.mean() / max(first.mean(), 1e-30) for first, last in _ends(norms, "shift_norm", 10)]
+    said = f"The norm of the last tenth of the shifts is {', '.join(f'{ratio:.2f}' for ratio in ratios)} times that of "
+    said += f"the first, seed by seed; |cosine| changes by {found.times(100).text(4, sign=True)} per 100 steps."
+    return Verdict(_outcome(found.high < 0, found.low > 0 or max(ratios) > 1.5), said)
 
 
-def editors(evidence: Evidence, part: str) -> tuple[str, str]:
+def editors(evidence: Evidence, part: str) -> Verdict | None:
     """Claim 6."""
-    gaps = needed(_gaps(evidence, part) or None, "stableedit or the other editors")
-    sentence = f"StableEdit's mean of ES, GS and LS minus that of each: {_listed(gaps)}."
-    if any(gap.below for gap in gaps.values()):
-        return NOT_HELD, sentence
-    missing = [name for name in PARTS[part].settings[1:] if name not in gaps]
-    if missing:
-        return OPEN, f"{sentence} Not run yet: {', '.join(missing)}."
-    return HELD if all(gap.above for gap in gaps.values()) else OPEN, sentence
+    gaps = _gaps(evidence, part)
+    missing = ", ".join(name for name in PARTS[part].settings[1:] if name not in gaps)
+    outcome = _outcome(not missing and all(g.low > 0 for g in gaps.values()), any(g.high < 0 for g in gaps.values()))
+    said = f"StableEdit's mean of ES, GS and LS minus that of each: {_listed(gaps)}."
+    said += f" Not run yet: {missing}." if missing else ""
+    return Verdict(outcome, said) if gaps else None
 
 
 def gains(evidence: Evidence, name: str, base: str) -> dict[str, Estimate]:
@@ -144,25 +138,17 @@ def gains(evidence: Evidence, name: str, base: str) -> dict[str, Estimate]:
 
 def dominance(found: dict[str, Estimate]) -> str:
     """HELD: no metric lower, two or more higher by more than their interval; OPEN: lower ones within their interval."""
-    if sum(gap.above for gap in found.values()) < 2 or any(gap.below for gap in found.values()):
-        return NOT_HELD
-    return HELD if all(gap.value >= 0 for gap in found.values()) else OPEN
+    gaps = found.values()
+    lost = sum(gap.low > 0 for gap in gaps) < 2 or any(gap.high < 0 for gap in gaps)
+    return _outcome(all(gap.value >= 0 for gap in gaps), lost)
 
 
-def beyond(evidence: Evidence, part: str) -> tuple[str, str]:
+def beyond(evidence: Evidence, part: str) -> Verdict | None:
     """Whether a setting of the part dominates its first one."""
     base, *others = PARTS[part].settings
     found = {name: dominance(gaps) for name in others if (gaps := gains(evidence, name, base))}
-    outcomes = needed(found or None, f"{base} or the other settings").values()
-    listed = "; ".join(f"{name} {WORDS[outcome]}" for name, outcome in found.items())
-    return next((one for one in (HELD, OPEN) if one in outcomes), NOT_HELD), f"Against {base}: {listed}."
+    said = f"Against {base}: {'; '.join(f'{name} {WORDS[outcome]}' for name, outcome in found.items())}."
+    return Verdict(_outcome(HELD in found.values(), {*found.values()} == {NOT_HELD}), said) if found else None
 
 
-RULES = {
-    "normalization": normalization,
-    "cumulative": cumulative,
-    "warmup": warmup,
-    "whitening": whitening,
-    "shifts": shifts,
-    "editors": editors,
-}
+RULES = {rule.__name__: rule for rule in (normalization, cumulative, warmup, whitening, shifts, editors)}

@@ -80,8 +80,8 @@ def content(monkeypatch) -> dict[str, Any]:
     model, sites = re.search(r"a step, (\S+) edited at (.*)\.", PAGE).groups()
     versions = dict(one.split(" ") for one in re.search(r"Versions: (.*)\.", PAGE)[1].split(", "))
     counts = {"edits": FULL.num_seq * FULL.n_edits}
-    run = {"named": lambda *_: model, "results": {"versions": versions, "counts": counts}}
-    run["config"] = {"model": {"edit_modules": sites.split(", ")}}
+    run = {"results": {"versions": versions, "counts": counts}}
+    run["config"] = {"model": {"name": model, "edit_modules": sites.split(", ")}}
     runs = {
         name: {
             int(seed): SimpleNamespace(**run, path=float(told[name]["minutes"]))

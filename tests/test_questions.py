@@ -77,7 +77,7 @@ def test_files_share_no_question(files):
 
 
 def test_too_few_subjects_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match="30000 questions are wanted, but there are only 24000"):
+    with pytest.raises(ConfigError, match="30000 records are wanted, but there are only 24000"):
         write_questions(tmp_path, train=2000, tune=0, evaluate=28_000, seeds=1)
     assert not list(tmp_path.iterdir())
 
