@@ -1,9 +1,4 @@
-"""What the benchmarks share: the command line, variants raced in one process, peak memory, the table, the JSON line.
-
-Variants take turns round by round, the first of one round being the last of the next: whatever else the machine
-does falls on all of them alike. Times are wall-clock medians; processor time, which other programs disturb less
-but in which waiting costs nothing, stands beside them.
-"""
+"""What the benchmarks share: the command line, ways raced in one process, peak memory, the table, the JSON line."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 # before torch starts its threads: threads that spin while they wait cost a shared machine several times the work
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -32,6 +27,8 @@ from config.check import ConfigError
 from data.base import DataError
 from model import resolve_device
 
+Result = TypeVar("Result")
+
 
 class Found(NamedTuple):
     """What a benchmark found: a table, of which people see some columns; further figures; targets with their figure."""
@@ -42,20 +39,21 @@ class Found(NamedTuple):
     targets: Mapping[str, dict[str, Any]]
 
 
-Measure = Callable[[argparse.Namespace, torch.device], Found]
-
-
 def command(
-    name: str, text: str | None, measure: Measure, rounds: int = 1, **options: dict[str, Any]
+    name: str,
+    text: str | None,
+    measure: Callable[[argparse.Namespace, torch.device], Found],
+    rounds: int = 1,
+    **options: dict[str, Any],
 ) -> Callable[..., dict[str, Any]]:
     """A benchmark's main(argv): it measures, prints the table, the targets and one JSON line, which it returns.
 
     `options` are argparse's beside those that all benchmarks take. Quick runs have no targets.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=(text or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=text)
     parser.add_argument("--device", default="auto", help="auto | cpu | cuda:N (default auto)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: as PyTorch chooses)")
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds of every variant (default {rounds})")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds of every way (default {rounds})")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, says nothing of speed")
     for option, told in options.items():
         parser.add_argument(f"--{option.replace('_', '-')}", **told)
@@ -116,31 +114,32 @@ def bound(target: Mapping[str, Any]) -> str:
 
 
 def race(
-    ways: Mapping[str, Callable[[], Any]],
+    ways: Mapping[str, Callable[[], Result]],
     rounds: int,
     device: torch.device,
     warm_up: int = 1,
     prepare: Callable[[str], Any] = lambda way: None,
     clock: Callable[[], float] = timer,
     cpu_clock: Callable[[], float] = time.process_time,
-) -> pd.DataFrame:
-    """Every way `rounds` times, interleaved, after `warm_up` rounds that are not counted; a row for each way.
+) -> tuple[pd.DataFrame, dict[str, Result]]:
+    """Every way `rounds` times, interleaved, after `warm_up` rounds that are not counted.
 
-    Median, lowest and highest seconds, median processor seconds, the most memory in MiB that a round took beyond what
-    was there. `prepare` is told the way before every call, outside the time. PyTorch's `timer` waits for a GPU.
+    A row for each way: median, lowest and highest seconds, median processor seconds, the most memory in MiB that a
+    round took beyond what was there. Then what each way gave last. `prepare` is told the way before every call,
+    outside the time. PyTorch's `timer` waits for a GPU.
     """
-    turns = []
+    turns, given = [], {}
     for turn in range(-warm_up, rounds):
         for way in list(ways)[:: -1 if turn % 2 else 1]:
             prepare(way)
             memory = ExtraMemory(device)
             begun, begun_cpu = clock(), cpu_clock()
-            ways[way]()
+            given[way] = ways[way]()
             seconds, cpu_seconds = clock() - begun, cpu_clock() - begun_cpu
             turns.append((way, turn, seconds, cpu_seconds, memory.peak()))
     counted = pd.DataFrame(turns, columns=["way", "turn", "s", "cpu_s", "extra_mib"]).query("turn >= 0").groupby("way")
     figures = {"s": ("s", "median"), "lowest_s": ("s", "min"), "highest_s": ("s", "max"), "rounds": ("s", "size")}
-    return counted.agg(**figures, cpu_s=("cpu_s", "median"), extra_mib=("extra_mib", "max")).loc[list(ways)]
+    return counted.agg(**figures, cpu_s=("cpu_s", "median"), extra_mib=("extra_mib", "max")).loc[list(ways)], given
 
 
 def flat(times: pd.DataFrame) -> dict[str, Any]:
@@ -156,19 +155,17 @@ class ExtraMemory:
         self.device = device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        with suppress(OSError):  # not Linux, or not allowed: the process's earlier peak then counts too
-            Path("/proc/self/clear_refs").write_text("5")
-        self.before = self._held("VmRSS")
+            self.before = torch.cuda.memory_allocated(device) / 2**20
+        else:
+            with suppress(OSError):  # not Linux, or not allowed: the process's earlier peak then counts too
+                Path("/proc/self/clear_refs").write_text("5")
+            self.before = process_memory("self", "VmRSS")
 
     def peak(self) -> float:
         """MiB beyond `before`."""
-        return self._held("VmHWM") - self.before
-
-    def _held(self, name: str) -> float:
-        if self.device.type == "cuda":
-            ask = torch.cuda.memory_allocated if name == "VmRSS" else torch.cuda.max_memory_allocated
-            return ask(self.device) / 2**20
-        return process_memory("self", name)
+        cuda = self.device.type == "cuda"
+        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if cuda else process_memory("self", "VmHWM")
+        return peak - self.before
 
 
 def process_memory(pid: int | str, name: str) -> float:
