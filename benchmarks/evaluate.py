@@ -1,4 +1,4 @@
-"""Scoring edit, rephrased and unrelated prompts by a token budget (ours) or ten by ten: python -m benchmarks.evaluate."""
+"""Scoring edit, rephrased and unrelated prompts by a token budget or ten by ten: python -m benchmarks.evaluate."""
 
 from __future__ import annotations
 

@@ -1,13 +1,8 @@
-"""How much faster the batched scorer is than one example at a time: python -m benchmarks.glue [--tests N].
-
-Both score the same tests in the same run, task by task, taking turns at going first. "Plain" is one generate per
-example and one forward pass per choice, with the logits of every position, as the published program scores.
-"""
+"""How much faster the batched downstream scorer is than one example at a time: python -m benchmarks.glue."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -41,16 +36,15 @@ def plain_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, que
 
 
 def task(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, rows: TaskRows, size: int, turn: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, rows: TaskRows, size: int
 ) -> dict[str, Any]:
     """Both scorers over a task: seconds, and what differs between their predictions."""
     questions, _ = encode_tests(TASKS[name], rows, tokenizer, model.config)
-    found: dict[str, list[Scored]] = {}
-    ways: dict[str, Callable[[], Any]] = {
-        "plain": lambda: found.update(plain=[plain_scores(model, tokenizer, question) for question in questions]),
-        "batched": lambda: found.update(batched=score(model, questions, size)),
+    ways = {
+        "plain": lambda: [plain_scores(model, tokenizer, question) for question in questions],
+        "batched": lambda: score(model, questions, size),
     }
-    times = race(dict(list(ways.items())[:: -1 if turn % 2 else 1]), 1, model.device, warm_up=0)
+    times, found = race(ways, 1, model.device, warm_up=0)
     said = [predict(TASKS[name], questions, found[way], tokenizer) for way in ways]
     read = [[(one["generated_text"], one["answer"], one["choice"]) for one in records] for records in said]
     differ = sum(plain != batched for plain, batched in zip(*read, strict=True))
