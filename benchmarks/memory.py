@@ -1,4 +1,4 @@
-"""Peak extra memory of one step at Mistral-7B's shapes, no transformer around the sites: python -m benchmarks.memory."""
+"""Peak extra memory of one step at Mistral-7B's shapes, without a transformer: python -m benchmarks.memory."""
 
 from __future__ import annotations
 
@@ -78,10 +78,9 @@ def one_way(way: str, args: argparse.Namespace) -> dict[str, Any]:
     memory = ExtraMemory(device)
     torch.manual_seed(1)
     {"plain": plain, "ours": ours}[way](editor, args.rows // MICRO_BATCHES, device)
-    found = {"way": way, "extra_mib": memory.peak(), "before_mib": memory.before}
-    return found | {
-        "shift_norms": [(site.weight - old).norm().item() for site, old in zip(sites, before, strict=False)]
-    }
+    extra = memory.peak()
+    norms = [(site.weight - old).norm().item() for site, old in zip(sites, before, strict=False)]
+    return {"way": way, "extra_mib": extra, "before_mib": memory.before, "shift_norms": norms}
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Found:

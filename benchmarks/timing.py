@@ -61,8 +61,7 @@ def command(
     def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         args = parser.parse_args(argv)
         try:
-            device = started(args)
-            found = measure(args, device)
+            found = measure(args, device := started(args))
         except (ConfigError, DataError) as error:
             sys.exit(f"error: {error}")
         print(found.table.reindex(columns=list(found.shown)).to_string(index=False, na_rep="", float_format=_digits))

@@ -12,42 +12,32 @@ from torch import Tensor
 from benchmarks import synthetic
 from benchmarks.plain import PlainStatistics
 from benchmarks.timing import Found, at_most, command, flat, race, relative_error
-from nets import Normalizer, RunningStatistics, inverse_root
+from nets import Normalizer, inverse_root
 
 SITES, TARGET = 4, 4096
 
 
-def plain(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]:
-    """Whitened rows of every site, a decomposition for each."""
-    frozen = PlainStatistics.of(statistics)
-    mean_V = frozen.mean_D[statistics.d_k :]
-    return [(rows_NV - mean_V) @ frozen.root(synthetic.FLOOR) for rows_NV in gradients]
-
-
-def ours(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]:
-    """Whitened rows of every site, one decomposition."""
-    normalizer = Normalizer(statistics, statistics.inverse_root(synthetic.FLOOR, relative=False))
-    return [normalizer.gradients(gradients_NV) for gradients_NV in gradients]
-
-
-def difference(statistics: RunningStatistics, gradients_NV: Tensor) -> float:
-    """Relative distance of the two roots' products with the rows, in float64."""
-    exact, rows_NV = PlainStatistics.of(statistics, torch.float64), gradients_NV.double()
-    root = inverse_root(exact.scatter_VV / (exact.n - statistics.d_v - 1), synthetic.FLOOR)
-    return relative_error(root.apply(rows_NV), rows_NV @ exact.root(synthetic.FLOOR))
-
-
 def case(d_v: int, rows: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Times and differences at one size."""
+    """Times and differences at one size; the float64 difference is of the two roots' products with a site's rows."""
     statistics = synthetic.statistics(1, d_v, device)
     gradients = [synthetic.gradients(rows, d_v, device) for _ in range(SITES)]
-    ways = {"plain": lambda: plain(statistics, gradients), "ours": lambda: ours(statistics, gradients)}
-    times, found = race(ways, rounds, device, warm_up=int(d_v < TARGET))
+
+    def plain() -> list[Tensor]:
+        frozen = PlainStatistics.of(statistics)
+        return [(rows_NV - frozen.mean_D[1:]) @ frozen.root(synthetic.FLOOR) for rows_NV in gradients]
+
+    def ours() -> list[Tensor]:
+        normalizer = Normalizer(statistics, statistics.inverse_root(synthetic.FLOOR, relative=False))
+        return [normalizer.gradients(gradients_NV) for gradients_NV in gradients]
+
+    times, found = race({"plain": plain, "ours": ours}, rounds, device, warm_up=int(d_v < TARGET))
+    exact, rows_NV = PlainStatistics.of(statistics, torch.float64), gradients[0].double()
+    root = inverse_root(exact.scatter_VV / (exact.n - d_v - 1), synthetic.FLOOR)
     return {
         **{"d_v": d_v, "sites": SITES, "rows": rows, **flat(times)},
         "share": times["s"]["ours"] / times["s"]["plain"],
         "float32_difference": max(map(relative_error, found["ours"], found["plain"])),
-        "float64_difference": difference(statistics, gradients[0]),
+        "float64_difference": relative_error(root.apply(rows_NV), rows_NV @ exact.root(synthetic.FLOOR)),
     }
 
 
