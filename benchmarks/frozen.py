@@ -75,9 +75,8 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     tokens = sum(map(len, distinct))
     figures = {
         **{"edits": len(bench.edits), "rows": len(rows), "prompts": len(distinct), "tokens": tokens, "bytes": taken},
-        "frozen_layers": lowest_layer(bench.model, bench.cfg.model.edit_modules),
-        "bytes_per_token": taken / tokens,
-        "install_s": installed,
+        **{"frozen_layers": lowest_layer(bench.model, bench.cfg.model.edit_modules)},
+        **{"bytes_per_token": taken / tokens, "install_s": installed},
     }
     targets = {f"times faster {what}, warm cache": at_least(times["ratio"][f"{what}, warm"], 2) for what in WORK}
     shown = ["way", "s", "cpu_s", "ratio", "gradient_difference", "different_scores"]

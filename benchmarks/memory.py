@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import repeat
 from multiprocessing import get_context
 from typing import Any, cast
@@ -15,9 +16,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from benchmarks import synthetic
 from benchmarks.embedded import RUN
 from benchmarks.plain import Pair, PlainStatistics, plain_step
+from benchmarks.synthetic import GRADIENT_NORM, KEY_NORM, rows, statistics
 from benchmarks.timing import ExtraMemory, Found, at_most, command, started
 from config.compose import compose_config
 from data.batches import IGNORED, Batch, StepBatches
@@ -30,34 +31,35 @@ SIZE = {"sites": 4, "rows": 500, "d_k": 14336, "d_v": 4096, "dtype": "bfloat16"}
 QUICK = {"sites": 2, "rows": 40, "d_k": 512, "d_v": 128, "dtype": "float32"}
 
 
-def rows_of(sites: Sequence[EditSite], rows: int, device: torch.device) -> list[Pair]:
+def rows_of(sites: Sequence[EditSite], count: int, device: torch.device) -> list[Pair]:
     """A micro-batch's keys and value gradients of every site, in place of what a capture would give."""
-    return [(synthetic.keys(rows, site.d_k, device), synthetic.gradients(rows, site.d_v, device)) for site in sites]
+    draw = partial(rows, count, device=device)
+    return [(draw(site.d_k, KEY_NORM), draw(site.d_v, GRADIENT_NORM)) for site in sites]
 
 
-def plain(editor: StableEdit, rows: int, device: torch.device) -> None:
+def plain(editor: StableEdit, count: int, device: torch.device) -> None:
     """The step as published, its backward pass replaced by weight gradients of ready rows."""
 
     def captured() -> Iterator[list[Pair]]:
         for _ in range(MICRO_BATCHES):
-            pairs = rows_of(editor.sites, rows, device)
+            pairs = rows_of(editor.sites, count, device)
             for site, (keys_NK, gradients_NV) in zip(editor.sites, pairs, strict=True):
                 weight: Any = site.module.weight
                 gradient = (gradients_NV.T @ keys_NK).to(weight.dtype)
                 weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
             yield pairs
 
-    statistics = {shape: PlainStatistics.of(found) for shape, found in editor.statistics.items()}
-    plain_step(editor.sites, captured(), statistics, editor.cfg)
+    kept = {shape: PlainStatistics.of(found) for shape, found in editor.statistics.items()}
+    plain_step(editor.sites, captured(), kept, editor.cfg)
 
 
-def ours(editor: StableEdit, rows: int, device: torch.device) -> None:
+def ours(editor: StableEdit, count: int, device: torch.device) -> None:
     """editor.step, its capture replaced by one that hands out ready rows."""
     empty = Batch(*(torch.full((1, 1), value) for value in (0, 1, IGNORED)))
 
     def ready(_: object, sites: Sequence[EditSite], group: Sequence[Batch], *__: object) -> list[Captured]:
         loss = torch.zeros((), device=device)
-        return [Captured(loss, 1, [Rows(*pair) for pair in rows_of(sites, rows, device)]) for _ in group]
+        return [Captured(loss, 1, [Rows(*pair) for pair in rows_of(sites, count, device)]) for _ in group]
 
     with patch("editor.base.capture_together", ready):
         editor.step(StepBatches([empty] * MICRO_BATCHES, [], []), warm_up=False)
@@ -72,8 +74,7 @@ def one_way(way: str, args: argparse.Namespace) -> dict[str, Any]:
     cfg = compose_config(["dataset=facts", *RUN, "editor.lr=1e-6", "editor.batch_size=512"]).editor
     sites = find_sites(model, [str(index) for index in range(args.sites)])
     editor = StableEdit(cfg, cast(PreTrainedModel, model), sites, solve_device=device)
-    for statistics in editor.statistics.values():
-        statistics.load_state_dict(synthetic.statistics(args.d_k, args.d_v, device).state_dict())
+    editor.statistics = {shape: statistics(*shape, device) for shape in editor.statistics}
     before = [site.weight.double() for site in sites] if args.quick else []
     memory = ExtraMemory(device)
     torch.manual_seed(1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,17 +76,16 @@ def plain_step(
 
     `captured` gives the rows of every site, micro-batch by micro-batch.
     """
+    files: dict[EditSite, list[str]] = {site: [] for site in sites}
     with tempfile.TemporaryDirectory(prefix="plain-step-") as folder:
-        blocks: list[list[Path]] = []
         for number, pairs in enumerate(captured):
-            blocks.append([Path(folder) / f"{number}_{index}.pt" for index in range(len(sites))])
-            for pair, file in zip(pairs, blocks[-1], strict=True):
-                torch.save(pair, file)
-        for files in blocks:
-            for site, file in zip(sites, files, strict=True):
+            for index, (site, pair) in enumerate(zip(sites, pairs, strict=True)):
+                files[site].append(f"{folder}/{number}_{index}.pt")
+                torch.save(pair, files[site][-1])
+        for blocks in zip(*files.values(), strict=True):
+            for site, file in zip(sites, blocks, strict=True):
                 statistics[site.shape].add(*torch.load(file))
-        by_site = zip(sites, zip(*blocks, strict=True), strict=True)
-        shifts = [_shift(files, statistics[site.shape], cfg) for site, files in by_site]
+        shifts = [_shift(files[site], statistics[site.shape], cfg) for site in sites]
     for site, shift_KV in zip(sites, shifts, strict=True):
         shift_KV.norm().item()
         site.module.weight.grad = None
@@ -96,7 +94,7 @@ def plain_step(
     return shifts
 
 
-def _shift(files: Sequence[Path], statistics: PlainStatistics, cfg: Any) -> Tensor:
+def _shift(files: Sequence[str], statistics: PlainStatistics, cfg: Any) -> Tensor:
     """S [K, V] of one site from its files: targets chunk by chunk, then the d_k x d_k system."""
     keys_NK, gradients_NV = (torch.cat(parts) for parts in zip(*map(torch.load, files), strict=True))
     chunks = zip(keys_NK.split(cfg.batch_size), gradients_NV.split(cfg.batch_size), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,7 @@ from torch import nn
 from benchmarks import synthetic
 from benchmarks.plain import plain_ridge
 from benchmarks.timing import Found, at_least, at_most, command, flat, race, relative_error
-from editor.ridge import Shift, solve_ridge
+from editor.ridge import solve_ridge
 from editor.sites import EditSite
 
 ALPHA = 10.0
@@ -21,19 +22,19 @@ LARGE = 8192
 SHOWN = ["d_k", "d_v", "rows", "plain_s", "ours_s", "written_s", "ratio", "ratio_cholesky", "ratio_written"]
 
 
-def case(d_k: int, d_v: int, rows: int, rounds: int, warm_up: int, device: torch.device) -> dict[str, Any]:
+def case(d_k: int, d_v: int, rows: int, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
     """Times, ratios and errors of one size; errors against the N x N solution in float64."""
-    keys_NK, targets_NV = synthetic.keys(rows, d_k, device), torch.randn(rows, d_v, device=device)
+    keys_NK, targets_NV = synthetic.rows(rows, d_k, synthetic.KEY_NORM, device), torch.randn(rows, d_v, device=device)
     site = EditSite("site", nn.Linear(d_k, d_v, bias=False, device=device).requires_grad_(False))
 
-    def ours() -> Shift:
-        return solve_ridge(keys_NK, targets_NV, ALPHA)
-
-    ways = {
+    ways: dict[str, Callable[[], Any]] = {
         "plain": lambda: plain_ridge(keys_NK, targets_NV, ALPHA),
         "cholesky": lambda: plain_ridge(keys_NK, targets_NV, ALPHA, cholesky=True),
+        "ours": lambda: solve_ridge(keys_NK, targets_NV, ALPHA),
+        "written": lambda: site.add(solve_ridge(keys_NK, targets_NV, ALPHA)),
     }
-    times, shifts = race(ways | {"ours": ours, "written": lambda: site.add(ours())}, rounds, device, warm_up=warm_up)
+    rounds, warm_up = (1, 0) if d_k >= LARGE and not args.full else (args.rounds, 1)
+    times, shifts = race(ways, rounds, device, warm_up=warm_up)
     seconds = times["s"]
     added = race({"add": lambda: site.weight.add_(shifts["plain"].T)}, rounds, device)[0]["s"]["add"]
     keys, targets = keys_NK.double(), targets_NV.double()
@@ -54,12 +55,9 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     """Every size: d_k x d_v and N."""
     sizes = [tuple(map(int, size.split("x"))) for size in args.sizes or ("1536x576", "4096x4096", "14336x4096")]
     cases = [(d_k, d_v, rows) for d_k, d_v in sizes for rows in args.rows]
-    cases = [one for one in cases if args.full or one[0] < LARGE or one[2] == 500 or args.sizes]
-    found = []
-    for d_k, d_v, rows in [(96, 32, 12), (24, 16, 40)] if args.quick else cases:
-        once = d_k >= LARGE and not args.full
-        found.append(case(d_k, d_v, rows, 1 if once else args.rounds, int(not once), device))
-    table = pd.DataFrame(found)
+    every = args.full or args.sizes
+    cases = [(96, 32, 12), (24, 16, 40)] if args.quick else [c for c in cases if every or c[0] < LARGE or c[2] == 500]
+    table = pd.DataFrame([case(*size, args, device) for size in cases])
     targets = {}
     for row in table.query("d_k == 14336 and d_v == 4096 and rows == 500").to_dict("records"):
         targets = {"times faster": at_least(row["ratio"], 40), "share of error": at_most(row["error_share"], 0.1)}

@@ -17,6 +17,7 @@ import torch
 
 from benchmarks.embedded import run_words
 from benchmarks.timing import Found, at_most, command, process_memory
+from config.check import RunError
 from lifelong.process import start_python
 
 N_EDITS = 100
@@ -49,16 +50,20 @@ def watched(records: Path, edits: int, marks: Sequence[int], scratch: Path) -> I
     words += [f"dataset.cache_dir={scratch / 'cache'}", "model_device=cpu", f"hydra.run.dir={run_dir}"]
     begun, times, metrics = time.perf_counter(), [(0, 0.0)], run_dir / "metrics.jsonl"
     with start_python("main.py", *words, threads=1, stdout=subprocess.DEVNULL) as child:
-        while child.poll() is None and not metrics.is_file():
-            time.sleep(0.01)
-        with open(metrics, encoding="utf-8") as file:
-            for mark in marks:
-                while times[-1][0] <= mark and child.poll() is None:
-                    time.sleep(0.002)
-                    new = sum('"event": "step"' in line for line in file.readlines())
-                    times += [(times[-1][0] + new, time.perf_counter() - begun)] if new else []
-                yield {"edits": mark * N_EDITS} | look(mark, times, child.pid, run_dir)
-        child.kill()
+        try:
+            while child.poll() is None and not metrics.is_file():
+                time.sleep(0.01)
+            with open(metrics, encoding="utf-8") as file:
+                for mark in marks:
+                    while times[-1][0] <= mark and child.poll() is None:
+                        time.sleep(0.002)
+                        new = sum('"event": "step"' in line for line in file.readlines())
+                        times += [(times[-1][0] + new, time.perf_counter() - begun)] if new else []
+                    if times[-1][0] <= mark:
+                        raise RunError(f"main.py ended before step {mark}; what it said is above")
+                    yield {"edits": mark * N_EDITS} | look(mark, times, child.pid, run_dir)
+        finally:
+            child.kill()
 
 
 def look(mark: int, times: list[tuple[int, float]], pid: int, run_dir: Path) -> dict[str, float]:

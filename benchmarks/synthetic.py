@@ -16,23 +16,13 @@ SHARE_ABOVE_FLOOR = 0.06
 FLOOR = 1e-6
 
 
-def correlated_rows(rows: int, size: int, norm: float, device: torch.device) -> Tensor:
-    """Rows [rows, size] of about that norm: few strong directions, variances like 1 / rank, a little noise."""
-    rank = min(rows, size)
+def rows(count: int, size: int, norm: float, device: torch.device) -> Tensor:
+    """Rows [N, size] of about that norm: few strong directions, variances like 1 / rank, a little noise."""
+    rank = min(count, size)
     strengths_R = torch.arange(1, rank + 1, device=device).rsqrt()
-    rows_NS = (torch.randn(rows, rank, device=device) * strengths_R) @ torch.randn(rank, size, device=device)
+    rows_NS = (torch.randn(count, rank, device=device) * strengths_R) @ torch.randn(rank, size, device=device)
     rows_NS /= rows_NS.norm(dim=1).mean() / norm
-    return rows_NS.add_(torch.randn(rows, size, device=device), alpha=0.05 * norm / size**0.5)
-
-
-def keys(rows: int, d_k: int, device: torch.device) -> Tensor:
-    """Keys [N, K]."""
-    return correlated_rows(rows, d_k, KEY_NORM, device)
-
-
-def gradients(rows: int, d_v: int, device: torch.device) -> Tensor:
-    """Value gradients [N, V]."""
-    return correlated_rows(rows, d_v, GRADIENT_NORM, device)
+    return rows_NS.add_(torch.randn(count, size, device=device), alpha=0.05 * norm / size**0.5)
 
 
 def statistics(d_k: int, d_v: int, device: torch.device) -> RunningStatistics:

@@ -23,7 +23,7 @@ import pandas as pd
 import torch
 from torch.utils.benchmark.utils.timer import timer
 
-from config.check import ConfigError
+from config.check import ConfigError, RunError
 from data.base import DataError
 from model import resolve_device
 
@@ -39,12 +39,11 @@ class Found(NamedTuple):
     targets: Mapping[str, dict[str, Any]]
 
 
+Measure = Callable[[argparse.Namespace, torch.device], Found]
+
+
 def command(
-    name: str,
-    text: str | None,
-    measure: Callable[[argparse.Namespace, torch.device], Found],
-    rounds: int = 1,
-    **options: dict[str, Any],
+    name: str, text: str | None, measure: Measure, rounds: int = 1, **options: dict[str, Any]
 ) -> Callable[..., dict[str, Any]]:
     """A benchmark's main(argv): it measures, prints the table, the targets and one JSON line, which it returns.
 
@@ -62,14 +61,18 @@ def command(
         args = parser.parse_args(argv)
         try:
             found = measure(args, device := started(args))
-        except (ConfigError, DataError) as error:
+        except (ConfigError, DataError, RunError) as error:
             sys.exit(f"error: {error}")
         print(found.table.reindex(columns=list(found.shown)).to_string(index=False, na_rep="", float_format=_digits))
         targets = {} if args.quick else found.targets
         for label, target in targets.items():
             print(f"{label}: {target['value']:.3g} (target: {bound(target)}; {'met' if target['met'] else 'missed'})")
-        line = {"benchmark": name, "quick": args.quick, **machine(device), **found.figures, "targets": targets}
-        line["table"] = [row.dropna().to_dict() for _, row in found.table.astype(object).iterrows()]
+        gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+        line = {"benchmark": name, "quick": args.quick, "device": str(device), "device_name": gpu or platform.machine()}
+        line |= {"threads": torch.get_num_threads(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+        line |= {"torch": torch.__version__, "date": time.strftime("%Y-%m-%d %H:%M"), **found.figures}
+        rows = [row.dropna().to_dict() for _, row in found.table.astype(object).iterrows()]
+        line |= {"targets": targets, "table": rows}
         print(json.dumps(line, default=lambda value: value.item()))
         return line
 
@@ -80,17 +83,9 @@ def started(args: argparse.Namespace) -> torch.device:
     """Apply the common options. Raises ConfigError where they cannot be."""
     if args.rounds < 1 or (args.threads is not None and args.threads < 1):
         raise ConfigError("--rounds and --threads must be at least 1")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    torch.set_num_threads(args.threads or torch.get_num_threads())
     torch.manual_seed(0)
     return resolve_device("--device", args.device)
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Where figures were taken; load is the run queue's mean length over the last minute."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    found = {"device": str(device), "device_name": name, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
-    return found | {"load": os.getloadavg()[0], "torch": torch.__version__, "date": time.strftime("%Y-%m-%d %H:%M")}
 
 
 def _digits(value: float) -> str:
@@ -151,28 +146,24 @@ class ExtraMemory:
 
     def __init__(self, device: torch.device) -> None:
         gc.collect()
-        self.device = device
-        if device.type == "cuda":
+        self.gpu = device if device.type == "cuda" else None
+        if self.gpu:
             torch.cuda.reset_peak_memory_stats(device)
-            self.before = torch.cuda.memory_allocated(device) / 2**20
-        else:
-            with suppress(OSError):  # not Linux, or not allowed: the process's earlier peak then counts too
-                Path("/proc/self/clear_refs").write_text("5")
-            self.before = process_memory("self", "VmRSS")
+        with suppress(OSError):  # not Linux, or not allowed: the process's earlier peak then counts too
+            Path("/proc/self/clear_refs").write_text("5")
+        self.before = torch.cuda.memory_allocated(device) / 2**20 if self.gpu else process_memory("self", "VmRSS")
 
     def peak(self) -> float:
         """MiB beyond `before`."""
-        cuda = self.device.type == "cuda"
-        peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if cuda else process_memory("self", "VmHWM")
-        return peak - self.before
+        now = torch.cuda.max_memory_allocated(self.gpu) / 2**20 if self.gpu else process_memory("self", "VmHWM")
+        return now - self.before
 
 
 def process_memory(pid: int | str, name: str) -> float:
     """VmRSS or VmHWM of a process in MiB; this process's peak where the system does not say."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) / 1024
+    with suppress(OSError, StopIteration):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 

@@ -80,7 +80,8 @@ def test_synthetic_statistics_have_the_measured_spectrum():
     above = (torch.linalg.eigvalsh(covariance_VV) > synthetic.FLOOR).sum().item()
     assert statistics.whitens
     assert above == pytest.approx(synthetic.SHARE_ABOVE_FLOOR * 200, abs=3)
-    assert synthetic.keys(50, 64, CPU).norm(dim=1).mean().item() == pytest.approx(synthetic.KEY_NORM, rel=0.05)
+    norms_N = synthetic.rows(50, 64, synthetic.KEY_NORM, CPU).norm(dim=1)
+    assert norms_N.mean().item() == pytest.approx(synthetic.KEY_NORM, rel=0.05)
 
 
 def line_of(capsys: pytest.CaptureFixture[str], command: timing.Any, *words: str) -> dict:
