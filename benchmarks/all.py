@@ -1,8 +1,4 @@
-"""Every benchmark of what editing costs, each in a process of its own: python -m benchmarks.all [--out FILE.json].
-
-Prints each one's table, then a summary of the targets, then one JSON line; with --out the same goes to a file.
-(benchmarks.glue and benchmarks.scale measure other things and are commands of their own.)
-"""
+"""Every benchmark of what editing costs, each in a process of its own: python -m benchmarks.all [--out FILE.json]."""
 
 from __future__ import annotations
 
@@ -24,11 +20,7 @@ NAMES = ("ridge", "whitening", "step", "evaluate", "frozen", "memory")
 
 
 def run(name: str, words: list[str]) -> dict[str, Any]:
-    """One benchmark's JSON line, with the seconds that all of it took; what it says on stderr goes to ours.
-
-    Raises:
-        RunError: it failed.
-    """
+    """One benchmark's JSON line, with the seconds that all of it took. Raises RunError where it failed."""
     print(f"== {name}", flush=True)
     begun = time.perf_counter()
     *table, line = run_python("-m", f"benchmarks.{name}", *words).splitlines()
@@ -48,7 +40,7 @@ def summary(found: dict[str, dict[str, Any]]) -> str:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run them, print and write what they found."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.all", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.all", description=__doc__)
     parser.epilog = "--quick, --device, --threads and --rounds go to each of them"
     parser.add_argument("--out", type=Path, help="JSON file to write")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="some of them")
@@ -60,8 +52,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         found = {name: run(name, words) for name in args.only}
     except RunError as error:
         sys.exit(f"error: {error}")
-    line = {"benchmark": "all", "quick": "--quick" in words, "total_s": time.perf_counter() - begun}
-    line |= {"benchmarks": found}
+    seconds = time.perf_counter() - begun
+    line = {"benchmark": "all", "quick": "--quick" in words, "total_s": seconds, "benchmarks": found}
     print(summary(found))
     if args.out:
         write_json(args.out.absolute(), line)

@@ -1,9 +1,4 @@
-"""Scoring edit, rephrased and unrelated prompts by a token budget: python -m benchmarks.evaluate.
-
-Plain is what the published program does: per kind of prompt, each step's rows sorted by length and cut into batches
-of dataset.batch_size (docs/design.md, 2.1), logits of the whole vocabulary at every position. "Unsorted" leaves the
-rows in the data's order. Ours is the run's own scoring, all three kinds together, at several token budgets.
-"""
+"""Scoring edit, rephrased and unrelated prompts by a token budget or ten by ten: python -m benchmarks.evaluate."""
 
 from __future__ import annotations
 
@@ -23,23 +18,19 @@ from lifelong.answers import batched
 
 @torch.no_grad()
 def plain(bench: Bench, kinds: Sequence[Sequence[Tokens]], *, ordered: bool) -> list[float]:
-    """Token accuracy of every row, kind after kind."""
+    """Token accuracy of every row, kind after kind: a step's rows, sorted or as they are, in batches of batch_size."""
     found: list[float] = []
     step, size = bench.cfg.dataset.n_edits, bench.cfg.dataset.batch_size
-    for rows in kinds:
-        scores = [0.0] * len(rows)
-        for first in range(0, len(rows), step):
-            order = list(range(first, min(first + step, len(rows))))
-            if ordered:
-                order.sort(key=lambda index: -len(rows[index].input_ids))
-            for indices in (order[at : at + size] for at in range(0, len(order), size)):
-                batch = pad([rows[index] for index in indices]).to(bench.device)
-                logits_BTW = bench.model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
-                right_BT = (logits_BTW.argmax(-1) == batch.labels_BT) & (batch.labels_BT != IGNORED)
-                shares_B = right_BT.sum(1) / (batch.labels_BT != IGNORED).sum(1)
-                for index, share in zip(indices, shares_B, strict=True):
-                    scores[index] = share.item()
-        found += scores
+    for rows in (kind[first : first + step] for kind in kinds for first in range(0, len(kind), step)):
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index].input_ids) if ordered else 0)
+        scores: dict[int, float] = {}
+        for indices in (order[at : at + size] for at in range(0, len(order), size)):
+            batch = pad([rows[index] for index in indices]).to(bench.device)
+            logits_BTW = bench.model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
+            right_BT = (logits_BTW.argmax(-1) == batch.labels_BT) & (batch.labels_BT != IGNORED)
+            shares_B = right_BT.sum(1) / (batch.labels_BT != IGNORED).sum(1)
+            scores |= {index: share.item() for index, share in zip(indices, shares_B, strict=True)}
+        found += [scores[index] for index in range(len(rows))]
     return found
 
 
@@ -60,15 +51,10 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     kinds, default = bench.rows(), EvalConfig().tokens_per_batch
     rows = [row for kind in kinds for row in kind]
     budgets = sorted({*((64, 256) if args.quick else args.budgets), default})
-    work: dict[str, Callable[[], list[float]]] = {"plain": partial(plain, bench, kinds, ordered=True)}
-    work["unsorted"] = partial(plain, bench, kinds, ordered=False)
-    work |= {f"ours, {budget} tokens": partial(bench.score, rows, budget) for budget in budgets}
-    scores: dict[str, list[float]] = {}
-
-    def run(way: str) -> None:
-        scores[way] = work[way]()
-
-    times = race({way: partial(run, way) for way in work}, args.rounds, device)
+    ways: dict[str, Callable[[], list[float]]] = {"plain": partial(plain, bench, kinds, ordered=True)}
+    ways["unsorted"] = partial(plain, bench, kinds, ordered=False)
+    ways |= {f"ours, {budget} tokens": partial(bench.score, rows, budget) for budget in budgets}
+    times, scores = race(ways, args.rounds, device)
     times["ratio"] = times["s"]["plain"] / times["s"]
     times["different_scores"] = [different(scores[way], scores["plain"]) for way in times.index]
     times["positions"] = pd.Series({f"ours, {budget} tokens": padded(rows, budget) for budget in budgets})

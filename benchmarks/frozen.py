@@ -1,10 +1,4 @@
-"""What keeping the frozen layers' hidden states saves (model.frozen_cache_dir): python -m benchmarks.frozen.
-
-Capture of one step of 100 edits, and scoring of their edit, rephrased and unrelated prompts, three ways: without the
-cache, with a warm one (every prompt is in it: the warm-up round saw to that) and with a cold one (a fresh folder
-every time: the lower layers run and what they give is written). Sites are the MLPs' down projections of layers 24-27,
-so 24 of the embedded model's 30 layers are frozen.
-"""
+"""What keeping the frozen layers' hidden states saves (model.frozen_cache_dir): python -m benchmarks.frozen."""
 
 from __future__ import annotations
 
@@ -19,12 +13,24 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
 from benchmarks.embedded import Bench
 from benchmarks.evaluate import different
 from benchmarks.timing import Found, at_least, command, race, relative_error
+from data.batches import Batch, passes
+from editor.capture import Captured, capture_together
+from editor.frozen import frozen_inputs, lowest_layer
 
 WORK, WAYS = ("capture", "scoring"), ("without", "warm", "cold")
+
+
+def capture(bench: Bench, batches: list[Batch]) -> list[Tensor]:
+    """Value gradients [N, V] of a step by site, captured as the editor does."""
+    found: list[Captured] = []
+    for group in passes(batches, bench.cfg.editor.tokens_per_pass):
+        found += capture_together(bench.model, bench.editor.sites, group, bench.cfg.editor.token, bench.inputs)
+    return [torch.cat([one.rows[site].gradients_NV for one in found]) for site in range(len(bench.editor.sites))]
 
 
 def held(folder: Path) -> int:
@@ -38,45 +44,39 @@ def compare(times: pd.DataFrame, found: dict[str, list[Any]]) -> None:
         base = f"{way.split(', ')[0]}, without"
         times.loc[way, "ratio"] = times["s"][base] / times["s"][way]
         if way.startswith("capture"):
-            errors = [relative_error(*pair) for pair in zip(found[way], found[base], strict=True)]
-            times.loc[way, "gradient_difference"] = max(errors)
+            times.loc[way, "gradient_difference"] = max(map(relative_error, found[way], found[base]))
         else:
             times.loc[way, "different_scores"] = different(found[way], found[base])
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
-    """Times and ratios of every way, how far its gradients and scores are from those without a cache, and its size."""
+    """Each work without a cache, with a warm one (the warm-up saw to that) and with a cold one (a fresh folder)."""
     bench = Bench((24, 25, 26, 27), device, quick=args.quick)
     batches, rows = bench.batches().edit, [row for kind in bench.rows() for row in kind]
-    work: dict[str, Callable[[], list[Any]]] = {"capture": partial(bench.capture, batches)}
-    work["scoring"] = partial(bench.score, rows, bench.cfg.eval.tokens_per_batch)
-    found: dict[str, list[Any]] = {}
+    capturing, scoring = partial(capture, bench, batches), partial(bench.score, rows, bench.cfg.eval.tokens_per_batch)
+    work: dict[str, Callable[[], list[Any]]] = {"capture": capturing, "scoring": scoring}
     with tempfile.TemporaryDirectory(prefix="bench-frozen-") as scratch:
-        folder, numbers = Path(scratch), count()
+        warm, numbers = Path(scratch) / "warm", count()
 
         def prepare(way: str) -> None:
-            cold = folder / f"cold-{next(numbers)}"
-            bench.keep_states({"without": None, "warm": folder / "warm", "cold": cold}[way.split(", ")[1]])
-
-        def run(way: str) -> None:
-            found[way] = work[way.split(", ")[0]]()
+            folders = {"without": None, "warm": str(warm), "cold": f"{scratch}/cold-{next(numbers)}"}
+            bench.cfg.model.frozen_cache_dir = folders[way.split(", ")[1]]
+            bench.inputs = frozen_inputs(bench.model, bench.cfg.model)
 
         begun = time.perf_counter()
         prepare("capture, warm")
-        installed, empty = time.perf_counter() - begun, held(folder / "warm")
-        ways = {way: partial(run, way) for way in (f"{what}, {way}" for what in WORK for way in WAYS)}
-        times = race(ways, args.rounds, device, prepare=prepare)
-        bench.keep_states(None)
-        taken = held(folder / "warm") - empty
+        installed, empty = time.perf_counter() - begun, held(warm)
+        ways = {f"{what}, {way}": work[what] for what in WORK for way in WAYS}
+        times, found = race(ways, args.rounds, device, prepare=prepare)
+        prepare("capture, without")  # lets go of the folders
+        taken = held(warm) - empty
     compare(times, found)
     distinct = {tuple(row.input_ids) for row in rows}
     tokens = sum(map(len, distinct))
-    size = {"edits": len(bench.edits), "rows": len(rows), "prompts": len(distinct), "tokens": tokens, "bytes": taken}
     figures = {
-        **size,
-        "frozen_layers": bench.frozen_layers(),
-        "bytes_per_token": taken / tokens,
-        "install_s": installed,
+        **{"edits": len(bench.edits), "rows": len(rows), "prompts": len(distinct), "tokens": tokens, "bytes": taken},
+        **{"frozen_layers": lowest_layer(bench.model, bench.cfg.model.edit_modules)},
+        **{"bytes_per_token": taken / tokens, "install_s": installed},
     }
     targets = {f"times faster {what}, warm cache": at_least(times["ratio"][f"{what}, warm"], 2) for what in WORK}
     shown = ["way", "s", "cpu_s", "ratio", "gradient_difference", "different_scores"]

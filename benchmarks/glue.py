@@ -1,14 +1,8 @@
-"""How much faster the batched scorer is than one example at a time: python -m benchmarks.glue [--tests N].
-
-Both score the same tests in the same run, task by task, taking turns at going first. "Plain" is one generate per
-example and one forward pass per choice, with the logits of every position, as the published program scores.
-"""
+"""How much faster the batched downstream scorer is than one example at a time: python -m benchmarks.glue."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -20,7 +14,7 @@ from benchmarks.timing import Found, command, flat, race
 from config.schema import DownstreamConfig, ModelConfig
 from data.source import PROJECT
 from glue_eval.predictions import NEW_TOKENS, Question, Scored, encode_tests, predict
-from glue_eval.rows import TaskRows, source_label, validate
+from glue_eval.rows import source_label, validate
 from glue_eval.scoring import score
 from glue_eval.tasks import TASKS
 from model import load_model, load_tokenizer
@@ -40,34 +34,28 @@ def plain_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, que
     return Scored(out[0, prompt.shape[1] :].tolist(), log_probs)
 
 
-def task(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, rows: TaskRows, size: int, turn: int
-) -> dict[str, Any]:
-    """Both scorers over a task: seconds, and what differs between their predictions."""
-    questions, _ = encode_tests(TASKS[name], rows, tokenizer, model.config)
-    found: dict[str, list[Scored]] = {}
-    ways: dict[str, Callable[[], Any]] = {
-        "plain": lambda: found.update(plain=[plain_scores(model, tokenizer, question) for question in questions]),
-        "batched": lambda: found.update(batched=score(model, questions, size)),
-    }
-    times = race(dict(list(ways.items())[:: -1 if turn % 2 else 1]), 1, model.device, warm_up=0)
-    said = [predict(TASKS[name], questions, found[way], tokenizer) for way in ways]
-    read = [[(one["generated_text"], one["answer"], one["choice"]) for one in records] for records in said]
-    differ = sum(plain != batched for plain, batched in zip(*read, strict=True))
-    tokens = sum(len(question.prompt) for question in questions) / len(questions)
-    return {"task": name, "tests": len(questions), "prompt_tokens": tokens, **flat(times), "different": differ}
-
-
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
-    """Every task, and all of them together."""
+    """Every task, and all of them together: seconds, and how many predictions differ."""
     beside = PROJECT.parent / "shared" / "glue"
     folder = args.data_dir or (str(beside) if beside.is_dir() else None)
     cfg = DownstreamConfig(args.tasks, 2 if args.quick else args.tests, 0, args.batch_size, folder)
-    rows, turns = validate(cfg), count()
     model_cfg = ModelConfig(name=args.model, name_or_path=args.model, edit_modules=[])
-    model, tokenizer = load_model(model_cfg, device), load_tokenizer(model_cfg)
-    names = tqdm(rows, desc="tasks", disable=None)
-    table = pd.DataFrame([task(model, tokenizer, name, rows[name], cfg.batch_size, next(turns)) for name in names])
+    rows, model, tokenizer = validate(cfg), load_model(model_cfg, device), load_tokenizer(model_cfg)
+
+    def case(turn: int, name: str) -> dict[str, Any]:
+        questions, _ = encode_tests(TASKS[name], rows[name], tokenizer, model.config)
+        ways = {
+            "batched": lambda: score(model, questions, cfg.batch_size),
+            "plain": lambda: [plain_scores(model, tokenizer, question) for question in questions],
+        }
+        times, found = race({way: ways[way] for way in sorted(ways, reverse=turn % 2 == 0)}, 1, device, warm_up=0)
+        said = (pd.DataFrame(predict(TASKS[name], questions, found[way], tokenizer)) for way in ways)
+        batched, plain = (one[["generated_text", "answer", "choice"]].astype(str) for one in said)
+        tokens = sum(len(question.prompt) for question in questions) / len(questions)
+        differ = (batched != plain).any(axis=1).sum()
+        return {"task": name, "tests": len(questions), "prompt_tokens": tokens, **flat(times), "different": differ}
+
+    table = pd.DataFrame([case(*task) for task in enumerate(tqdm(rows, desc="tasks", disable=None))])
     total = table.sum(numeric_only=True).drop("prompt_tokens")
     table = pd.concat([table, pd.DataFrame([{"task": "all", **total}])])
     table["ratio"] = table["plain_s"] / table["batched_s"]

@@ -1,18 +1,13 @@
 """An edit step of StableEdit as the published program makes it, from the equations of docs/design.md, 2.
 
-Weights that ask for gradients, logits of the whole vocabulary everywhere, rows written to files and read back,
-statistics block by block, a decomposition per site and chunk, the d_k x d_k system, whole shifts, a look at every
-logged number.
-
-Shape suffixes: B sequences, T positions, W vocabulary, N rows, C rows of a chunk, K = d_k, V = d_v, D = d_k + d_v.
+Shape suffixes: B sequences, T positions, W vocabulary, N rows, K = d_k, V = d_v, D = d_k + d_v.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,7 +51,7 @@ class PlainStatistics:
         self.m2_D += m * rows_ND.var(0, correction=0) + delta_D.square() * n * m / self.n
         self.scatter_VV += centered_NV.T @ centered_NV + torch.outer(delta_V, delta_V) * n * m / self.n
 
-    def root(self, floor: float, *, relative: bool) -> Tensor:
+    def root(self, floor: float, *, relative: bool = False) -> Tensor:
         """C~^(-1/2) [V, V] of C~ = C / (n - d_v - 1), eigenvalues raised to the floor."""
         values_V, vectors_VV = torch.linalg.eigh(self.scatter_VV / (self.n - len(self.scatter_VV) - 1))
         lowest = floor * (values_V[-1].item() if relative else 1.0)
@@ -77,15 +72,15 @@ def plain_step(
     statistics: Mapping[tuple[int, int], PlainStatistics],
     cfg: Any,
 ) -> list[Tensor]:
-    """Write one step's edits; the shift [K, V] of every site.
+    """Write one step's edits with the editor's `cfg`: rows through files, whole shifts; the shift [K, V] of every site.
 
-    `captured` gives the rows of every site, micro-batch by micro-batch; `cfg` is the editor's.
+    `captured` gives the rows of every site, micro-batch by micro-batch.
     """
+    files: dict[EditSite, list[str]] = {site: [] for site in sites}
     with tempfile.TemporaryDirectory(prefix="plain-step-") as folder:
-        files: dict[EditSite, list[Path]] = {site: [] for site in sites}
         for number, pairs in enumerate(captured):
             for index, (site, pair) in enumerate(zip(sites, pairs, strict=True)):
-                files[site].append(Path(folder) / f"{number}_{index}.pt")
+                files[site].append(f"{folder}/{number}_{index}.pt")
                 torch.save(pair, files[site][-1])
         for blocks in zip(*files.values(), strict=True):
             for site, file in zip(sites, blocks, strict=True):
@@ -99,45 +94,42 @@ def plain_step(
     return shifts
 
 
-def _shift(files: Sequence[Path], statistics: PlainStatistics, cfg: Any) -> Tensor:
+def _shift(files: Sequence[str], statistics: PlainStatistics, cfg: Any) -> Tensor:
     """S [K, V] of one site from its files: targets chunk by chunk, then the d_k x d_k system."""
     keys_NK, gradients_NV = (torch.cat(parts) for parts in zip(*map(torch.load, files), strict=True))
     chunks = zip(keys_NK.split(cfg.batch_size), gradients_NV.split(cfg.batch_size), strict=True)
     return plain_ridge(keys_NK, torch.cat([statistics.targets(*chunk, cfg) for chunk in chunks]), cfg.alpha)
 
 
-def plain_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float) -> Tensor:
-    """S = (K^T K + alpha I)^(-1) K^T V [K, V] as it stands, in the rows' dtype, by an LU factorization."""
+def plain_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float, *, cholesky: bool = False) -> Tensor:
+    """S = (K^T K + alpha I)^(-1) K^T V [K, V] as it stands, in the rows' dtype, by LU or Cholesky."""
     gram_KK = keys_NK.T @ keys_NK
     gram_KK.diagonal().add_(alpha)
+    if cholesky:
+        return torch.cholesky_solve(keys_NK.T @ targets_NV, torch.linalg.cholesky(gram_KK))
     return torch.linalg.solve(gram_KK, keys_NK.T @ targets_NV)
 
 
 def plain_capture(model: nn.Module, sites: Sequence[EditSite], batches: Iterable[Batch]) -> Iterator[list[Pair]]:
     """The rows of every site, micro-batch by micro-batch: forward and backward with weight gradients."""
+    seen: dict[nn.Module, Pair] = {}
+
+    def watch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        output.retain_grad()
+        seen[module] = (inputs[0].detach(), output)
+
     for site in sites:
         site.module.weight.requires_grad_(True)
+    handles = [site.module.register_forward_hook(watch) for site in sites]
     for batch in batches:
         batch = batch.to(sites[0].weight.device)
-        seen: dict[str, Tensor] = {}
-        handles = [site.module.register_forward_hook(_watch(seen, site.name)) for site in sites]
+        mask_BT = batch.labels_BT != IGNORED
         with torch.enable_grad():
             logits_BTW = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
             loss = cross_entropy(logits_BTW.flatten(0, 1).float(), batch.labels_BT.flatten(), ignore_index=IGNORED)
             loss.backward()
         loss.item()
-        for handle in handles:
-            handle.remove()
-        mask_BT = batch.labels_BT != IGNORED
-        yield [
-            (seen[f"{site.name}.keys"][mask_BT].float(), seen[f"{site.name}.gradients"][mask_BT].float())
-            for site in sites
-        ]
-
-
-def _watch(seen: dict[str, Tensor], name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-    def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        seen[f"{name}.keys"] = inputs[0].detach()
-        output.register_hook(lambda gradient: seen.update({f"{name}.gradients": gradient}))
-
-    return hook
+        rows = [(seen[site.module][0], seen[site.module][1].grad) for site in sites]
+        yield [(keys[mask_BT].float(), gradients[mask_BT].float()) for keys, gradients in rows if gradients is not None]
+    for handle in handles:
+        handle.remove()

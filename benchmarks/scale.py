@@ -1,12 +1,4 @@
-"""What a run costs as it grows: per step over 10^5 edits, and at its start over 2 x 10^6 records.
-
-    python -m benchmarks.scale [--quick]
-
-main.py writes edits of a generated file into a tiny model, 100 a step, without scoring, and is watched from outside:
-the time to the first step, time per step, resident memory and the size of a checkpoint after 10^3, 10^4 and 10^5
-edits; and after 10^3 of 2,000 and of 2,000,000 records (800 MB), first with an empty data cache and then with a warm
-one.
-"""
+"""What a run costs as it grows, main.py watched from outside: python -m benchmarks.scale."""
 
 from __future__ import annotations
 
@@ -15,7 +7,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +17,7 @@ import torch
 
 from benchmarks.embedded import run_words
 from benchmarks.timing import Found, at_most, command, process_memory
+from config.check import RunError
 from lifelong.process import start_python
 
 N_EDITS = 100
@@ -37,19 +30,16 @@ def generate(path: Path, count: int) -> Path:
     about = "as it is told in the annals of the northern provinces, volume"
     with open(path, "w", encoding="utf-8") as file:
         for index in range(count):
-            row = {
-                "prompt": f"Which harbour did the vessel {index} leave, {about} {index % 97}?",
-                "ans": f"Port {index * 7919 % 100_003}",
-                "rephrase_prompt": f"From which harbour did the vessel numbered {index} sail, {about} {index % 89}?",
-                "loc": f"What cargo did the caravan {index * 31 % count} carry, {about} {index % 83}?",
-                "loc_ans": f"salt {index % 1009}",
-            }
-            file.write(("[" if index == 0 else ",\n") + json.dumps(row))
+            asked = f"Which harbour did the vessel {index} leave, {about} {index % 97}?"
+            again = f"From which harbour did the vessel numbered {index} sail, {about} {index % 89}?"
+            other = f"What cargo did the caravan {index * 31 % count} carry, {about} {index % 83}?"
+            row = {"prompt": asked, "ans": f"Port {index * 7919 % 100_003}", "rephrase_prompt": again, "loc": other}
+            file.write(("[" if index == 0 else ",\n") + json.dumps(row | {"loc_ans": f"salt {index % 1009}"}))
         file.write("]")
     return path
 
 
-def watched(records: Path, edits: int, marks: Sequence[int], scratch: Path) -> Generator[dict[str, Any]]:
+def watched(records: Path, edits: int, marks: Sequence[int], scratch: Path) -> Iterator[dict[str, Any]]:
     """A row at each mark (so many steps) of a run that would write so many edits; it ends after the last mark.
 
     A mark is looked at when the step after it is there: the checkpoint is then whole.
@@ -58,18 +48,20 @@ def watched(records: Path, edits: int, marks: Sequence[int], scratch: Path) -> G
     words = [*run_words((), quick=True), *SIZE, *QUIET, "editor.lr=1e-6", f"num_seq={edits // N_EDITS}"]
     words += [f"dataset.{kind}_path={records}" for kind in ("train", "valid")]
     words += [f"dataset.cache_dir={scratch / 'cache'}", "model_device=cpu", f"hydra.run.dir={run_dir}"]
-    begun, left, times = time.perf_counter(), list(marks), [(0, 0.0)]
+    begun, times, metrics = time.perf_counter(), [(0, 0.0)], run_dir / "metrics.jsonl"
     with start_python("main.py", *words, threads=1, stdout=subprocess.DEVNULL) as child:
         try:
-            while child.poll() is None and not (run_dir / "metrics.jsonl").is_file():
+            while child.poll() is None and not metrics.is_file():
                 time.sleep(0.01)
-            with open(run_dir / "metrics.jsonl", encoding="utf-8") as file:
-                while left and child.poll() is None:
-                    time.sleep(0.002)
-                    new = sum('"event": "step"' in line for line in file.readlines())
-                    times += [(times[-1][0] + new, time.perf_counter() - begun)] if new else []
-                    if times[-1][0] > left[0]:
-                        yield {"edits": left[0] * N_EDITS} | look(left.pop(0), times, child.pid, run_dir)
+            with open(metrics, encoding="utf-8") as file:
+                for mark in marks:
+                    while times[-1][0] <= mark and child.poll() is None:
+                        time.sleep(0.002)
+                        new = sum('"event": "step"' in line for line in file.readlines())
+                        times += [(times[-1][0] + new, time.perf_counter() - begun)] if new else []
+                    if times[-1][0] <= mark:
+                        raise RunError(f"main.py ended before step {mark}; what it said is above")
+                    yield {"edits": mark * N_EDITS} | look(mark, times, child.pid, run_dir)
         finally:
             child.kill()
 
@@ -98,9 +90,8 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
         for count in (2_000, 100_000 if args.quick else 2_000_000):
             records = generate(Path(scratch) / "starts.json", count)
             for cache in ("cold", "warm"):
-                found = watched(records, count, [10], Path(scratch))
-                rows += [{"records": count, "file_mb": records.stat().st_size / 1e6, "cache": cache} | next(found)]
-                found.close()
+                about = {"records": count, "file_mb": records.stat().st_size / 1e6, "cache": cache}
+                rows += [about | row for row in watched(records, count, [10], Path(scratch))]
         records = generate(Path(scratch) / "steps.json", edits + N_EDITS)
         marks = [10**power // N_EDITS for power in range(3, 10) if 10**power <= edits]
         rows += watched(records, edits + N_EDITS, marks, Path(scratch))

@@ -1,51 +1,45 @@
-"""A whole edit step of the embedded model beside its floor and the plain way: python -m benchmarks.step.
-
-The step: 100 edits of `facts`, micro-batches of 10, three sites, statistics past their warm-up, so that it whitens.
-
-- ours: tokenizing, editor.step, and the line of metrics.jsonl, as a run does them; split by phase, of which `capture`
-  is the forward and backward passes.
-- floor: the bare forward and backward pass of each micro-batch down to the lowest site's output, with answer-only
-  logits; nothing is captured.
-- plain: what the published program does (benchmarks.plain); checked to give the same shifts.
-"""
+"""A whole edit step of the embedded model beside its floor and the plain way: python -m benchmarks.step."""
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.benchmark.utils.timer import timer
 
-from benchmarks.embedded import Bench, phases_wait
+from benchmarks.embedded import Bench
 from benchmarks.plain import PlainStatistics, plain_capture, plain_step
 from benchmarks.timing import Found, at_least, at_most, command, race, relative_error
+from editor.base import Stopwatch
 from editor.capture import answer_logits
 from lifelong.recorder import Recorder
 
 
 def ours(bench: Bench, recorder: Recorder) -> dict[str, float]:
     """One step as a run makes it; seconds by phase."""
-    begun = time.perf_counter()
-    batches = bench.batches()
-    tokenized = time.perf_counter()
-    with phases_wait(bench.device):
+    watch = Stopwatch()
+    with patch("time.perf_counter", timer), watch("step"):  # PyTorch's timer waits for a GPU
+        with watch("tokenize"):
+            batches = bench.batches()
         report = bench.editor.step(batches, warm_up=False)
-    stepped = time.perf_counter()
-    recorder.log({"event": "step", **asdict(report)})
-    ended = time.perf_counter()
-    phases = {"tokenize": tokenized - begun, **report.seconds, "logging": ended - stepped}
-    return phases | {"other": stepped - tokenized - sum(report.seconds.values()), "step": ended - begun}
+        with watch("logging"):
+            recorder.log({"event": "step", **asdict(report)})
+    found = {**watch.seconds, **report.seconds}
+    return found | {"other": 2 * found["step"] - sum(found.values())}
 
 
 def plain(bench: Bench) -> list[Tensor]:
     """The step as published; the shift of every site."""
-    statistics = {site.shape: PlainStatistics.of(bench.editor.statistics[site.shape]) for site in bench.editor.sites}
+    statistics = {shape: PlainStatistics.of(found) for shape, found in bench.editor.statistics.items()}
     captured = plain_capture(bench.model, bench.editor.sites, bench.batches().edit)
     return plain_step(bench.editor.sites, captured, statistics, bench.cfg.editor)
 
@@ -58,39 +52,33 @@ def floor(bench: Bench) -> None:
         found[:] = [output.detach().requires_grad_(True)]
         return found[0]
 
-    sites = {site.module for site in bench.editor.sites}
-    lowest = next(module for module in bench.model.modules() if module in sites)
-    handle = lowest.register_forward_hook(begin_graph)
+    handle = bench.editor.sites[0].module.register_forward_hook(begin_graph)
     for batch in bench.batches().edit:
         with torch.enable_grad():
             torch.autograd.grad(cross_entropy(*answer_logits(bench.model, batch.to(bench.device))), found)
     handle.remove()
 
 
-def same_shifts(bench: Bench) -> float:
-    """Largest relative distance of a site's shift, ours to the plain way's."""
-    expected = plain(bench)
-    bench.restore()
-    bench.editor.step(bench.batches(), warm_up=False)
-    found = [bench.editor.last_shifts[site.name].matrix() for site in bench.editor.sites]
-    return max(relative_error(*pair) for pair in zip(found, expected, strict=True))
-
-
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
-    """Times of the three ways, ours split by phase."""
+    """Times of the three ways, ours split by phase, and how far the shifts are from the plain way's."""
     bench = Bench((25, 26, 27), device, quick=args.quick)
     bench.warm_up()
-    difference, steps = same_shifts(bench), list[dict[str, float]]()
+    saved = {name: tensor.clone() for name, tensor in bench.editor.state_tensors().items()}
+    steps: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as scratch, Recorder(Path(scratch), bench.cfg.wandb, "step", {}) as recorder:
-        ways = {
+        ways: dict[str, Callable[[], Any]] = {
             "floor": lambda: floor(bench),
             "ours": lambda: steps.append(ours(bench, recorder)),
             "plain": lambda: plain(bench),
         }
-        times = race(ways, args.rounds, device, prepare=lambda _: bench.restore())
+        times, found = race(ways, args.rounds, device, prepare=lambda _: bench.editor.load_state_tensors(saved))
+    bench.editor.load_state_tensors(saved)
+    bench.editor.step(bench.batches(), warm_up=False)
+    shifts = [bench.editor.last_shifts[site.name].matrix() for site in bench.editor.sites]
     counted = pd.DataFrame(steps[-args.rounds :])
     phases, rest = counted.median(), (1 - counted["capture"] / counted["step"]).median()
     over_floor, faster = phases["capture"] / times["s"]["floor"], times["s"]["plain"] / times["s"]["ours"]
+    difference = max(map(relative_error, shifts, found["plain"]))
     figures = {"shift_difference": difference, "phases_s": phases.to_dict(), "edits": len(bench.edits)}
     figures |= {"share_of_the_rest": rest, "passes_over_floor": over_floor, "plain_over_ours": faster}
     targets = {

@@ -1,7 +1,4 @@
-"""Keys, value gradients and statistics with the spectra that the embedded model's have, at any size.
-
-Measured on its layer 26 over a step's 127 answer tokens: keys of norm 25, their Gram matrix's eigenvalues falling
-like 1 / rank; value gradients of norm 0.012, 6 % of their covariance's eigenvalues above 1e-6.
+"""Keys, value gradients and statistics of any size, with the spectra measured on the embedded model's layer 26.
 
 Shape suffixes: N rows, K = d_k, V = d_v, R directions.
 """
@@ -11,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from editor.sites import EditSite
 from nets import RunningStatistics
 
 KEY_NORM = 25.0
@@ -20,35 +16,17 @@ SHARE_ABOVE_FLOOR = 0.06
 FLOOR = 1e-6
 
 
-def correlated_rows(rows: int, size: int, norm: float, device: torch.device) -> Tensor:
-    """Rows [rows, size] of about that norm: few strong directions, variances like 1 / rank, a little noise."""
-    rank = min(rows, size)
+def rows(count: int, size: int, norm: float, device: torch.device) -> Tensor:
+    """Rows [N, size] of about that norm: few strong directions, variances like 1 / rank, a little noise."""
+    rank = min(count, size)
     strengths_R = torch.arange(1, rank + 1, device=device).rsqrt()
-    rows_NS = (torch.randn(rows, rank, device=device) * strengths_R) @ torch.randn(rank, size, device=device)
+    rows_NS = (torch.randn(count, rank, device=device) * strengths_R) @ torch.randn(rank, size, device=device)
     rows_NS /= rows_NS.norm(dim=1).mean() / norm
-    return rows_NS.add_(torch.randn(rows, size, device=device), alpha=0.05 * norm / size**0.5)
-
-
-def keys(rows: int, d_k: int, device: torch.device) -> Tensor:
-    """Keys [N, K]."""
-    return correlated_rows(rows, d_k, KEY_NORM, device)
-
-
-def gradients(rows: int, d_v: int, device: torch.device) -> Tensor:
-    """Value gradients [N, V]."""
-    return correlated_rows(rows, d_v, GRADIENT_NORM, device)
-
-
-def rows_of(site: EditSite, rows: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Keys and value gradients of a site's size."""
-    return keys(rows, site.d_k, device), gradients(rows, site.d_v, device)
+    return rows_NS.add_(torch.randn(count, size, device=device), alpha=0.05 * norm / size**0.5)
 
 
 def statistics(d_k: int, d_v: int, device: torch.device) -> RunningStatistics:
-    """Running statistics past their warm-up: a value covariance with 6 % of its eigenvalues above FLOOR.
-
-    The others have a tail, no longer flat, below it.
-    """
+    """Running statistics past their warm-up: 6 % of the eigenvalues above FLOOR, the others a tail below."""
     found = RunningStatistics(d_k, d_v, covariance=True, device=device)
     n, above = 4 * d_v, max(1, round(SHARE_ABOVE_FLOOR * d_v))
     values_R = torch.cat((torch.logspace(-3, -5.5, above), torch.logspace(-6.5, -9, d_v // 2))).to(device)

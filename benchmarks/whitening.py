@@ -1,8 +1,4 @@
-"""What a step of four sites pays for the symmetric root of the value covariance: python -m benchmarks.whitening.
-
-Plain, as published: per site a decomposition, the whole root matrix, and its product with the site's rows. Ours:
-nets.RunningStatistics.inverse_root once for the shape, then each site's rows times the eigenpairs above the floor.
-"""
+"""A decomposition per shape and eigenpairs above the floor, against a root matrix per site: benchmarks.whitening."""
 
 from __future__ import annotations
 
@@ -16,48 +12,32 @@ from torch import Tensor
 from benchmarks import synthetic
 from benchmarks.plain import PlainStatistics
 from benchmarks.timing import Found, at_most, command, flat, race, relative_error
-from nets import Normalizer, RunningStatistics, inverse_root
+from nets import Normalizer, inverse_root
 
 SITES, TARGET = 4, 4096
 
 
-def plain(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]:
-    """Whitened rows of every site, a decomposition for each."""
-    frozen = PlainStatistics.of(statistics)
-    mean_V = frozen.mean_D[statistics.d_k :]
-    return [(rows_NV - mean_V) @ frozen.root(synthetic.FLOOR, relative=False) for rows_NV in gradients]
-
-
-def ours(statistics: RunningStatistics, gradients: list[Tensor]) -> list[Tensor]:
-    """Whitened rows of every site, one decomposition."""
-    normalizer = Normalizer(statistics, statistics.inverse_root(synthetic.FLOOR, relative=False))
-    return [normalizer.gradients(gradients_NV) for gradients_NV in gradients]
-
-
-def difference(statistics: RunningStatistics, gradients_NV: Tensor) -> float:
-    """Relative distance of the two roots' products with the rows, in float64."""
-    exact = PlainStatistics.of(statistics, torch.float64)
-    covariance_VV, rows_NV = exact.scatter_VV / (exact.n - statistics.d_v - 1), gradients_NV.double()
-    expected_NV = rows_NV @ exact.root(synthetic.FLOOR, relative=False)
-    return relative_error(inverse_root(covariance_VV, synthetic.FLOOR).apply(rows_NV), expected_NV)
-
-
 def case(d_v: int, rows: int, rounds: int, device: torch.device) -> dict[str, Any]:
-    """Times and differences at one size."""
+    """Times and differences at one size; the float64 difference is of the two roots' products with a site's rows."""
     statistics = synthetic.statistics(1, d_v, device)
-    gradients = [synthetic.gradients(rows, d_v, device) for _ in range(SITES)]
-    found: dict[str, list[Tensor]] = {}
-    ways = {
-        "plain": lambda: found.update(plain=plain(statistics, gradients)),
-        "ours": lambda: found.update(ours=ours(statistics, gradients)),
-    }
-    times = race(ways, rounds, device, warm_up=int(d_v < TARGET))
-    errors = [relative_error(*pair) for pair in zip(found["ours"], found["plain"], strict=True)]
+    gradients = [synthetic.rows(rows, d_v, synthetic.GRADIENT_NORM, device) for _ in range(SITES)]
+
+    def plain() -> list[Tensor]:
+        frozen = PlainStatistics.of(statistics)
+        return [(rows_NV - frozen.mean_D[1:]) @ frozen.root(synthetic.FLOOR) for rows_NV in gradients]
+
+    def ours() -> list[Tensor]:
+        normalizer = Normalizer(statistics, statistics.inverse_root(synthetic.FLOOR, relative=False))
+        return [normalizer.gradients(gradients_NV) for gradients_NV in gradients]
+
+    times, found = race({"plain": plain, "ours": ours}, rounds, device, warm_up=int(d_v < TARGET))
+    exact, rows_NV = PlainStatistics.of(statistics, torch.float64), gradients[0].double()
+    root = inverse_root(exact.scatter_VV / (exact.n - d_v - 1), synthetic.FLOOR)
     return {
         **{"d_v": d_v, "sites": SITES, "rows": rows, **flat(times)},
         "share": times["s"]["ours"] / times["s"]["plain"],
-        "float32_difference": max(errors),
-        "float64_difference": difference(statistics, gradients[0]),
+        "float32_difference": max(map(relative_error, found["ours"], found["plain"])),
+        "float64_difference": relative_error(root.apply(rows_NV), rows_NV @ exact.root(synthetic.FLOOR)),
     }
 
 

@@ -30,17 +30,19 @@ def test_race_interleaves_and_takes_medians():
     clock, cpu_clock, called = FakeClock(), FakeClock(), []
     takes = {"slow": iter([99, 6, 8, 70]), "fast": iter([99, 2, 1, 2])}
 
-    def variant(name: str) -> None:
+    def variant(name: str) -> int:
         called.append(name)
         clock.now += next(takes[name])
         cpu_clock.now += 0.5
+        return len(called)
 
     ways = {name: lambda name=name: variant(name) for name in takes}
-    found = race(ways, 3, CPU, clock=clock, cpu_clock=cpu_clock)
+    found, given = race(ways, 3, CPU, clock=clock, cpu_clock=cpu_clock)
     assert called == ["fast", "slow", "slow", "fast", "fast", "slow", "slow", "fast"], "turns at going first"
     columns = ["s", "lowest_s", "highest_s", "rounds", "cpu_s"]
     assert found.loc["slow", columns].tolist() == [8, 6, 70, 3, 0.5], "the warm-up is not counted"
     assert found.loc["fast", columns].tolist() == [2, 1, 2, 3, 0.5] and list(found.index) == ["slow", "fast"]
+    assert given == {"slow": 7, "fast": 8}, "what each way gave last"
 
 
 def test_race_prepares_before_every_call_outside_the_time():
@@ -54,7 +56,7 @@ def test_race_prepares_before_every_call_outside_the_time():
     def work() -> None:
         clock.now += 1
 
-    found = race({"a": work, "b": work}, 2, CPU, warm_up=0, prepare=prepare, clock=clock)
+    found, _ = race({"a": work, "b": work}, 2, CPU, warm_up=0, prepare=prepare, clock=clock)
     assert next(numbers) == 4
     assert (found[["lowest_s", "highest_s"]] == 1).all(axis=None)
 
@@ -78,7 +80,8 @@ def test_synthetic_statistics_have_the_measured_spectrum():
     above = (torch.linalg.eigvalsh(covariance_VV) > synthetic.FLOOR).sum().item()
     assert statistics.whitens
     assert above == pytest.approx(synthetic.SHARE_ABOVE_FLOOR * 200, abs=3)
-    assert synthetic.keys(50, 64, CPU).norm(dim=1).mean().item() == pytest.approx(synthetic.KEY_NORM, rel=0.05)
+    norms_N = synthetic.rows(50, 64, synthetic.KEY_NORM, CPU).norm(dim=1)
+    assert norms_N.mean().item() == pytest.approx(synthetic.KEY_NORM, rel=0.05)
 
 
 def line_of(capsys: pytest.CaptureFixture[str], command: timing.Any, *words: str) -> dict:
