@@ -8,7 +8,11 @@ from functools import cache
 from itertools import islice
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer
+from tokenizers.decoders import ByteLevel as ByteLevelDecoder
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar
 
 from config.compose import compose_config
@@ -20,21 +24,24 @@ from editor.sites import find_sites
 from editor.stableedit import StableEdit
 from lifelong.answers import answers
 from lifelong.setup import prepare
-from model import load_model, load_tokenizer
+from model import load_model
 
 RUN = ["model=smollm2-135m", "editor=stableedit", "editor.alpha=10", "wandb.mode=disabled"]
 
 
 @cache
 def tiny_model() -> tempfile.TemporaryDirectory[str]:
-    """A folder with a random Llama of four layers and the embedded model's tokenizer; gone with the process."""
+    """A folder with a random Llama of four layers whose tokens are bytes; gone with the process."""
     folder = tempfile.TemporaryDirectory(prefix="bench-tiny-")
     disable_progress_bar()
-    tokenizer = load_tokenizer(compose_config(["dataset=facts", *RUN]).model)
-    tokenizer.save_pretrained(folder.name)
+    alphabet = sorted(ByteLevel.alphabet())
+    tokenizer = Tokenizer(BPE({byte: index for index, byte in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = ByteLevelDecoder()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder.name)
     torch.manual_seed(0)
     size = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4}
-    LlamaForCausalLM(LlamaConfig.from_dict(size | {"vocab_size": len(tokenizer)})).save_pretrained(folder.name)
+    LlamaForCausalLM(LlamaConfig.from_dict(size | {"vocab_size": len(alphabet)})).save_pretrained(folder.name)
     return folder
 
 
