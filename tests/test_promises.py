@@ -148,3 +148,12 @@ def test_an_offline_run_asks_nobody(tmp_path):
     done = subprocess.run([*trace, sys.executable, PROJECT / "main.py", *words], cwd=tmp_path, check=False)
     assert done.returncode == 0
     assert "AF_INET" not in (tmp_path / "trace").read_text()
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_with_words(tmp_path):
+    argv = stopped(tmp_path)
+    for path in (tmp_path / "run" / "checkpoints").glob("*/state.json"):
+        state = json.loads(path.read_text())
+        path.write_text(json.dumps({"progress": {}, "config": {}, "files": {}, "sha256": state["tensors"]}))
+    with pytest.raises(ConfigError, match="was written by an earlier version of this program"):
+        lifelong_run.run(compose_config([*argv, f"resume={tmp_path / 'run'}"]), tmp_path / "unused")
