@@ -1,5 +1,7 @@
 """The record files of the runs: for training, for sweeps, and each seed's edits in an order of its own; all disjoint.
 
+python -m claims.inputs FILE KEY=VALUE ... writes what the unedited model knows (its own process, so its memory ends).
+
 A seed is another draw and another order of the evaluation records: the editors without a network have no other
 randomness. Beside the embedded facts there are made-up questions in the schema of zsRE (questions.yaml): short ones
 about people, towns, ships and companies that do not exist, each subject asked about once. Their unrelated questions
@@ -13,6 +15,7 @@ import json
 import lzma
 import random
 import re
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,13 @@ from typing import Any
 import yaml
 
 from config.check import ConfigError
-from config.compose import dataset_config
+from config.compose import compose_config, dataset_config
+from config.schema import Config
+from data.batches import tokenize
 from data.source import locate
-from files import write_whole
+from files import write_json, write_whole
+from lifelong.answers import answers
+from model import load_model, load_tokenizer, resolve_device
 
 from .plan import Scale
 
@@ -104,3 +111,16 @@ def _write(
         path, content = Path(str(pattern).format(name)), form.format(between.join(records))
         if not path.is_file() or path.read_text(encoding="utf-8") != content:
             write_whole(path, content)
+
+
+def known(cfg: Config) -> list[dict[str, str]]:
+    """The unrelated facts that the model answers right before any edit, in the form of known_1000.json."""
+    model, asked = load_model(cfg.model, resolve_device("model_device", cfg.model_device)), unrelated_facts()
+    rows = tokenize(load_tokenizer(cfg.model), list(asked.items()), cfg.dataset.prompt_format)
+    found = answers(model, rows, cfg.eval.tokens_per_batch)
+    right = [pair for pair, answered in zip(asked.items(), found, strict=True) if answered.all_right]
+    return [{"prompt": prompt, "prediction": f" {answer.strip()}"} for prompt, answer in right]
+
+
+if __name__ == "__main__":
+    write_json(Path(sys.argv[1]), known(compose_config(sys.argv[2:])))

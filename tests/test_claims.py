@@ -16,11 +16,11 @@ import pytest
 from filelock import FileLock
 
 from claims.__main__ import main
+from claims.evidence import mean, paired, slope
 from claims.inputs import write_data
 from claims.page import Page
-from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, final, settings, tuning
-from claims.runner import Runner, choose, state
-from claims.stats import mean, paired, slope
+from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, settings
+from claims.runner import Runner, state
 from config.check import ConfigError, check_override_names, check_values
 from config.compose import compose_config
 from lifelong.process import Processes
@@ -40,9 +40,10 @@ SCALES = pytest.mark.parametrize("scale", [FULL, SHORT], ids=lambda scale: scale
 @SCALES
 def test_every_run_of_the_plan_composes(scale, tmp_path):
     for setting in settings(scale).values():
-        jobs = tuning(scale, setting, tmp_path)
+        runner = Runner(scale, tmp_path)
+        jobs = [] if setting.tuned_as else runner.sweep(setting)
         point = f"editor.lr={(setting.tuned_as or setting).lr[0]:g}"
-        long = final(scale, setting, point, tmp_path, 0, knowns=True)
+        long = runner.final(setting, point, 0, knowns=True)
         for job in [*jobs, long]:
             check_override_names(job.words)
         for job in [*jobs[:1], long]:  # the other points differ in a number
@@ -58,7 +59,7 @@ def test_every_run_of_the_plan_composes(scale, tmp_path):
 def test_each_setting_has_the_same_budget(scale, tmp_path):
     there = settings(scale)
     tuned = [setting for setting in there.values() if setting.tuned_as is None]
-    assert {len(tuning(scale, setting, tmp_path)) for setting in tuned} == {scale.points}
+    assert {len(Runner(scale, tmp_path).sweep(setting)) for setting in tuned} == {scale.points}
     for setting in there.values():
         if setting.tuned_as:
             assert setting.tuned_as.lr and not setting.lr and there[setting.tuned_as.name] == setting.tuned_as
@@ -73,7 +74,8 @@ def test_every_part_is_made_of_settings():
 
 
 def test_runs_differ_in_what_they_compare(tmp_path):
-    jobs = [job for setting in settings(FULL).values() for job in tuning(FULL, setting, tmp_path)]
+    tuned = [setting for setting in settings(FULL).values() if setting.tuned_as is None]
+    jobs = [job for setting in tuned for job in Runner(FULL, tmp_path).sweep(setting)]
     assert len({job.path for job in jobs}) == len({job.words for job in jobs}) == len(jobs)
 
 
@@ -122,27 +124,29 @@ def setting() -> Setting:
 
 
 def test_the_best_mean_gain_is_chosen(setting, tmp_path):
-    jobs = tuning(SHORT, setting, tmp_path)
-    assert choose(setting, jobs, tmp_path) is None
+    runner = Runner(SHORT, tmp_path)
+    jobs = runner.sweep(setting)
+    assert runner.choice(setting) is None
     made_up(tmp_path, jobs[0], {"ES": 0.6})
     made_up(tmp_path, jobs[1], {"ES": 0.5, "GS": 0.5})
-    assert choose(setting, jobs, tmp_path) is None, "a point is missing"
+    assert runner.choice(setting) is None, "a point is missing"
     made_up(tmp_path, jobs[2], {"ES": 0.9, "LS": 0.0})
-    found = choose(setting, jobs, tmp_path)
+    found = runner.choice(setting)
     assert found.point == "editor.lr=2" and not found.edge
     assert found.scores["lr_2"] == pytest.approx((0.45 + 0.45 - 0.1) / 3)
     made_up(tmp_path, jobs[2], {"ES": 0.9, "LS": 0.3})
-    assert choose(setting, jobs, tmp_path).point == "editor.lr=3" and choose(setting, jobs, tmp_path).edge
+    assert runner.choice(setting).point == "editor.lr=3" and runner.choice(setting).edge
 
 
 def test_points_that_failed_are_never_chosen(setting, tmp_path):
-    jobs = tuning(SHORT, setting, tmp_path)
+    runner = Runner(SHORT, tmp_path)
+    jobs = runner.sweep(setting)
     for job in jobs:
         made_up(tmp_path, job, failed="NumericsError: step 3: the loss is nan")
-    assert choose(setting, jobs, tmp_path) is None
+    assert runner.choice(setting) is None
     made_up(tmp_path, jobs[1], {"ES": 0.0, "GS": 0.0, "LS": 0.0})
-    assert choose(setting, jobs, tmp_path).scores["lr_1"] is None
-    assert choose(setting, jobs, tmp_path).point == "editor.lr=2"
+    assert runner.choice(setting).scores["lr_1"] is None
+    assert runner.choice(setting).point == "editor.lr=2"
 
 
 # running
