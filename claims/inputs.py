@@ -60,16 +60,12 @@ def unrelated_questions() -> list[tuple[str, str]]:
     return found
 
 
-def subjects() -> list[str]:
-    """Every name: those of people are the ones with a space."""
-    people = map(" ".join, itertools.product(WORDS["first"], WORDS["last"]))
-    return [*people, *sorted(set(map("".join, itertools.product(*WORDS["syllables"]))))]
-
-
 def questions(count: int | None = None, seed: int = 0) -> list[dict[str, str]]:
     """So many records of the zsRE schema, each about a subject of its own; one about every subject without `count`."""
+    people = map(" ".join, itertools.product(WORDS["first"], WORDS["last"]))
+    names = [*people, *sorted(set(map("".join, itertools.product(*WORDS["syllables"]))))]
     rng, unrelated, records = random.Random(seed), unrelated_questions(), []
-    for subject in rng.sample(names := subjects(), count or len(names)):
+    for subject in rng.sample(names, count or len(names)):
         relation, words = rng.choice(list(WORDS["person" if " " in subject else "place"].items()))
         source, rephrase = (wording.format(s=subject) for wording in rng.sample(words["wordings"], 2))
         answer = rng.choice(words["answers"])
@@ -85,7 +81,7 @@ def write_data(out: Path, scale: Scale) -> None:
     """data/train.jsonl, data/tune.jsonl and data/eval_SEED.jsonl below `out`, of questions data/zsre_*.json."""
     edits, tune = scale.num_seq * scale.n_edits, random.Random("tune").sample(facts("valid"), scale.tune_edits)
     parts, rest = {"train": facts("train")[: scale.warm_up], "tune": tune}, sorted({*facts("valid")} - {*tune})
-    _write(out / "data" / "{}.jsonl", "{}\n", "\n", parts, rest, edits, scale.seeds)
+    _write(out / "data" / "{}.jsonl", parts, rest, edits, scale.seeds)
     write_questions(out / "data", train=scale.warm_up, tune=scale.tune_edits, evaluate=edits, seeds=scale.seeds)
 
 
@@ -93,12 +89,10 @@ def write_questions(folder: Path, *, train: int, tune: int, evaluate: int, seeds
     """zsre_train.json, zsre_tune.json and a zsre_eval_SEED.json for each seed."""
     asked = [json.dumps(record) for record in questions()]
     parts, rest = {"train": asked[:train], "tune": asked[train : train + tune]}, asked[train + tune :]
-    _write(folder / "zsre_{}.json", "[\n{}\n]\n", ",\n", parts, rest, evaluate, seeds)
+    _write(folder / "zsre_{}.json", parts, rest, evaluate, seeds)
 
 
-def _write(
-    pattern: Path, form: str, between: str, parts: dict[str, list[str]], rest: list[str], edits: int, seeds: int
-) -> None:
+def _write(pattern: Path, parts: dict[str, list[str]], rest: list[str], edits: int, seeds: int) -> None:
     """A file for each part, and for each seed's edits, drawn from the rest; a file that holds the same already stays.
 
     What is cached of a file goes by its time of change. Raises ConfigError where the rest is too small.
@@ -107,6 +101,7 @@ def _write(
         held = sum(map(len, parts.values()))
         raise ConfigError(f"claims: {held + edits} records are wanted, but there are only {held + len(rest)}")
     drawn = {f"eval_{seed}": random.Random(seed).sample(rest, edits) for seed in range(seeds)}
+    form, between = ("[\n{}\n]\n", ",\n") if pattern.suffix == ".json" else ("{}\n", "\n")
     for name, records in (parts | drawn).items():
         path, content = Path(str(pattern).format(name)), form.format(between.join(records))
         if not path.is_file() or path.read_text(encoding="utf-8") != content:

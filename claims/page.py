@@ -18,7 +18,7 @@ from files import read_json, write_whole
 from report.style import ABOVE, COLOURS, EDITS, LOOKS, MARKERS, canvas, label_axes, lines, save
 
 from .evidence import MAIN, Evidence, minutes
-from .plan import PARTS, Setting, label, settings
+from .plan import PARTS, label, settings
 from .runner import Runner
 from .verdicts import JUDGED, gains, judge
 
@@ -27,15 +27,6 @@ BEGIN, END = "<!-- claims: written by python -m claims -->", "<!-- claims end --
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True)
 TEMPLATES.filters["minutes"] = minutes
 TEMPLATES.globals |= {"parts": PARTS, "main": [*MAIN], "judged": JUDGED, "label": label, "gains": gains}
-
-
-def draw(part: str, evidence: Evidence, settings: dict[str, Setting], folder: Path) -> None:
-    """Write FOLDER/PART.svg, where a run of the part is there."""
-    labels = {name: label(part, settings[name]) for name in PARTS[part].settings if evidence.runs[name]}
-    drawing = curves if PARTS[part].panels else compared
-    if labels:
-        with matplotlib.rc_context(dict[Any, Any](LOOKS)):
-            write_whole(folder / f"{part}.svg", save(drawing(part, evidence, labels))[1])
 
 
 def curves(part: str, evidence: Evidence, labels: dict[str, str]) -> Figure:
@@ -91,16 +82,23 @@ class Page:
         found = {name: self.evidence.runs[name] for name in self.settings if self.evidence.runs[name]}
         self.content: dict[str, Any] = {
             **{"made": made, "scale": runner.scale, "choice": runner.choice, "settings": self.settings},
-            **{"evidence": self.evidence, "runs": found},
-            "verdicts": {part: judge(part, self.evidence) for part in PARTS},
+            **{
+                "evidence": self.evidence,
+                "runs": found,
+                "verdicts": {part: judge(part, self.evidence) for part in PARTS},
+            },
             "total": sum(minutes(path.parent) for path in runner.out.glob("*/*/*/status.json")),
             "command_of": lambda name: command(next(iter(found[name].values())).overrides, runner.out),
         }
 
     def write(self, path: Path) -> Path:
         """Write the page and, in figures/ beside it, the figures; returns its path."""
-        for part in PARTS:
-            draw(part, self.evidence, self.settings, path.parent / "figures")
+        for name, part in PARTS.items():
+            labels = {one: label(name, self.settings[one]) for one in part.settings if self.evidence.runs[one]}
+            if labels:
+                with matplotlib.rc_context(dict[Any, Any](LOOKS)):
+                    figure = (curves if part.panels else compared)(name, self.evidence, labels)
+                    write_whole(path.parent / "figures" / f"{name}.svg", save(figure)[1])
         write_whole(path, TEMPLATES.get_template("RESULTS.md.j2").render(self.content))
         return path
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -84,16 +84,8 @@ def label(part: str, setting: Setting) -> str:
     return PARTS[part].base or setting.label if setting.name == PARTS[part].settings[0] else setting.label
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of main.py: its folder below the output folder and its overrides."""
+class Job(NamedTuple):
+    """One run of main.py: its folder STAGE/SETTING/NAME below the output folder, and its overrides."""
 
-    setting: str
-    stage: str
-    name: str
+    path: str
     words: tuple[str, ...]
-
-    @property
-    def path(self) -> str:
-        """Where it lies below the output folder."""
-        return f"{self.stage}/{self.setting}/{self.name}"

@@ -70,14 +70,14 @@ class Runner:
         tuned, scale = setting.tuned_as or setting, self.scale
         size = (f"num_seq={scale.tune_edits // scale.n_edits}", f"eval.edits={scale.tune_scored}")
         words = (*self._common(tuned, "tune"), *size, *PLAN["tune"].split())
-        return [Job(tuned.name, "tune", f"lr_{lr:g}", (*words, f"editor.lr={lr:g}", *self.extra)) for lr in tuned.lr]
+        return [Job(f"tune/{tuned.name}/lr_{lr:g}", (*words, f"editor.lr={lr:g}", *self.extra)) for lr in tuned.lr]
 
     def choice(self, setting: Setting) -> Choice | None:
         """The best point of its sweep, the first of equals; None while a point is missing or if none ended well."""
-        runs = {job.name: load_run(self.out / job.path) for job in self.sweep(setting)}
-        scores = {name: run.merit for name, run in runs.items()}
+        runs = [load_run(self.out / job.path) for job in self.sweep(setting)]
+        scores = {run.name: run.merit for run in runs}
         ended = [score for score in scores.values() if score is not None]
-        if not ended or any(run.state in ("no record", "running", "interrupted") for run in runs.values()):
+        if not ended or any(run.state in ("no record", "running", "interrupted") for run in runs):
             return None
         at = [*scores.values()].index(max(ended))
         return Choice(f"editor.lr={(setting.tuned_as or setting).lr[at]:g}", scores, at in (0, len(runs) - 1))
@@ -96,17 +96,14 @@ class Runner:
         known = f"eval.knowns_path={self.out / 'knowns.json'}" if knowns else "eval.knowns=0"
         long = setting.long.split() if seed == 0 else ()
         words = (*self._common(setting, f"eval_{seed}"), known, *long, f"seed={seed}", point, *self.extra)
-        return Job(setting.name, "final", f"seed{seed}", words)
+        return Job(f"final/{setting.name}/seed{seed}", words)
 
     def _common(self, setting: Setting, records: str) -> tuple[str, ...]:
         pattern, dataset = ("{}.jsonl", ()) if setting.data == "facts" else ("zsre_{}.json", ("dataset=zsre",))
         train, valid = (f"{self.out}/data/{pattern.format(name)}" for name in ("train", records))
-        files = (
-            f"dataset.train_path={train}",
-            f"model.frozen_cache_dir={self.out}/frozen",
-            f"dataset.valid_path={valid}",
-        )
-        return (f"experiment={self.scale.experiment}", *dataset, *setting.words.split(), *files)
+        words = (f"experiment={self.scale.experiment}", *dataset, *setting.words.split())
+        words += (f"dataset.train_path={train}", f"model.frozen_cache_dir={self.out}/frozen")
+        return (*words, f"dataset.valid_path={valid}")
 
     def run(self, parts: Sequence[str]) -> list[str]:
         """The sweeps, then every setting on the first seed, then the other seeds; returns the jobs that failed."""
@@ -115,7 +112,7 @@ class Runner:
         finals = {setting.name: self.finals(setting) for setting in chosen}
         for name in [name for name, jobs in finals.items() if not jobs]:
             tqdm.write(f"final/{name}: not run: its sweep has no point that ended well")
-        self._all(sorted(itertools.chain(*finals.values()), key=lambda job: job.name))
+        self._all(sorted(itertools.chain(*finals.values()), key=lambda job: Path(job.path).name))
         return self.failed
 
     def _all(self, jobs: Iterable[Job]) -> None:

@@ -50,7 +50,7 @@ def test_every_run_of_the_plan_composes(scale, tmp_path):
             cfg = compose_config(list(job.words))
             check_values(cfg)
             assert cfg.dataset.n_edits == scale.n_edits
-            held_out = cfg.num_seq * cfg.dataset.n_edits == (scale.tune_edits if job.stage == "tune" else 0)
+            held_out = cfg.num_seq * cfg.dataset.n_edits == (scale.tune_edits if job is not long else 0)
             assert held_out or cfg.num_seq == scale.num_seq, "YAML and Scale say the same"
             assert cfg.num_seq_zsre * cfg.dataset.n_edits == scale.warm_up
 
@@ -162,7 +162,7 @@ def commands(monkeypatch) -> Iterator[list[list[str]]]:
         ran.append(list(given))
         words = {key: value for key, _, value in (word.partition("=") for word in given)}
         folder = Path(words.get("hydra.run.dir") or words["resume"])
-        job = Job(*folder.parts[-2:-1], folder.parts[-3], folder.name, given[:-1])
+        job = Job("/".join(folder.parts[-3:]), given[:-1])
         if "resume" in words:
             status = json.loads((folder / "status.json").read_text())
             write_status(folder, status | {"state": "done", "overrides": [*status["overrides"], *given]})
@@ -174,12 +174,12 @@ def commands(monkeypatch) -> Iterator[list[list[str]]]:
 
 
 def test_done_runs_stay_and_changed_ones_do_not(commands, tmp_path):
-    job = Job("a", "tune", "lr_1", ("editor.lr=1",))
+    job = Job("tune/a/lr_1", ("editor.lr=1",))
     assert state(job, tmp_path) == "new"
     assert Runner(SHORT, tmp_path).execute(job) == "done" and len(commands) == 1
     assert Runner(SHORT, tmp_path).execute(job) == "done" and len(commands) == 1
     (tmp_path / job.path / "left").touch()
-    other = Job("a", "tune", "lr_1", ("editor.lr=1", "num_seq=2"))
+    other = Job("tune/a/lr_1", ("editor.lr=1", "num_seq=2"))
     assert state(other, tmp_path) == "new"
     assert Runner(SHORT, tmp_path).execute(other) == "done" and len(commands) == 2
     assert not (tmp_path / job.path / "left").exists(), "nothing of the old run stays"
@@ -187,7 +187,7 @@ def test_done_runs_stay_and_changed_ones_do_not(commands, tmp_path):
 
 @pytest.mark.parametrize("said", ["interrupted", "running"])
 def test_a_stopped_run_goes_on(commands, said, tmp_path):
-    job = Job("a", "final", "seed0", ("editor.lr=1",))
+    job = Job("final/a/seed0", ("editor.lr=1",))
     folder = made_up(tmp_path, job)
     write_status(folder, json.loads((folder / "status.json").read_text()) | {"state": said})
     assert state(job, tmp_path) == "stopped"
@@ -197,7 +197,7 @@ def test_a_stopped_run_goes_on(commands, said, tmp_path):
 
 
 def test_failures_are_tried_again_and_divergence_is_a_result(commands, tmp_path):
-    job = Job("a", "final", "seed0", ("editor.lr=1",))
+    job = Job("final/a/seed0", ("editor.lr=1",))
     made_up(tmp_path, job, failed="OSError: no space left")
     assert Runner(SHORT, tmp_path).execute(job) == "done" and len(commands) == 1
     made_up(tmp_path, job, failed="NumericsError: step 3")
