@@ -45,7 +45,7 @@ def plain(editor: StableEdit, count: int) -> list[float]:
                 weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
             yield found
 
-    return [shift.norm().item() for shift in plain_step(editor.sites, captured(), editor.statistics, editor.cfg)]
+    return [shift.norm().item() for shift in plain_step(editor, captured())]
 
 
 def ours(editor: StableEdit, count: int) -> list[float]:

@@ -6,19 +6,19 @@ Shape suffixes: B sequences, T positions, W vocabulary, N rows, K = d_k, V = d_v
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from config.schema import RidgeConfig
 from data.batches import IGNORED, Batch
-from editor.base import Shape
+from editor.base import Editor
 from editor.cache import FileCache
 from editor.capture import Rows
-from editor.sites import EditSite
 from nets import EPSILON, RunningStatistics
 
 
@@ -30,7 +30,7 @@ def plain_root(statistics: RunningStatistics, floor: float) -> Tensor:
     return (vectors_VV * values_V.clamp(min=floor).rsqrt()) @ vectors_VV.T
 
 
-def plain_targets(rows: Rows, statistics: RunningStatistics, cfg: Any) -> Tensor:
+def plain_targets(rows: Rows, statistics: RunningStatistics, cfg: RidgeConfig) -> Tensor:
     """Target rows -lr |k^|^2 g^ [N, V]: keys normalized per coordinate, value gradients whitened."""
     d_k = statistics.d_k
     mean_D, std_D = statistics.mean_D.float(), statistics.std_D.float()
@@ -46,18 +46,16 @@ def plain_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float) -> Tensor:
     return torch.linalg.solve(gram_KK, keys_NK.T @ targets_NV)
 
 
-def plain_step(
-    sites: Sequence[EditSite],
-    captured: Iterable[list[Rows]],
-    statistics: Mapping[Shape, RunningStatistics],
-    cfg: Any,
-) -> list[Tensor]:
-    """Write one step's edits with the editor's `cfg`: rows through files, whole shifts; the shift [K, V] of every site.
+def plain_step(editor: Editor, captured: Iterable[list[Rows]]) -> list[Tensor]:
+    """Write one step's edits with the editor's settings: rows through files, whole shifts; each site's shift [K, V].
 
-    `captured` gives the rows of every site, micro-batch by micro-batch; the sites are nn.Linear.
+    `captured` gives the rows of every site, micro-batch by micro-batch; the sites are nn.Linear. The editor's
+    statistics stay as they are.
     """
+    sites, cfg = editor.sites, cast(RidgeConfig, editor.cfg)
+    statistics = {shape: found.copy() for shape, found in editor.statistics.items()}
     with tempfile.TemporaryDirectory(prefix="plain-step-") as folder:
-        cache = FileCache(Path(folder), sites[0].weight.device)
+        cache = FileCache(Path(folder), editor.solve_device)
         for rows in captured:
             cache.put(rows)
         for index, site in enumerate(sites):
@@ -73,7 +71,7 @@ def plain_step(
     return shifts
 
 
-def plain_capture(model: nn.Module, sites: Sequence[EditSite], batches: Iterable[Batch]) -> Iterator[list[Rows]]:
+def plain_capture(editor: Editor, batches: Iterable[Batch]) -> Iterator[list[Rows]]:
     """The rows of every site, micro-batch by micro-batch: forward and backward with weight gradients."""
     seen: list[tuple[Tensor, Tensor]] = []
 
@@ -81,11 +79,11 @@ def plain_capture(model: nn.Module, sites: Sequence[EditSite], batches: Iterable
         output.retain_grad()
         seen.append((inputs[0].detach(), output))
 
-    handles = [site.module.requires_grad_(True).register_forward_hook(watch) for site in sites]
-    for batch in (one.to(sites[0].weight.device) for one in batches):
+    handles = [site.module.requires_grad_(True).register_forward_hook(watch) for site in editor.sites]
+    for batch in (one.to(editor.model.device) for one in batches):
         seen.clear()
         with torch.enable_grad():
-            logits_BTW = model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
+            logits_BTW = editor.model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
             loss = cross_entropy(logits_BTW.flatten(0, 1).float(), batch.labels_BT.flatten(), ignore_index=IGNORED)
             loss.backward()
         loss.item()

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import pandas as pd
 import torch
-from torch import Tensor
 from torch.utils.benchmark.utils.timer import timer
 
 from benchmarks.inputs import opened
 from benchmarks.plain import plain_capture, plain_step
 from benchmarks.timing import Found, command, race, relative_error
-from data.base import Edit
+from data.batches import Batch
+from editor.base import Editor
 from editor.capture import capture_together
 from editor.ridge import Shift
-from lifelong.session import Session
 
 
-def plain(session: Session, edits: Sequence[Edit]) -> list[Tensor]:
-    """The step as published; the shift of every site."""
-    statistics = {shape: found.copy() for shape, found in session.editor.statistics.items()}
-    captured = plain_capture(session.model, session.editor.sites, session.batches(edits).edit)
-    return plain_step(session.editor.sites, captured, statistics, session.editor.cfg)
-
-
-def floor(session: Session, edits: Sequence[Edit]) -> None:
+def floor(editor: Editor, batches: Sequence[Batch]) -> None:
     """Forward and backward alone, micro-batch by micro-batch, down to the lowest site's output."""
-    for batch in session.batches(edits).edit:
-        capture_together(session.model, session.editor.sites[:1], [batch], session.editor.cfg.token)
+    for batch in batches:
+        capture_together(editor.model, editor.sites[:1], [batch], editor.cfg.token)
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
@@ -45,8 +36,11 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
             steps.append(session.edit(edits).seconds)
             return list(editor.last_shifts.values())
 
-        ways: dict[str, Callable[[], Any]] = {"plain": partial(plain, session, edits), "ours": ours}
-        ways["floor"] = partial(floor, session, edits)
+        ways: dict[str, Callable[[], Any]] = {
+            "plain": lambda: plain_step(editor, plain_capture(editor, session.batches(edits).edit)),
+            "ours": ours,
+            "floor": lambda: floor(editor, session.batches(edits).edit),
+        }
         with patch("time.perf_counter", timer):  # PyTorch's timer waits for a GPU
             times, found = race(ways, args.rounds, prepare=lambda _: editor.load_state_tensors(saved))
     phases = pd.DataFrame(steps[-args.rounds :]).median()

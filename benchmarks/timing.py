@@ -6,11 +6,9 @@ import argparse
 import json
 import os
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,7 +60,7 @@ def command(
             torch.set_num_threads(args.threads or torch.get_num_threads())
             torch.manual_seed(0)
             table, figures = measure(args, device := resolve_device("--device", args.device))
-        except (ConfigError, DataError, RunError) as error:
+        except (ConfigError, DataError, RunError, OSError) as error:
             sys.exit(f"error: {error}")
         table = table.reset_index()
         judged = [judge(what, figures[what], *bound) for what, bound in targets.items() if not args.quick]
@@ -119,11 +117,9 @@ def race(
 
 
 def process_memory(pid: int | str, name: str) -> float:
-    """VmRSS or VmHWM of a process in MiB; this process's peak where the system does not say."""
-    with suppress(OSError, StopIteration):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """VmRSS or VmHWM of a process in MiB. Raises OSError where the system does not say."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name}:")).split()[1]) / 1024
 
 
 def relative_error(found: torch.Tensor, exact: torch.Tensor) -> float:

@@ -112,9 +112,8 @@ def known(cfg: Config) -> list[dict[str, str]]:
     """The unrelated facts that the model answers right before any edit, in the form of known_1000.json."""
     model, asked = load_model(cfg.model, resolve_device("model_device", cfg.model_device)), unrelated_facts()
     rows = tokenize(load_tokenizer(cfg.model), list(asked.items()), cfg.dataset.prompt_format)
-    found = answers(model, rows, cfg.eval.tokens_per_batch)
-    right = [pair for pair, answered in zip(asked.items(), found, strict=True) if answered.all_right]
-    return [{"prompt": prompt, "prediction": f" {answer.strip()}"} for prompt, answer in right]
+    found = zip(asked.items(), answers(model, rows, cfg.eval.tokens_per_batch), strict=True)
+    return [{"prompt": prompt, "prediction": f" {answer.strip()}"} for (prompt, answer), one in found if one.all_right]
 
 
 if __name__ == "__main__":

@@ -82,11 +82,8 @@ class Page:
         found = {name: self.evidence.runs[name] for name in self.settings if self.evidence.runs[name]}
         self.content: dict[str, Any] = {
             **{"made": made, "scale": runner.scale, "choice": runner.choice, "settings": self.settings},
-            **{
-                "evidence": self.evidence,
-                "runs": found,
-                "verdicts": {part: judge(part, self.evidence) for part in PARTS},
-            },
+            **{"evidence": self.evidence, "runs": found},
+            "verdicts": {part: judge(part, self.evidence) for part in PARTS},
             "total": sum(minutes(path.parent) for path in runner.out.glob("*/*/*/status.json")),
             "command_of": lambda name: command(next(iter(found[name].values())).overrides, runner.out),
         }
