@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.inputs import opened
 from benchmarks.timing import Found, command, race, relative_error
 from data.batches import Batch, passes
-from editor.capture import Captured, capture_together
+from editor.capture import capture_together
 from editor.frozen import frozen_inputs
 from lifelong.session import Session
 
@@ -23,12 +23,11 @@ WAYS = ("without", "warm", "cold")
 
 
 def capture(session: Session, batches: Sequence[Batch]) -> list[Tensor]:
-    """Value gradients [N, V] of a step by site, captured as the editor does."""
-    found: list[Captured] = []
+    """Value gradients [N, V] of a step by micro-batch and site, captured as the editor does."""
     sites, cfg = session.editor.sites, session.editor.cfg
-    for group in passes(batches, cfg.tokens_per_pass):
-        found += capture_together(session.model, sites, group, cfg.token, session.inputs)
-    return [torch.cat([one.rows[site].gradients_NV for one in found]) for site in range(len(sites))]
+    groups = passes(batches, cfg.tokens_per_pass)
+    found = [capture_together(session.model, sites, group, cfg.token, session.inputs) for group in groups]
+    return [rows.gradients_NV for group in found for captured in group for rows in captured.rows]
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
@@ -46,8 +45,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
         captured, gradients = race(dict.fromkeys(WAYS, capturing), args.rounds, prepare=prepare)
         scored, scores = race(dict.fromkeys(WAYS, partial(session.score, edits)), args.rounds, prepare=prepare)
         prepare("without")  # lets go of the folders
-    base = gradients["without"]
-    captured["gradient_difference"] = [max(map(relative_error, gradients[way], base)) for way in WAYS]
+    captured["gradient_difference"] = [max(map(relative_error, gradients[way], gradients["without"])) for way in WAYS]
     scored["score_difference"] = pd.DataFrame(scores).T.sub(pd.Series(scores["without"])).abs().max(axis=1)
     table = pd.concat({"capture": captured, "scoring": scored}, names=["work"])
     warm = {f"{work}_times_faster": table["times_faster"][work, "warm"] for work in ("capture", "scoring")}

@@ -17,7 +17,6 @@ import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import GPT2Tokenizer, LlamaConfig, LlamaForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
 from config.compose import compose_config
 from data.base import Edit
@@ -37,7 +36,6 @@ FLOOR = 1e-6
 def tiny_model() -> tempfile.TemporaryDirectory[str]:
     """A folder with a random Llama of four layers whose tokens are bytes; gone with the process."""
     folder = tempfile.TemporaryDirectory(prefix="bench-tiny-")
-    disable_progress_bar()
     alphabet = {byte: index for index, byte in enumerate(sorted(ByteLevel.alphabet()))}
     no_special: dict[str, Any] = dict.fromkeys(("unk_token", "bos_token", "eos_token"))
     GPT2Tokenizer(alphabet, [], **no_special).save_pretrained(folder.name)

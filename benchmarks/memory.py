@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import pandas as pd
@@ -80,8 +80,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     layers = [nn.Linear(d_k, d_v, bias=False, dtype=dtype, device=device) for _ in range(count)]
     sites = [EditSite(str(index), layer.requires_grad_(False)) for index, layer in enumerate(layers)]
     cfg = compose_config(["dataset=facts", *RUN, "editor.lr=1e-6", "editor.batch_size=512"]).editor
-    no_model: Any = None
-    editor, found = StableEdit(cfg, no_model, sites, solve_device=device), {}
+    editor, found = StableEdit(cfg, cast(Any, None), sites, solve_device=device), {}  # no model: capture is replaced
     for way in (ours, plain):
         torch.manual_seed(0)
         editor.statistics = {shape: random_statistics(*shape, device) for shape in editor.statistics}

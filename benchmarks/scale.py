@@ -8,7 +8,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -40,13 +39,12 @@ def generate(path: Path, count: int) -> Path:
 
 def step_times(metrics: Path, child: subprocess.Popen[str]) -> Iterator[float]:
     """Seconds from here to each step of a run, as its lines come."""
-    begun = time.perf_counter()
-    while not metrics.is_file() and child.poll() is None:
-        time.sleep(0.01)
-    with suppress(FileNotFoundError), open(metrics, encoding="utf-8") as file:
-        while child.poll() is None:
-            yield from [time.perf_counter() - begun for line in file if '"event": "step"' in line]
-            time.sleep(0.002)
+    begun, seen = time.perf_counter(), 0
+    while child.poll() is None:
+        steps = metrics.read_bytes().count(b'"event": "step"') if metrics.is_file() else 0
+        yield from [time.perf_counter() - begun] * (steps - seen)
+        seen = steps
+        time.sleep(0.005)
 
 
 def watched(records: Path, count: int, steps: int, scratch: Path) -> dict[str, float]:

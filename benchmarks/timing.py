@@ -27,20 +27,18 @@ from model import resolve_device
 Result = TypeVar("Result")
 Found = tuple[pd.DataFrame, dict[str, Any]]
 """What a benchmark measured: a table, and figures beside it."""
-Target = tuple[str, float]
-""""at least" or "at most", and a number."""
 
 
 def command(
     measure: Callable[[argparse.Namespace, torch.device], Found],
     rounds: int = 1,
     options: Mapping[str, dict[str, Any]] = {},
-    **targets: Target,
+    **targets: tuple[str, float],
 ) -> Callable[..., dict[str, Any]]:
     """The main(argv) of the benchmark whose module `measure` stands in.
 
     It measures, prints the table, the targets and one JSON line, which it returns. `options` are argparse's beside
-    those that all benchmarks take; `targets` are for figures by name (quick runs have none).
+    those that all benchmarks take; `targets` are for figures by name, as ("at least", 40); quick runs have none.
     """
     module = sys.modules[measure.__module__]
     name = Path(str(module.__file__)).stem
@@ -84,11 +82,7 @@ def judge(what: str, figure: float, words: str, bound: float) -> dict[str, Any]:
 
 def shown(table: pd.DataFrame) -> str:
     """A table for people."""
-    return "" if table.empty else table.to_string(index=False, na_rep="", float_format=_digits)
-
-
-def _digits(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.3g}".rstrip(".")
+    return "" if table.empty else table.to_string(index=False, na_rep="", float_format="{:.4g}".format)
 
 
 def race(
@@ -96,7 +90,6 @@ def race(
     rounds: int,
     warm_up: int = 1,
     prepare: Callable[[str], Any] = lambda way: None,
-    clock: Callable[[], float] = timer,
 ) -> tuple[pd.DataFrame, dict[str, Result]]:
     """Every way `rounds` times, interleaved, after `warm_up` rounds that are not counted.
 
@@ -108,9 +101,9 @@ def race(
     for turn in range(-warm_up, rounds):
         for way in list(ways)[:: -1 if turn % 2 else 1]:
             prepare(way)
-            begun = clock()
+            begun = timer()
             given[way] = ways[way]()
-            turns.append((way, turn, clock() - begun))
+            turns.append((way, turn, timer() - begun))
     counted = pd.DataFrame(turns, columns=["way", "turn", "s"]).query("turn >= 0").groupby("way")["s"]
     times = counted.agg(s="median", lowest_s="min", highest_s="max").loc[list(ways)]
     return times.assign(times_faster=times["s"].iloc[0] / times["s"]), given

@@ -22,8 +22,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     gradients = [random_rows(ROWS, d_v, GRADIENT_NORM, device) for _ in range(SITES)]
 
     def plain() -> list[Tensor]:
-        mean_V = statistics.mean_D[1:].float()
-        return [(rows_NV - mean_V) @ plain_root(statistics, FLOOR) for rows_NV in gradients]
+        return [(rows_NV - statistics.mean_D[1:].float()) @ plain_root(statistics, FLOOR) for rows_NV in gradients]
 
     def ours() -> list[Tensor]:
         normalizer = Normalizer(statistics, statistics.inverse_root(FLOOR, relative=False))

@@ -26,8 +26,14 @@ class FakeClock:
         return self.now
 
 
-def test_race_interleaves_and_takes_medians():
-    clock, called = FakeClock(), []
+@pytest.fixture
+def clock(monkeypatch) -> FakeClock:
+    monkeypatch.setattr(timing, "timer", FakeClock())
+    return timing.timer
+
+
+def test_race_interleaves_and_takes_medians(clock):
+    called = []
     takes = {"slow": iter([99, 6, 8, 70]), "fast": iter([99, 2, 1, 2])}
 
     def variant(name: str) -> int:
@@ -36,7 +42,7 @@ def test_race_interleaves_and_takes_medians():
         return len(called)
 
     ways = {name: lambda name=name: variant(name) for name in takes}
-    found, given = race(ways, 3, clock=clock)
+    found, given = race(ways, 3)
     assert called == ["fast", "slow", "slow", "fast", "fast", "slow", "slow", "fast"], "turns at going first"
     assert list(found.columns) == ["s", "lowest_s", "highest_s", "times_faster"]
     assert found.loc["slow"].tolist() == [8, 6, 70, 1], "the warm-up is not counted"
@@ -44,8 +50,8 @@ def test_race_interleaves_and_takes_medians():
     assert given == {"slow": 7, "fast": 8}, "what each way gave last"
 
 
-def test_race_prepares_before_every_call_outside_the_time():
-    clock, numbers = FakeClock(), count()
+def test_race_prepares_before_every_call_outside_the_time(clock):
+    numbers = count()
 
     def prepare(way: str) -> None:
         assert way in ("a", "b")
@@ -55,7 +61,7 @@ def test_race_prepares_before_every_call_outside_the_time():
     def work() -> None:
         clock.now += 1
 
-    found, _ = race({"a": work, "b": work}, 2, warm_up=0, prepare=prepare, clock=clock)
+    found, _ = race({"a": work, "b": work}, 2, warm_up=0, prepare=prepare)
     assert next(numbers) == 4
     assert (found[["lowest_s", "highest_s"]] == 1).all(axis=None)
 
@@ -122,8 +128,8 @@ def test_step(capsys):
     phases = {way.removeprefix("ours: "): row["s"] for way, row in ways.items() if way.startswith("ours: ")}
     assert {"capture", "statistics", "whitening", "ridge", "write", "cache"} == phases.keys()
     assert 0.5 * ways["ours"]["s"] < sum(phases.values()) < 1.2 * ways["ours"]["s"], "phases make up the step"
-    assert 0 < line["share_of_the_rest"] < 1
-    assert line["passes_over_floor"] == pytest.approx(phases["capture"] / ways["floor"]["s"])
+    assert 0 < line["rest_share"] < 1
+    assert line["over_floor"] == pytest.approx(phases["capture"] / ways["floor"]["s"])
     assert line["times_faster"] == pytest.approx(ways["plain"]["s"] / ways["ours"]["s"])
 
 
