@@ -80,11 +80,6 @@ class Recorder:
         self._metrics.truncate(state["bytes"])
         self._metrics.seek(state["bytes"])
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl of one kind of event, those from before a resume included."""
-        with open(self.run_dir / "metrics.jsonl", encoding="utf-8") as file:
-            return [line for line in map(json.loads, file) if line["event"] == name]
-
     def finish(self, results: dict[str, Any]) -> None:
         """Write results.json and wandb's summary."""
         write_json(self.run_dir / "results.json", results)

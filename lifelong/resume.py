@@ -11,7 +11,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from safetensors.torch import load_file, save_file
 
@@ -49,6 +49,21 @@ class Owner(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what state_dict gave."""
+
+
+class Kept:
+    """An owner whose state are the attributes that `kept` names."""
+
+    kept: ClassVar[tuple[str, ...]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as it is now."""
+        return {name: getattr(self, name) for name in self.kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what state_dict gave."""
+        for name in self.kept:
+            setattr(self, name, state[name])
 
 
 class Checkpoints:

@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from editor.base import Stopwatch
 from editor.registry import editor_class
 from exports.delta import base_identity
 from exports.save import check_export, save_edited
+from files import finite
 from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.loop import Loop, Watcher
@@ -38,10 +39,6 @@ from report.metrics import Measured, described
 from report.terminal import downstream_table, print_examples, print_metrics
 
 log = logging.getLogger(__name__)
-
-
-class UnchangedError(RunError):
-    """The run ended with the weights that it started with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +128,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: bad input, before any model is loaded.
         Interrupted, NumericsError: as Loop.run.
-        UnchangedError: the weights did not change; results.json is written all the same.
+        RunError: the weights did not change; results.json is written all the same.
     """
     watch = Stopwatch()
     with watch("check"):
@@ -147,14 +144,14 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
         evaluation.forget()
     show(results, plan.run_dir)
     if not loop.changed:
-        raise UnchangedError("no edited weight changed: every shift was zero or lost to rounding")
+        raise RunError("no edited weight changed: every shift was zero or lost to rounding")
     return results
 
 
 def assemble(plan: Plan, session: Session, recorder: Recorder, watch: Stopwatch) -> tuple[Loop, Evaluation]:
     """The loop over a session, with what measures it."""
     cfg, stop = plan.cfg, StopRequests(plan.run_dir)
-    evaluation = Evaluation(cfg, session, plan.data, plan.checkpoints.files, recorder, stop.check)
+    evaluation = Evaluation(session, plan.data, plan.checkpoints.files, recorder, stop.check)
     watchers: dict[str, Watcher] = {"over_time": OverTime(evaluation, watch)}
     if plan.downstream is not None:
         watchers["downstream"] = Downstream(cfg, plan.downstream, session, recorder, watch)
@@ -170,9 +167,8 @@ def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
             with watch("evaluate before"):
                 evaluation.measure_before()
         if plan.newest:
-            loop.restore(*plan.newest)
-        elif cfg.resume:
-            loop.recorder.load_state_dict({"bytes": 0})
+            plan.checkpoints.load(*plan.newest, loop.session, loop.owners)
+            log.info("resumed from %s: %d steps, %d edits", plan.newest[0], loop.position, loop.edits)
         if evaluation.before is not None and not evaluation.logged_before:
             evaluation.log(evaluation.before, edits=0)
             loop.save()
@@ -199,43 +195,36 @@ def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -
     }
     if loop.training and loop.training.losses:
         results["train"] = loop.training.losses | {"reg_coef": loop.training.cfg.reg_coef}
+    downstream = loop.watchers.get("downstream")
+    if isinstance(downstream, Downstream):
+        results["downstream"] = downstream.found
     spectrum = editor.spectrum()
     return results | ({"spectrum": spectrum} if spectrum else {})
 
 
-class Downstream:
-    """Runs the tasks before the first step and after every downstream_eval_steps."""
+class Downstream(Watcher):
+    """Runs the downstream tasks."""
 
+    kept = (*Watcher.kept, "found")
+    event = phase = "downstream"
     patient = True
 
     def __init__(
         self, cfg: Config, evaluator: DownstreamEvaluator, session: Session, recorder: Recorder, watch: Stopwatch
     ) -> None:
-        self.cfg, self.evaluator, self.session, self.recorder, self.watch = cfg, evaluator, session, recorder, watch
-        self.measured = -1
+        super().__init__(cfg.downstream_eval_steps, cfg.dataset.n_edits, recorder, watch)
+        self.cfg, self.evaluator, self.session = cfg, evaluator, session
+        self.found: list[dict[str, Any]] = []  # what every look has measured
 
-    def state_dict(self) -> dict[str, int]:
-        """The last step that was measured."""
-        return {"measured": self.measured}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take over what state_dict gave."""
-        self.measured = state["measured"]
-
-    def look(self, edits_done: int, batch: Sequence[Edit]) -> str:
-        """Run the tasks where they are due, and write their figures to metrics.jsonl."""
-        step = edits_done // self.cfg.dataset.n_edits
-        if step % self.cfg.downstream_eval_steps or step == self.measured:
-            return ""
-        model, tokenizer = self.session.model, self.session.tokenizer
-        with self.watch("downstream"):
-            if edits_done:
-                found = self.evaluator.evaluate(model, tokenizer, edits_done)
-            else:
-                found = abilities_before(self.cfg, self.evaluator, model, tokenizer)
-        self.measured = step
-        self.recorder.log({"event": "downstream", "edits": edits_done, **found})
-        return ""
+    def measure(self, step: int, batch: Sequence[Edit]) -> dict[str, Any]:
+        """The tasks' figures."""
+        model, tokenizer, edits = self.session.model, self.session.tokenizer, step * self.n_edits
+        if step:
+            figures = self.evaluator.evaluate(model, tokenizer, edits)
+        else:
+            figures = abilities_before(self.cfg, self.evaluator, model, tokenizer)
+        self.found.append(finite({"edits": edits, **figures}))
+        return self.found[-1]
 
 
 def finish(
@@ -244,9 +233,6 @@ def finish(
     """Complete the results and write them, with the edited model where `identity` (of its base) is given; report."""
     results |= {"peak_memory": peak_memory(), "versions": versions()}
     results["command"] = shlex.join(["python", "main.py", *sys.argv[1:]])
-    evaluations = recorder.events("downstream")
-    if evaluations:
-        results["downstream"] = [{k: v for k, v in line.items() if k != "event"} for line in evaluations]
     recorder.finish(results)  # before the model is saved: a full disk must not take the numbers
     if identity is not None:
         results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))

@@ -48,6 +48,12 @@ class Listener:
         while self._before:
             signal.signal(*self._before.popitem())
 
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
+
 
 class StopRequests:
     """Remembers the first signal; the second one acts as if nobody listened. Use as a context manager."""
@@ -146,8 +152,12 @@ def tracked(run_dir: Path, overrides: Sequence[str], job: int | None) -> Iterato
     run_dir.mkdir(parents=True, exist_ok=True)
     before, status = read_status(run_dir), new_status(overrides, job)
     write_status(run_dir, status)
+
+    def leave(signum: int, _: FrameType | None) -> None:
+        raise Interrupted(signum, run_dir)
+
     try:
-        with _signals_raise(run_dir):
+        with Listener(leave):
             yield
     except BaseException as error:
         if before.get("state") in ENDED and isinstance(error, ConfigError | DataError):
@@ -159,15 +169,3 @@ def tracked(run_dir: Path, overrides: Sequence[str], job: int | None) -> Iterato
         end_status(run_dir, status, "interrupted" if stopped else "failed", line, trace)
         raise
     end_status(run_dir, status, "done")
-
-
-@contextmanager
-def _signals_raise(run_dir: Path) -> Iterator[None]:
-    def leave(signum: int, _: FrameType | None) -> None:
-        raise Interrupted(signum, run_dir)
-
-    listener = Listener(leave)
-    try:
-        yield
-    finally:
-        listener.give_back()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from config.check import ConfigError
+from config.check import ConfigError, RunError
 from data.base import DataError
 from editor import base
 from editor.cache import host, row_cache
@@ -145,7 +145,7 @@ def test_training_stops_and_goes_on_too(editor, step, tmp_path, monkeypatch):
 
 def test_a_run_that_changes_nothing_says_so(tmp_path):
     words_ = tiny_words("model.precision=bfloat16", "editor.lr=1e-15")
-    with pytest.raises(lifelong_run.UnchangedError, match="no edited weight changed"):
+    with pytest.raises(RunError, match="no edited weight changed"):
         run(tmp_path / "run", words_)
     assert json.loads((tmp_path / "run" / "results.json").read_text())["counts"]["edits"] == 24
 
