@@ -22,12 +22,9 @@ PART = ".part"  # how the names of unfinished files and folders end
 
 
 def remove_parts(folder: Path, name: str = "") -> None:
-    """Remove what killed processes have left unfinished of `name`, or of anything, in a folder that is ours alone."""
-    for path in folder.glob(f".{name}*-*{PART}"):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    """Remove what killed processes have left unfinished of `name`, or of anything, where nobody else is at work."""
+    for path in list(folder.rglob(f".{name}*-*{PART}")):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -99,9 +96,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         fresh.mkdir()
         yield fresh
-        for file in filter(Path.is_file, fresh.rglob("*")):
-            with open(file, "rb") as written:
-                os.fsync(written.fileno())
+        sync(fresh)
         if path.exists():
             path.rename(old)
         try:
@@ -140,6 +135,13 @@ def _is_intact(folder: Path) -> bool:
         return bool(read_json(folder / MANIFEST) == _hashes(folder))
     except (OSError, ValueError):
         return False
+
+
+def sync(folder: Path) -> None:
+    """Bring every file of a folder, if it is there, to the disk."""
+    for path in filter(Path.is_file, folder.rglob("*")):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
 
 
 def sha256_of(path: Path) -> str:

@@ -29,6 +29,7 @@ from lifelong.resume import Kept
 from lifelong.scorer import Reference, Scorer, Scores, agreement, at_positions, compare
 from lifelong.session import Session
 from lifelong.setup import Data
+from lifelong.status import writing
 from report.metrics import HEADLINE, Measured, Tally
 
 FORMAT = 2  # of the cached folder; raise it when what is measured changes
@@ -63,8 +64,9 @@ class Evaluation(Kept):
     def measure_before(self) -> None:
         """Score the model before any edit, or find that it was done: the model must be as loaded."""
         key = sha256_of_json(self._key() | {"model": self.session.fingerprint})
-        parent = Path(self.cfg.eval.cache_dir).expanduser() if self.cfg.eval.cache_dir else self.run_dir
-        folder = kept(parent, f"before-{key[:32]}", self._write_before)
+        cache, name = self.cfg.eval.cache_dir, f"before-{key[:32]}"
+        with writing("eval.cache_dir", cache, "make room, or name another folder, null for none"):
+            folder = kept(Path(cache).expanduser() if cache else self.run_dir, name, self._write_before)
         totals = read_json(folder / "totals.json")
         self.before = {name: (value, n) for name, (value, n) in totals.items()}
         self.folder = folder
@@ -168,6 +170,11 @@ def headline(measured: Measured) -> dict[str, float]:
     return {name: measured[name][0] for name in HEADLINE if name in measured}
 
 
+ENTERED = ("ES", "GS")  # what can be asked of an edit once it is written
+Asked = tuple[str, int, tuple[str, str]]
+"""A metric, an edit's position, and the prompt and answer that measure it."""
+
+
 class OverTime(Watcher):
     """Measures the batch just written and the run's fixed sample (Evaluation.sample)."""
 
@@ -197,10 +204,10 @@ class OverTime(Watcher):
         """
         asked: list[Asked] = []
         for edit in batch:
-            asked += [(f"now_{metric}", 0, pair) for metric, pair in _probes(edit, "ES", "GS")]
+            asked += [(f"now_{name}", 0, pair) for name, pair in probes(edit, mhop=False).items() if name in ENTERED]
         for index, edit in self.sample.items():
-            written = ("ES", "GS") if index < step * self.n_edits else ()
-            asked += [(metric, index, pair) for metric, pair in _probes(edit, *written, "LS")]
+            wanted = (*ENTERED, "LS") if index < step * self.n_edits else ("LS",)
+            asked += [(name, index, pair) for name, pair in probes(edit, mhop=False).items() if name in wanted]
         asked += [("KS", 0, pair) for pair in self.evaluation.data.knowns]
         tally, retention = self._tallied(asked)
         means = tally.means()
@@ -225,11 +232,3 @@ class OverTime(Watcher):
             if metric == "LS" and index in self.before:
                 tally.add("LS_agreement", agreement(self.before[index], answered.chosen_M))
         return tally, retention
-
-
-Asked = tuple[str, int, tuple[str, str]]
-"""A metric, an edit's position, and the prompt and answer that measure it."""
-
-
-def _probes(edit: Edit, *metrics: str) -> list[tuple[str, tuple[str, str]]]:
-    return [(metric, pair) for metric, pair in probes(edit, mhop=False).items() if metric in metrics]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -23,7 +24,7 @@ from lifelong.recorder import Recorder
 from lifelong.resume import Checkpoints, Kept, Owner
 from lifelong.session import Session
 from lifelong.setup import Data, schedule, warm_up_steps
-from lifelong.status import StopRequests
+from lifelong.status import StopRequests, writing
 from nets import NumericsError
 
 log = logging.getLogger(__name__)
@@ -185,10 +186,11 @@ class Loop(Kept):
 
     def step(self, edits: list[Edit], *, warm_up: bool) -> StepReport:
         """Write one step and record it."""
-        retries = self.session.editor.retries
+        retries, cache = self.session.editor.retries, self.cfg.editor.cache_dir
         before = retries.total()
         try:
-            report = self.session.edit(edits, warm_up=warm_up)
+            with writing("editor.cache_dir", cache) if cache else nullcontext():
+                report = self.session.edit(edits, warm_up=warm_up)
         except (NumericsError, DataError) as error:
             where = f"{'warm-up ' * warm_up}step {self.position} (rows {edits[0].row} to {edits[-1].row})"
             raise NumericsError(f"{where}: {error}") from error

@@ -25,7 +25,7 @@ from editor.base import Stopwatch
 from editor.registry import editor_class
 from exports.delta import base_identity
 from exports.save import check_export, save_edited
-from files import finite
+from files import finite, read_json
 from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.loop import Loop, Watcher
@@ -33,7 +33,7 @@ from lifelong.recorder import Recorder, peak_memory, versions
 from lifelong.resume import Checkpoints
 from lifelong.session import Session, open_session
 from lifelong.setup import Data, prepare, warm_up_steps
-from lifelong.status import StopRequests
+from lifelong.status import StopRequests, writing
 from model import resolve_device
 from report.metrics import Measured, described
 from report.terminal import downstream_table, print_examples, print_metrics
@@ -87,17 +87,40 @@ def check(cfg: Config) -> None:
         raise ConfigError(f"resume={cfg.resume}: no such folder; name the run directory of a run that was stopped")
 
 
-def check_writable(run_dir: Path) -> None:
-    """Refuse a run directory that nothing can be written to.
+def check_writable(cfg: Config, run_dir: Path) -> None:
+    """Refuse a run directory or a cache that nothing can be written to.
 
     Raises:
-        ConfigError: names the folder and why.
+        ConfigError: names the key, the folder and why.
     """
+    caches = {"editor.cache_dir": cfg.editor.cache_dir, "eval.cache_dir": cfg.eval.cache_dir}
+    for key, folder in ({"hydra.run.dir": str(run_dir)} | caches).items():
+        if folder is None:
+            continue
+        try:
+            Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=Path(folder).expanduser()).close()
+        except (OSError, RuntimeError) as error:  # the latter of a home that nobody knows
+            null = "" if folder == str(run_dir) else ", null for none"
+            raise ConfigError(f"{key}={folder}: cannot be written ({error}); name another folder{null}") from error
+
+
+def as_dict(cfg: Config) -> dict[str, Any]:
+    """The configuration in JSON's types."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True))
+
+
+def done_before(cfg: Config, run_dir: Path) -> dict[str, Any] | None:
+    """The results of a run that is done, shown again; None where it is not, or where something else is asked for."""
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=run_dir).close()
-    except OSError as error:
-        raise ConfigError(f"hydra.run.dir={run_dir}: cannot be written ({error}); name another folder") from error
+        results = read_json(run_dir / "results.json")
+        same = results["config"] | {"resume": cfg.resume, "verbose": cfg.verbose} == as_dict(cfg)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not same:
+        return None
+    show(results, run_dir)
+    return dict(results)
 
 
 def plan_run(cfg: Config, run_dir: Path) -> Plan:
@@ -114,11 +137,10 @@ def plan_run(cfg: Config, run_dir: Path) -> Plan:
     data, tokenizer = prepare(cfg)
     for path, rows in data.skipped.items():
         log.warning("%s: %d bad rows are skipped: %s", path, len(rows), list(rows)[:20])
-    config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True))
     files = file_hashes(cfg.dataset.cache_dir, data.edits, data.training)
-    checkpoints = Checkpoints(run_dir, config, files)
+    checkpoints = Checkpoints(run_dir, as_dict(cfg), files)
     newest = checkpoints.newest() if cfg.resume else None
-    check_writable(run_dir)
+    check_writable(cfg, run_dir)
     return Plan(cfg, run_dir, device, solve_device, data, tokenizer, downstream, checkpoints, newest)
 
 
@@ -133,12 +155,13 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     watch = Stopwatch()
     with watch("check"):
         plan = plan_run(cfg, run_dir)
-    with ExitStack() as stack:
+    with writing("hydra.run.dir", plan.run_dir), ExitStack() as stack:
         with watch("load"):
             session = stack.enter_context(open_session(cfg, plan.tokenizer, plan.device, plan.solve_device))
         identity = base_identity(session.model, cfg.model.edit_modules) if cfg.model_cache else None
         name = f"{cfg.dataset.name}_{cfg.model.name}_{cfg.editor.name}"
-        recorder = stack.enter_context(Recorder(plan.run_dir, cfg.wandb, name, plan.checkpoints.config))
+        recorder = Recorder(plan.run_dir, cfg.wandb, name, plan.checkpoints.config, resumes=plan.newest is not None)
+        stack.enter_context(recorder)
         loop, evaluation = assemble(plan, session, recorder, watch)
         results = finish(cfg, session, recorder, carry_out(plan, loop, evaluation), identity)
         evaluation.forget()
@@ -235,7 +258,9 @@ def finish(
     results["command"] = shlex.join(["python", "main.py", *sys.argv[1:]])
     recorder.finish(results)  # before the model is saved: a full disk must not take the numbers
     if identity is not None:
-        results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))
+        then = f"the numbers are in {recorder.run_dir}; make room and save the model by resume={recorder.run_dir}"
+        with writing("model_cache_dir", cfg.model_cache_dir, f"{then} model_cache_dir=ANOTHER"):
+            results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))
         recorder.finish(results)
     return results | ({"report": _report(recorder.run_dir)} if cfg.report else {})
 

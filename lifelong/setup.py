@@ -47,17 +47,13 @@ def warm_up_steps(cfg: Config) -> int:
     return getattr(cfg, cfg.dataset.warm_up.value)
 
 
-def warm_up_position(mode: PreheatMode, num_seq: int) -> int | None:
-    """Index of the step that the warm-up precedes (docs/design.md, 2), None for never."""
-    quarters = {PreheatMode.start: 0, PreheatMode.q1: 1, PreheatMode.middle: 2, PreheatMode.q3: 3}
-    return num_seq - 1 if mode is PreheatMode.end else quarters[mode] * num_seq // 4 if mode in quarters else None
-
-
 def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
-    """Every step of the run in order, as (warm-up?, its edits)."""
-    position = warm_up_position(cfg.editor.preheat_mode, cfg.num_seq)
+    """Every step of the run in order, as (warm-up?, its edits); docs/design.md, 2.8."""
+    mode, last = cfg.editor.preheat_mode, cfg.num_seq - 1
+    quarters = {PreheatMode.start: 0, PreheatMode.q1: 1, PreheatMode.middle: 2, PreheatMode.q3: 3}
+    position = quarters[mode] * cfg.num_seq // 4 if mode in quarters else last
     for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits)):
-        if index == position and warm_up_steps(cfg):
+        if index == position and warm_up_steps(cfg):  # none with preheat_mode none
             assert data.training is not None
             for training in steps(iter(data.training), cfg.dataset.n_edits):
                 yield True, training
