@@ -75,7 +75,10 @@ def read_json(path: Path) -> Any:
     Raises:
         OSError, ValueError: it cannot be read; it is not JSON.
     """
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply") from error
 
 
 def finite(content: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -186,10 +185,10 @@ class Loop(Kept):
 
     def step(self, edits: list[Edit], *, warm_up: bool) -> StepReport:
         """Write one step and record it."""
-        retries, cache = self.session.editor.retries, self.cfg.editor.cache_dir
+        retries = self.session.editor.retries
         before = retries.total()
         try:
-            with writing("editor.cache_dir", cache) if cache else nullcontext():
+            with writing("editor.cache_dir", self.cfg.editor.cache_dir):
                 report = self.session.edit(edits, warm_up=warm_up)
         except (NumericsError, DataError) as error:
             where = f"{'warm-up ' * warm_up}step {self.position} (rows {edits[0].row} to {edits[-1].row})"

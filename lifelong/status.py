@@ -124,7 +124,7 @@ def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | N
 
 @contextmanager
 def writing(key: str, folder: object, then: str = "make room, then go on by resume") -> Iterator[None]:
-    """Say in one line that a folder cannot be written, which key names it, and what to do then.
+    """Say in one line that a folder cannot be written, which key names it, and what to do then; not for None.
 
     Raises:
         RunError: it cannot.
@@ -132,7 +132,8 @@ def writing(key: str, folder: object, then: str = "make room, then go on by resu
     try:
         yield
     except (OSError, SafetensorError) as error:  # of a full disk the latter says "I/O error"
-        if not (error.errno in UNWRITABLE if isinstance(error, OSError) else "I/O error" in str(error)):
+        full = error.errno in UNWRITABLE if isinstance(error, OSError) else "I/O error" in str(error)
+        if folder is None or not full:
             raise
         raise RunError(f"{key}={folder}: cannot be written ({error}); {then}") from error
 

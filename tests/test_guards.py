@@ -246,7 +246,7 @@ def test_a_run_directory_that_cannot_be_made(tmp_path):
 def test_a_checkpoint_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").write_text("in the way")
-    with pytest.raises(OSError, match="checkpoints"):
+    with pytest.raises(RunError, match="checkpoints"):
         run(tmp_path / "run", words("stableedit"))
 
 
@@ -260,7 +260,7 @@ def test_a_disk_that_fills_up_leaves_the_last_state(tmp_path, monkeypatch):
             self._metrics = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115  closed by the recorder
         real(self, record)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch, pytest.raises(RunError, match=r"hydra\.run\.dir=.*No space left"):
         patch.setattr(lifelong_run.Recorder, "log", log)
         run(tmp_path / "run", argv)
     assert position(tmp_path / "run")["position"] == 3

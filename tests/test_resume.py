@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from config.check import ConfigError
+from config.check import ConfigError, RunError
 from config.compose import compose_config
 from editor.learned import LearnedEditor
 from lifelong import resume, scorer, session
@@ -257,7 +257,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(resume, "save_file", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(RunError, match=r"hydra\.run\.dir=.*No space left"):
             run(tmp_path / "run", argv)
     assert resume.newest(tmp_path / "run")[1]["state"]["loop"]["position"] == 1
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
