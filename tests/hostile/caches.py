@@ -126,10 +126,10 @@ RESULTS: list[tuple[str, str, str]] = [
     ("lines of odd values", "metrics.jsonl", '{"event": "over_time", "edits": "x", "sample": 3}\n'),
     ("lines of lists as events", "metrics.jsonl", '{"event": ["a"]}\n{"event": null}\n'),
     ("lines without numbers", "metrics.jsonl", '{"event": "step"}\n{"event": "evaluate"}\n{"event": "over_time"}\n'),
-    ("a status of a list", "status.json", "[]"), ("a status of odd values", "status.json", '{"state": 7,
-     "error": [1]}'),
-    ("overrides of a mapping", ".hydra/overrides.yaml", "a: 1\n"), ("a config of a list", ".hydra/config.yaml",
-     "- a\n"),
+    ("a status of a list", "status.json", "[]"),
+    ("a status of odd values", "status.json", '{"state": 7, "error": [1]}'),
+    ("overrides of a mapping", ".hydra/overrides.yaml", "a: 1\n"),
+    ("a config of a list", ".hydra/config.yaml", "- a\n"),
     ("facts of odd values", "edits.jsonl", '{"index": "x"}\n[]\n'),
 ]  # fmt: skip
 OUTS: list[tuple[str, str, Wants]] = [

@@ -25,7 +25,7 @@ os.environ.pop("HYDRA_FULL_ERROR", None)
 
 import torch
 
-import exports.ask  # noqa: F401  so that no case has to import them, as the next
+import exports.ask
 import exports.delta  # noqa: F401
 import glue_eval.evaluate  # noqa: F401
 import lifelong.run  # noqa: F401
