@@ -70,7 +70,7 @@ def spoiled(clean_name: str, file: str, way: spoil.Spoil) -> Case:
 
     def make(folder: Path, clean: Clean) -> list[str]:
         cache = clean.copy(f"{clean_name}/cache", folder / "cache")
-        (inner,) = (path for path in cache.iterdir() if path.is_dir())
+        inner = next(path for path in cache.glob(f"{clean_name}-*") if path.is_dir())
         way(inner / file)
         return small(*words, f"{key}=cache")
 
