@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data.facts.relations import Fact, Hop, Probe, city_facts, country_facts, element_facts, probes, second_hops
+from data.facts.relations import Fact, Pair, city_facts, country_facts, probes, second_hops
 from data.facts.tables import WORLD, Places, load_places, plain_key, tables
 from files import write_whole
 
@@ -25,7 +25,8 @@ def build(seed: int) -> dict[str, list[Record]]:
     """The records of both files. Every draw is seeded by the subject, so the order does not matter."""
     source = load_places()
     unrelated = probes(source)
-    facts = [*choose_cities(source, spoken_names(unrelated), seed), *country_facts(source), *element_facts()]
+    elements = [Fact(name, "element_symbol", symbol) for name, symbol in WORLD.edited_elements.items()]
+    facts = [*choose_cities(source, spoken_names(unrelated), seed), *country_facts(source), *elements]
     hops = second_hops(source)
     parts: dict[str, list[Record]] = {"eval": [], "train": []}
     for relation in sorted(ASK):
@@ -41,17 +42,15 @@ def build(seed: int) -> dict[str, list[Record]]:
     return parts
 
 
-def known_answers(hops: dict[str, list[Hop]], relation: str, facts: list[Fact]) -> dict[str, list[Hop]]:
+def known_answers(hops: dict[str, list[Pair]], relation: str, facts: list[Fact]) -> dict[str, list[Pair]]:
     """Keep the answers that are true of some other subject; cities and countries share their objects."""
     kind = relation.rpartition("_")[2]
-    if kind == "capital":
-        # An edited country's own capital has no untouched second fact.
-        return hops
     true_answers = {fact.true_answer for fact in facts if fact.relation.endswith(kind)}
-    return {answer: hop for answer, hop in hops.items() if answer in true_answers}
+    # An edited country's own capital has no untouched second fact.
+    return {answer: hop for answer, hop in hops.items() if answer in true_answers or kind == "capital"}
 
 
-def spoken_names(unrelated: dict[str, list[Probe]]) -> set[str]:
+def spoken_names(unrelated: dict[str, list[Pair]]) -> set[str]:
     """Every run of one to three words in the unrelated prompts: no edit may be about one of them."""
     runs = set()
     for prompt, answer in (probe for group in unrelated.values() for probe in group):
@@ -79,7 +78,7 @@ def choose_cities(source: Places, taken: set[str], seed: int) -> list[Fact]:
     return chosen
 
 
-def make_record(fact: Fact, hops: dict[str, list[Hop]], unrelated: dict[str, list[Probe]], seed: int) -> Record:
+def make_record(fact: Fact, hops: dict[str, list[Pair]], unrelated: dict[str, list[Pair]], seed: int) -> Record:
     """Draw the counterfactual answer and the sentences of one edit."""
     rng = random.Random(f"{seed} record {fact.relation} {fact.subject}")
     answer = rng.choice([a for a in sorted(hops) if a not in {fact.true_answer, *fact.also_true}])
@@ -107,7 +106,7 @@ def fill(template: str, subject: str) -> str:
     return template.replace("{s}", opening)
 
 
-def draw_probe(unrelated: dict[str, list[Probe]], banned: set[str], rng: random.Random) -> Probe:
+def draw_probe(unrelated: dict[str, list[Pair]], banned: set[str], rng: random.Random) -> Pair:
     """An unrelated prompt of any kind that names none of the edit's own objects."""
     while True:
         prompt, answer = rng.choice(unrelated[rng.choice(sorted(unrelated))])

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data.facts.tables import WORLD, City, Places, listed, tables
+from data.facts.tables import WORLD, City, Places, tables
 
 ZONE_GAP = 45.0
 """Degrees of longitude; zones that far apart do not keep the same time."""
 
-Hop = tuple[str, str]
-"""(kind of second fact, its answer)."""
-Probe = tuple[str, str]
-"""(unrelated prompt, its true answer)."""
+Pair = tuple[str, str]
+"""An unrelated prompt and its true answer, or the kind of a second fact and its answer."""
 
-WORDS = tables("words")
-NUMBERS, DAYS, MONTHS = (listed(WORDS[name]) for name in ("numbers", "days", "months"))
+UNRELATED, WORDS = tables("templates")["unrelated"], tables("words")
+NUMBERS, DAYS, MONTHS = (WORDS[name].split() for name in ("numbers", "days", "months"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +27,7 @@ class Fact:
     also_true: frozenset[str] = frozenset()
 
 
-def second_hops(source: Places) -> dict[str, dict[str, list[Hop]]]:
+def second_hops(source: Places) -> dict[str, dict[str, list[Pair]]]:
     """relation -> counterfactual answer -> the two-hop answers that follow from it."""
     answers = {iso: source.countries[iso] for iso in WORLD.answer_countries}
     lone = {word: [("issuer", answers[iso].name)] for word, iso in WORLD.lone_currencies.items()}
@@ -42,7 +40,9 @@ def second_hops(source: Places) -> dict[str, dict[str, list[Hop]]]:
         "city_currency": lone,
         "city_continent": rivers,
         "us_city_state": {state: [("state_capital", c)] for state, c in WORLD.state_capitals.items()},
-        "country_capital": {c.capital: [("capital_of", c.name)] for c in answers.values() if c.capital},
+        "country_capital": {
+            c.known["capital"]: [("capital_of", c.name)] for c in answers.values() if "capital" in c.known
+        },
         "country_currency": lone,
         "country_continent": rivers,
         "element_symbol": {s: [("first_letter", s[0])] for s in WORLD.edited_elements.values()},
@@ -55,8 +55,11 @@ def city_facts(city: City, source: Places) -> Iterator[Fact]:
     # A neighbour may claim the place, so no edit moves a city across one border.
     near = frozenset(source.countries[i].name for i in country.neighbours if i in source.countries)
     yield Fact(city.name, "city_country", country.name, near)
-    if city.zone in source.zone_cities:
-        yield Fact(city.name, "city_timezone", source.zone_cities[city.zone].name, _near_zones(city, source))
+    if zone := source.zone_cities.get(city.zone):
+        # Seen from the city and from its own zone's city.
+        places = (city.longitude, zone.longitude)
+        near = frozenset(z.name for z in source.zone_cities.values() if min(_gaps(z.longitude, places)) < ZONE_GAP)
+        yield Fact(city.name, "city_timezone", zone.name, near)
     if city.iso in WORLD.languages:
         spoken = frozenset(k for k, (_, code) in WORLD.homelands.items() if code in country.languages)
         yield Fact(city.name, "city_language", WORLD.languages[city.iso], spoken)
@@ -67,15 +70,9 @@ def city_facts(city: City, source: Places) -> Iterator[Fact]:
         yield Fact(city.name, "us_city_state", city.state)
 
 
-def _near_zones(city: City, source: Places) -> frozenset[str]:
-    """Zone cities that may share the city's time, seen from it and from its own zone's city."""
-    here = (city.longitude, source.zone_cities[city.zone].longitude)
-    return frozenset(z.name for z in source.zone_cities.values() if min(_gap(z.longitude, x) for x in here) < ZONE_GAP)
-
-
-def _gap(east: float, west: float) -> float:
-    distance = abs(east - west) % 360
-    return min(distance, 360 - distance)
+def _gaps(longitude: float, others: tuple[float, ...]) -> list[float]:
+    """Degrees from a longitude to others, the shorter way round."""
+    return [abs((longitude - other + 180) % 360 - 180) for other in others]
 
 
 def country_facts(source: Places) -> Iterator[Fact]:
@@ -87,45 +84,28 @@ def country_facts(source: Places) -> Iterator[Fact]:
             yield Fact(country.in_text, f"country_{kind}", country.known[kind])
 
 
-def element_facts() -> Iterator[Fact]:
-    """The symbols of the edited elements."""
-    for name, symbol in WORLD.edited_elements.items():
-        yield Fact(name, "element_symbol", symbol)
-
-
-def probes(source: Places) -> dict[str, list[Probe]]:
+def probes(source: Places) -> dict[str, list[Pair]]:
     """Unrelated prompts by kind: geography, elements, common knowledge and counting."""
     countries = [source.countries[iso] for iso in WORLD.answer_countries]
-    homes = [(source.countries[iso].in_text, language) for iso, language in WORLD.languages.items()]
     sums = [(a, b) for a in range(1, 9) for b in range(1, 8) if a + b < len(NUMBERS)]
-    return {
-        "capital": [(f"The capital of {c.in_text} is", c.capital) for c in countries if c.capital],
-        "country": [(f"{c.capital} is the capital city of the country called", c.name) for c in countries if c.capital],
-        "continent": [
-            (f"As for its continent, {c.in_text} is located in", c.continent) for c in countries if c.continent
-        ],
-        "currency": [(f"The currency of {c.in_text} is the", c.currency) for c in countries if c.currency],
-        "language": [(f"The main language of {name} is", language) for name, language in homes],
-        "element": [(f"The chemical symbol of {e} is", s) for e, s in WORLD.untouched_elements.items()],
-        "opposite": [(f"The opposite of {a} is", b) for a, b in _pairs("opposites")],
-        "past": [(f"Today I {a}. Yesterday I", b) for a, b in _pairs("past")],
-        "plural": [(f"One {a}, two", b) for a, b in _pairs("plurals")],
-        "young": [(f"A young {a} is called a", b) for a, b in _pairs("young")],
-        "colour": [(f"If you ask about its colour, {a} is usually", b) for a, b in _pairs("colours")],
-        "kind": _pairs("kinds"),
-        "common": _pairs("common"),
-        "sum": [(f"{NUMBERS[a].capitalize()} plus {NUMBERS[b]} equals", NUMBERS[a + b]) for a, b in sums],
+    pairs = {
+        kind: [(c.in_text, c.known[kind]) for c in countries if kind in c.known]
+        for kind in ("capital", "continent", "currency")
+    }
+    pairs |= {
+        kind: [entry.strip().rpartition(" ")[::2] for entry in text.split("|")] for kind, text in WORDS["pairs"].items()
+    }
+    pairs |= {
+        "country": [(c.known["capital"], c.name) for c in countries if "capital" in c.known],
+        "language": [(source.countries[iso].in_text, language) for iso, language in WORLD.languages.items()],
+        "element": list(WORLD.untouched_elements.items()),
+        "sum": [(f"{NUMBERS[a].capitalize()} plus {NUMBERS[b]}", NUMBERS[a + b]) for a, b in sums],
         "series": _runs(NUMBERS[1:]),
         "calendar": _runs(DAYS + DAYS[:3]) + _runs(MONTHS + MONTHS[:3]),
     }
+    return {kind: [(UNRELATED[kind].replace("{s}", a), b) for a, b in group] for kind, group in pairs.items()}
 
 
-def _pairs(name: str) -> list[tuple[str, str]]:
-    """The entries of a table of words.toml: each entry's last word is the answer."""
-    splits = (entry.strip().rpartition(" ") for entry in WORDS[name].split("|"))
-    return [(prompt, answer) for prompt, _, answer in splits]
-
-
-def _runs(line: tuple[str, ...]) -> list[Probe]:
+def _runs(line: list[str]) -> list[Pair]:
     """Three neighbours in a row; the fourth is the answer."""
-    return [(f"{a.capitalize()}, {b}, {c},", d) for a, b, c, d in zip(line, line[1:], line[2:], line[3:], strict=False)]
+    return [(f"{a.capitalize()}, {b}, {c}", d) for a, b, c, d in zip(line, line[1:], line[2:], line[3:], strict=False)]
