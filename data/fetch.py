@@ -170,20 +170,27 @@ def _fill(job: Download, wait: Callable[[float], None]) -> None:
 
 
 def _blocks(job: Download) -> Iterator[tuple[int, bytes]]:
-    """What the server sends, from the first missing byte on, each block with its place in the file.
+    """What the server sends, from the first missing byte on or, if it ignores that, from 0: places and blocks.
 
-    Raises _TryAgain or FetchError.
+    Raises _TryAgain, and FetchError for a file of another size.
     """
-    headers = {"User-Agent": "data.prepare", "Accept-Encoding": "identity"}
+    headers, size = {"User-Agent": "data.prepare", "Accept-Encoding": "identity"}, job.file.bytes
     if job.have:
         headers["Range"] = f"bytes={job.have}-"
     try:
         with urllib.request.urlopen(urllib.request.Request(job.url, headers=headers), timeout=TIMEOUT) as reply:
-            start = _start(job, reply)
+            sent = reply.headers.get("Content-Range", "")
+            start = job.have if reply.status == HTTPStatus.PARTIAL_CONTENT else 0
+            if start and not sent.startswith(f"bytes {start}-"):
+                job.part.unlink(missing_ok=True)
+                raise _TryAgain(f"asked from byte {start}, got {sent!r}")
+            total = sent.rpartition("/")[2] if start else reply.headers.get("Content-Length", "")
+            if total.isdigit() and int(total) != size:
+                raise job.failed(f"size mismatch: the server has {total} bytes, the manifest says {size}")
             # read1, so that what came before a broken connection is kept.
             while block := reply.read1(BLOCK):
-                if start + len(block) > job.file.bytes:
-                    raise job.failed(f"size mismatch: more came than the {job.file.bytes} bytes expected")
+                if start + len(block) > size:
+                    raise job.failed(f"size mismatch: more came than the {size} bytes expected")
                 yield start, block
                 start += len(block)
     except urllib.error.HTTPError as error:
@@ -195,17 +202,3 @@ def _blocks(job: Download) -> Iterator[tuple[int, bytes]]:
         raise _TryAgain(problem) from None
     except (http.client.HTTPException, OSError) as error:
         raise _TryAgain(f"no answer or a broken one ({getattr(error, 'reason', error)!r})") from None
-
-
-def _start(job: Download, reply: http.client.HTTPResponse) -> int:
-    """The byte the reply begins with: 0 if the server ignored the range. Raises for another size or place."""
-    start, total = 0, reply.headers.get("Content-Length", "")
-    if reply.status == HTTPStatus.PARTIAL_CONTENT:
-        sent = reply.headers.get("Content-Range", "")
-        start, total = job.have, sent.rpartition("/")[2]
-        if not sent.startswith(f"bytes {start}-"):
-            job.part.unlink(missing_ok=True)
-            raise _TryAgain(f"asked from byte {start}, got {sent!r}")
-    if total.isdigit() and int(total) != job.file.bytes:
-        raise job.failed(f"size mismatch: the server has {total} bytes, the manifest says {job.file.bytes}")
-    return start

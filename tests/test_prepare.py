@@ -271,7 +271,7 @@ def test_fetch_command(site: Site, tmp_path: Path, own_manifest: PublishedFile, 
     where = ["--root", str(tmp_path), "--base-url", site.url]
     assert prepare.main(["fetch", "zsre", *where]) == 0
     assert capsys.readouterr().out == f"{FILE.path}: fetched\n"
-    assert prepare.main(["fetch", "--all", *where]) == 1
+    assert prepare.main(["fetch", "all", *where]) == 1
     out, err = capsys.readouterr()
     assert out == f"{FILE.path}: already complete\n"
     assert "lost.json: HTTP 404" in err
@@ -298,10 +298,10 @@ def test_interrupt_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, capsys) ->
 
 
 def test_usage(capsys) -> None:
-    assert prepare.main([]) == 2
-    assert "usage: python -m data.prepare" in capsys.readouterr().out
-    assert prepare.main(["fetch"]) == 2
-    assert "name a data set: fever, knowns, ultraeditbench, wikibigedit, zsre, all" in capsys.readouterr().err
+    for argv, says in (([], "{check,fetch}"), (["fetch"], "{fever,knowns,ultraeditbench,wikibigedit,zsre,all}")):
+        with pytest.raises(SystemExit) as caught:
+            prepare.main(argv)
+        assert caught.value.code == 2 and says in capsys.readouterr().err
     assert prepare.main(["fetch", "zsre", "--base-url", "ftp://x"]) == 2
     assert "base URL 'ftp://x': must begin with http" in capsys.readouterr().err
     assert prepare.main(["check", "glue"]) == 2
@@ -336,21 +336,16 @@ def write(path: Path, rows: list[object]) -> Path:
 def test_check_good_file(tmp_path: Path, capsys) -> None:
     path = write(tmp_path / "a.json", [ZSRE, ZSRE, {**ZSRE, "src": "A", "ans": "Oslo"}])
     assert prepare.main(["check", "zsre", "--path", str(path)]) == 0
-    head, row = capsys.readouterr().out.splitlines()
-    assert re.split(r"  +", head) == [
-        "file", "rows", "good", "bad", "prompt chars", "answer chars", "duplicate prompts",
-    ]  # fmt: skip
-    assert row.split() == [str(path), "3", "3", "0", "5.0", "5.3", "1"]
+    assert capsys.readouterr().out == f"{path}: 3 rows, 3 good, 0 bad, 1 duplicate prompts\n"
 
 
 def test_check_counts_all_and_shows_twenty_bad_rows(tmp_path: Path, capsys) -> None:
     path = write(tmp_path / "a.json", [ZSRE, 7, *[{**ZSRE, "ans": None}] * 30])
     assert prepare.main(["check", "zsre", "--path", str(path)]) == 1
     out = capsys.readouterr().out
-    assert "32     1   31" in out
-    assert f"{path}: 31 bad rows, the first 20:" in out
-    assert "  row 1 (counted from 0) is 7; it must be an object of named fields" in out
-    assert "  row 20 (counted from 0): field 'ans' is null; it must be a non-empty string" in out
+    assert f"{path}: 32 rows, 1 good, 31 bad (the first 20 are named above), 0 duplicate prompts" in out
+    assert f"{path}: row 1 (counted from 0) is 7; it must be an object of named fields\n" in out
+    assert f"{path}: row 20 (counted from 0): field 'ans' is null; it must be a non-empty string\n" in out
     assert "row 21 (counted" not in out
 
 
@@ -366,7 +361,7 @@ def test_check_broken_and_missing_file(tmp_path: Path, capsys) -> None:
     assert prepare.main(["check", "zsre", "--path", str(path)]) == 1
     out = capsys.readouterr().out
     assert f"broken: {path}: row 2 (counted from 0): ends before its array is closed" in out
-    assert "2     2    0" in out
+    assert "2 rows, 2 good, 0 bad" in out
     assert prepare.main(["check", "zsre", "--path", str(tmp_path / "b.json")]) == 1
     assert "no such file; get it with: python -m data.prepare fetch zsre" in capsys.readouterr().out
 
@@ -379,7 +374,7 @@ def test_check_takes_the_published_files_that_are_there(tmp_path: Path, capsys) 
     assert prepare.main(["check", "zsre", *root]) == 0
     out = capsys.readouterr().out
     assert f"not there, not checked: {tmp_path}/data/raw/zsre/zsre_eval_20k.json" in out
-    assert f"\n{path}  " in out
+    assert f"\n{path}: 1 rows" in out
 
 
 def test_check_knowns_and_facts(tmp_path: Path, capsys) -> None:
@@ -396,7 +391,7 @@ def test_check_custom_by_its_field_map(tmp_path: Path, capsys) -> None:
     path.write_text("question,a\nCapital of Valdoria?,Port Salis\n,nothing asked\n")
     assert prepare.main(["check", "custom", "--path", str(path), "--fields", "prompt=question", "answer=a"]) == 1
     out = capsys.readouterr().out
-    assert "2     1    1" in out and "row 1 (counted from 0): field 'question' is empty ('')" in out
+    assert "2 rows, 1 good, 1 bad" in out and "row 1 (counted from 0): field 'question' is empty ('')" in out
     assert prepare.main(["check", "custom", "--path", str(path)]) == 1
     assert "field 'prompt' is missing; it must be a non-empty string (fields found: 'question, a')" in (
         capsys.readouterr().out
@@ -435,7 +430,7 @@ def test_check_of_a_data_set_from_another_folder(tmp_path: Path, capsys) -> None
     (tmp_path / "songs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert prepare.main(["check", "songs", *where]) == 1
     out = capsys.readouterr().out
-    assert "2     1    1" in out and "row 1 (counted from 0): field 'song.by' is blank" in out
+    assert "2 rows, 1 good, 1 bad" in out and "row 1 (counted from 0): field 'song.by' is blank" in out
     assert prepare.main(["check", "songs"]) == 2
     assert "data set songs: must be one of custom, facts" in capsys.readouterr().err
     for content, says in (("name: [songs", "while parsing"), ("name: songs\nn_edit: 3\n", "Key 'n_edit' not in")):
