@@ -7,7 +7,6 @@ import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--path", type=Path, metavar="FILE", help="this file (default: the files that are there)")
     example = f"dataset.fields of the run, such as prompt=question answer=a; keys: {', '.join(FIELD_KEYS)}"
     check.add_argument("--fields", nargs="+", type=_field, default=[], metavar="KEY=FIELD", help=example)
-    check.add_argument("--limit", type=_count, metavar="N", help="only the first N rows of each file")
     load = commands.add_parser("fetch", help="download published files, resuming, and verify their sha256")
     load.set_defaults(command=_fetch)
     load.add_argument("dataset", choices=DATASETS, help="which files to fetch")
@@ -67,12 +65,6 @@ def _field(text: str) -> tuple[str, str | None]:
     if key not in FIELD_KEYS or not name:
         raise argparse.ArgumentTypeError(f"{text!r} must be KEY=FIELD, KEY one of {', '.join(FIELD_KEYS)}")
     return key, None if name == "null" else name
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of rows, at least 1")
-    return int(text)
 
 
 def _fetch(args: argparse.Namespace) -> int:
@@ -94,7 +86,7 @@ def _check(args: argparse.Namespace) -> int:
     if not paths:
         print(f"error: no file to check; get them with: {reader.cfg.how_to_get}", file=sys.stderr)
         return 1
-    wrong = [path for path in paths if not check_file(path, reader, args.limit)]
+    wrong = [path for path in paths if not check_file(path, reader)]
     return int(bool(wrong))
 
 
@@ -127,14 +119,13 @@ def _files(args: argparse.Namespace, cfg: DatasetConfig) -> list[Path]:
     return [args.root / path if args.root else locate(path) for path in named]
 
 
-def check_file(path: Path, reader: RowReader, limit: int | None = None) -> bool:
-    """Print what is wrong with the first `limit` rows (None: all) of a file, and counts; whether nothing is."""
+def check_file(path: Path, reader: RowReader) -> bool:
+    """Print what is wrong with the rows of a file, and counts; whether nothing is."""
     records, good, bad, broken = RecordFile(path, reader, 0), 0, 0, ""
     # 8 bytes a prompt, not the prompts: two million of them must not fill the memory
     prompts = array("q")
     try:
-        rows = islice(records.attempts(), limit)
-        for found in tqdm(rows, desc=path.name, unit=" rows", leave=False, delay=1, disable=None):
+        for found in tqdm(records.attempts(), path.name, unit=" rows", leave=False, delay=1, disable=None):
             if isinstance(found, Edit):
                 good += 1
                 prompts.append(hash(found.prompt))
@@ -143,8 +134,7 @@ def check_file(path: Path, reader: RowReader, limit: int | None = None) -> bool:
             if bad <= SHOWN:
                 tqdm.write(str(found))
         if good:
-            edits = (found for found in islice(records.attempts(), limit) if isinstance(found, Edit))
-            check_named_fields(edits, reader.cfg, path)
+            check_named_fields((found for found in records.attempts() if isinstance(found, Edit)), reader.cfg, path)
     except DataError as error:
         broken = str(error)
     shown = f" (the first {SHOWN} are named above)" if bad > SHOWN else ""

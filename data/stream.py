@@ -99,8 +99,6 @@ def _values(path: Path, file: BinaryIO) -> Iterator[object]:
     try:
         head = text.read(CHUNK).lstrip()
         text.seek(0)
-    except EOFError:
-        return read(text)  # cut short: the reading proper says so
     except DAMAGED as error:
         raise Unreadable(f"is no {path.suffix} file ({error}); fetch it again") from None
     if not head:

@@ -316,7 +316,6 @@ def test_usage(capsys) -> None:
             ["check", "custom", "--fields", "promt=q"],
             "'promt=q' must be KEY=FIELD, KEY one of prompt, answer, rephrase",
         ),
-        (["check", "zsre", "--limit", "-1"], "'-1' must be a whole number of rows, at least 1"),
     ],
 )
 def test_wrong_arguments_name_the_right_ones(argv: list[str], says: str, capsys) -> None:
@@ -347,12 +346,6 @@ def test_check_counts_all_and_shows_twenty_bad_rows(tmp_path: Path, capsys) -> N
     assert f"{path}: row 1 (counted from 0) is 7; it must be an object of named fields\n" in out
     assert f"{path}: row 20 (counted from 0): field 'ans' is null; it must be a non-empty string\n" in out
     assert "row 21 (counted" not in out
-
-
-def test_check_limit(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.json", [ZSRE, ZSRE, 7])
-    assert prepare.main(["check", "zsre", "--path", str(path), "--limit", "2"]) == 0
-    assert prepare.main(["check", "zsre", "--path", str(path), "--limit", "3"]) == 1
 
 
 def test_check_broken_and_missing_file(tmp_path: Path, capsys) -> None:
