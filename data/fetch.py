@@ -9,15 +9,18 @@ import errno
 import http.client
 import os
 import shutil
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from files import read_json, sha256_of
@@ -90,6 +93,12 @@ class Download:
     part: Path
 
     @property
+    def complete(self) -> bool:
+        """Whether the file is in its place and right."""
+        there = self.target.is_file() and self.target.stat().st_size == self.file.bytes
+        return there and sha256_of(self.target) == self.file.sha256
+
+    @property
     def have(self) -> int:
         """Bytes that are here already."""
         return self.part.stat().st_size if self.part.exists() else 0
@@ -115,12 +124,15 @@ def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Calla
     target = file.below(root)
     url = f"{base_url.rstrip('/')}/{urllib.parse.quote(file.path)}"
     job = Download(file, url, target, target.with_name(target.name + ".part"))
-    if target.is_file() and target.stat().st_size == file.bytes and sha256_of(target) == file.sha256:
-        return "already complete"
     try:
+        if job.complete:
+            return "already complete"
         target.parent.mkdir(parents=True, exist_ok=True)
-        _bring(job, wait)
-        os.replace(job.part, target)
+        with _alone(target):
+            if job.complete:
+                return "already complete"
+            _bring(job, wait)
+            os.replace(job.part, target)
     except OSError as error:
         problem = f"cannot write {error.filename or target} ({error.strerror})"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -131,6 +143,16 @@ def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Calla
             )
         raise FetchError(f"{url}: {problem}", hopeless=True) from error
     return "fetched"
+
+
+def _alone(target: Path) -> AbstractContextManager[object]:
+    """The lock of a file that is fetched, held; whoever fetches the same file meanwhile says that it waits."""
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{target}: another command is fetching it; waiting for that", file=sys.stderr, flush=True)
+        return lock.acquire()
 
 
 def _bring(job: Download, wait: Callable[[float], None]) -> None:

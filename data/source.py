@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -17,10 +18,14 @@ from .base import DataError, Edit, place
 from .fields import READING, RowReader, check_named_fields
 from .stream import scan
 
+log = logging.getLogger(__name__)
+
 PROJECT = Path(__file__).resolve().parent.parent
 CHUNK = 512
 LARGE = 16 * 2**20
 """Smaller files are surveyed and hashed anew by every run: it takes no time."""
+UNUSABLE = (OSError, ValueError, RuntimeError)
+"""What a cache raises that cannot be read or written; RuntimeError where there is no home folder."""
 
 Fits = Callable[[Sequence[Edit]], list[DataError | None]]
 """Whether a model can use edits: an error in the place of each one that it cannot."""
@@ -178,18 +183,21 @@ def remembered(find_out: Callable[[], Any], cache_dir: str, path: Path, kind: st
     """What `find_out` says of a file, as JSON holds it; of a large one it is asked once while the file stays as it is.
 
     `key` is what else the answer depends on. A cache is a help, not a need: one that cannot be read or
-    written is no error.
+    written is no error, but a line in the log.
     """
     if not path.is_file() or path.stat().st_size < LARGE:
         return find_out()
     stat = path.stat()
-    identity = sha256_of_json([kind, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *key])
-    known = Path(cache_dir).expanduser() / f"{kind}-{identity[:32]}.json"
-    with suppress(OSError, ValueError):
-        return read_json(known)
+    # the time of a change of content can be set back, as cp -p and touch do; that of a change of the inode cannot
+    times = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    name = f"{kind}-{sha256_of_json([kind, str(path.resolve()), stat.st_size, *times, *key])[:32]}.json"
+    with suppress(*UNUSABLE):
+        return read_json(Path(cache_dir).expanduser() / name)
     found = find_out()
-    with suppress(OSError):
-        write_json(known, found)
+    try:
+        write_json(Path(cache_dir).expanduser() / name, found)
+    except UNUSABLE as error:
+        log.warning("dataset.cache_dir=%s: cannot be written (%s): every run reads %s anew", cache_dir, error, path)
     return found
 
 

@@ -74,10 +74,13 @@ def scan(path: str | os.PathLike[str], how_to_get: str = "") -> Iterator[dict[st
 
 def _open(path: Path, how_to_get: str) -> BinaryIO:
     """The file's bytes, decompressed. Raises Unreadable if there is nothing to read."""
-    if path.is_dir():
-        raise Unreadable(f"is a directory; name the record file inside it ({FORMATS})")
     try:
-        if path.stat().st_size == 0:
+        size = path.stat().st_size
+        if path.is_dir():
+            raise Unreadable(f"is a directory; name the record file inside it ({FORMATS})")
+        if not path.is_file():
+            raise Unreadable("is not a regular file but a pipe, a socket or a device; it must be a file of records")
+        if size == 0:
             raise Unreadable("is empty (0 bytes); fetch it again")
         return OPENERS.get(path.suffix.lower(), open)(path, "rb")
     except FileNotFoundError:

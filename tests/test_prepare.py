@@ -7,7 +7,9 @@ import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -34,6 +36,7 @@ class Site:
     cuts: list[int] = field(default_factory=list)
     codes: list[int] = field(default_factory=list)
     sized: bool = True
+    going: threading.Event = field(default_factory=threading.Event)
     asked: list[str | None] = field(default_factory=list)
 
 
@@ -41,10 +44,12 @@ class Site:
 def site() -> Iterator[Site]:
     """A site that has FILE; an entry of `cuts` ends a reply early, one of `codes` refuses it."""
     site = Site(files={f"/{FILE.path}": CONTENT})
+    site.going.set()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.asked.append(self.headers["Range"])
+            site.going.wait(60)
             body = site.files.get(self.path)
             if site.codes or body is None:
                 self.send_error(site.codes.pop(0) if site.codes else 404)
@@ -96,7 +101,12 @@ def part(root: Path, content: bytes) -> None:
 def complete(root: Path) -> bool:
     """Whether the file is there, right, and alone."""
     path = FILE.below(root)
-    return path.read_bytes() == CONTENT and os.listdir(path.parent) == [path.name]
+    return path.read_bytes() == CONTENT and left(root) == [path.name]
+
+
+def left(root: Path) -> list[str]:
+    """What lies in the folder of FILE, beside the lock."""
+    return [name for name in os.listdir(FILE.below(root).parent) if not name.endswith(".lock")]
 
 
 def test_fetch_and_skip_what_is_there(site: Site, tmp_path: Path) -> None:
@@ -104,6 +114,20 @@ def test_fetch_and_skip_what_is_there(site: Site, tmp_path: Path) -> None:
     assert complete(tmp_path)
     assert bring(site, tmp_path) == "already complete"
     assert site.asked == [None]
+
+
+def test_two_at_once_the_second_waits_and_says_so(site: Site, tmp_path: Path, capsys) -> None:
+    site.going.clear()
+    err, until = "", time.monotonic() + 20
+    with ThreadPoolExecutor() as pool:
+        first, second = (pool.submit(bring, site, tmp_path) for _ in range(2))
+        while "waiting" not in err and time.monotonic() < until and len(site.asked) < 2:
+            time.sleep(0.01)
+            err += capsys.readouterr().err
+        site.going.set()
+        assert sorted([first.result(), second.result()]) == ["already complete", "fetched"]
+    assert f"{FILE.below(tmp_path)}: another command is fetching it; waiting for that\n" in err
+    assert site.asked == [None] and complete(tmp_path)
 
 
 def test_a_wrong_file_in_its_place_is_replaced(site: Site, tmp_path: Path) -> None:
@@ -167,7 +191,7 @@ def test_wrong_sha_names_both_after_a_second_try(site: Site, tmp_path: Path) -> 
     assert hashlib.sha256(other).hexdigest() in message
     assert FILE.sha256 in message
     assert site.asked == [None, None]
-    assert os.listdir(FILE.below(tmp_path).parent) == []
+    assert left(tmp_path) == []
 
 
 @pytest.mark.parametrize("size", [1000, len(CONTENT) + 1])

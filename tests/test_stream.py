@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -130,6 +131,17 @@ def test_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_directory(tmp_path: Path) -> None:
     (tmp_path / "zsre").mkdir()
     assert "is a directory; name the record file inside it" in problem(tmp_path / "zsre")
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "device.jsonl").symlink_to(os.devnull)
+    for name in ("pipe.json", "device.jsonl"):
+        assert "is not a regular file but a pipe, a socket or a device" in problem(tmp_path / name)
+
+
+def test_a_name_of_300_characters(tmp_path: Path) -> None:
+    assert "cannot be opened (File name too long)" in problem(tmp_path / f"{'x' * 300}.json")
 
 
 def test_unreadable_file(tmp_path: Path) -> None:
@@ -258,6 +270,7 @@ def test_damaged_compressed_file(write, name: str) -> None:
 def test_scan_goes_on_after_a_bad_row(write) -> None:
     content = {"a.json": b'[{"a":1},3,{"a":2}]', "a.jsonl": b'{"a":1}\n{oops}\n{"a":2}\n'}
     content["a.csv"] = b"a\n1\n1,2\n2\n"
+    content |= {"b.json": b'[{"a":1},{"a":"\xff"},{"a":2}]', "b.jsonl": b'{"a":1}\n{"a":"\xff"}\n{"a":2}\n'}
     for name, text in content.items():
         first, bad, last = scan(write(name, text))
         assert [int(row["a"]) for row in (first, last)] == [1, 2]
@@ -305,6 +318,37 @@ def test_reading_a_hundred_rows_of_a_big_file_reads_little(
     rows.close()
     assert opener.bytes < 300_000
     assert opener.closed
+
+
+@pytest.mark.parametrize(("start", "more"), [('{"a": "', "x"), ('{"a": [', '"y", '), ('{"a": 1', " ")])
+def test_a_record_of_an_array_has_a_limit_and_is_refused_soon(tmp_path, monkeypatch, start: str, more: str) -> None:
+    path = tmp_path / "long.json"
+    with path.open("w") as out:
+        out.write('[{"a": 1}, ' + start)
+        for _ in range(64):
+            out.write(more * ((1 << 20) // len(more)))
+    opener = Counting()
+    monkeypatch.setattr(stream, "open", opener, raising=False)
+    rows = scan(path)
+    assert next(rows) == {"a": 1}
+    with pytest.raises(
+        DataError, match=r"long.json: row 1 \(counted from 0\): (is longer than 16 MiB|is not JSON near)"
+    ):
+        next(rows)
+    assert opener.bytes < 20 << 20
+
+
+def test_a_record_below_the_limit_is_read_whole(write) -> None:
+    rows = [{"a": "x" * (5 << 20)}, {"b": [1] * 100_000}, {}]
+    assert list(iter_rows(write("a.json", json.dumps(rows).encode()))) == rows
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_half_a_surrogate_pair_is_kept_for_the_reader_to_refuse(write, name: str) -> None:
+    halves = [{"a": text} for text in ("x\ud83d", "\ude00x", "\ud83d\ud83d", "\ud83d\n", "\\ud83d")]
+    between = {"a.json": ", ", "a.jsonl": "\n"}[name]
+    content = between.join(json.dumps(row) for row in halves)
+    assert list(iter_rows(write(name, (f"[{content}]" if name == "a.json" else content).encode()))) == halves
 
 
 @pytest.mark.parametrize("level", [b"[", b'{"a": ', b'[ {\n"key": '])
