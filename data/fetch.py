@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -50,16 +50,8 @@ class PublishedFile:
     @property
     def dataset(self) -> str:
         """The data set it belongs to: the folder below data/raw; known_1000.json lies in none."""
-        below_raw = PurePosixPath(self.path).parts[2:]
+        below_raw = Path(self.path).parts[2:]
         return below_raw[0] if len(below_raw) > 1 else KNOWNS.name
-
-    def below(self, root: Path) -> Path:
-        """Where the file lies under `root`. Raises ValueError if its path would leave it."""
-        parts = PurePosixPath(self.path).parts
-        # By its words only: a data/raw that is a link to a larger disk is the user's own doing.
-        if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path or ":" in self.path:
-            raise ValueError(f"manifest: path {self.path!r} must stay below the root: no '..', drive or leading '/'")
-        return root.joinpath(*parts)
 
 
 def published(dataset: str = ALL) -> list[PublishedFile]:
@@ -69,14 +61,11 @@ def published(dataset: str = ALL) -> list[PublishedFile]:
 
 
 class FetchError(RuntimeError):
-    """A file could not be brought; the message names the address and what to do.
+    """A file could not be brought; the message names the address and what to do."""
 
-    `hopeless`: no other file will fare better (no network, no space).
-    """
 
-    def __init__(self, message: str, hopeless: bool = False) -> None:
-        super().__init__(message)
-        self.hopeless = hopeless
+class HopelessError(FetchError):
+    """No other file will fare better either: there is no network, or no space."""
 
 
 class _TryAgain(Exception):
@@ -103,12 +92,11 @@ class Download:
         """Bytes that are here already."""
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def failed(self, problem: str, hopeless: bool = False) -> FetchError:
+    def failed(self, problem: str, kind: type[FetchError] = FetchError) -> FetchError:
         """The error to raise, with what can be done by hand."""
-        return FetchError(
+        return kind(
             f"{self.url}: {problem}\n  by hand: fetch that address and save it as {self.target}"
-            f" ({self.file.bytes} bytes, sha256 {self.file.sha256}); then run this command again",
-            hopeless,
+            f" ({self.file.bytes} bytes, sha256 {self.file.sha256}); then run this command again"
         )
 
 
@@ -117,11 +105,11 @@ def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Calla
 
     What was there is replaced only by a file of the right size and sha256. An unfinished download
     stays as NAME.part and is continued by the next call. `wait` sleeps between tries. Raises FetchError,
-    and ValueError for a base URL that is not http(s) or a manifest path outside `root`.
+    and ValueError for a base URL that is not http(s).
     """
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"base URL {base_url!r}: must begin with http:// or https://")
-    target = file.below(root)
+    target = root / file.path
     url = f"{base_url.rstrip('/')}/{urllib.parse.quote(file.path)}"
     job = Download(file, url, target, target.with_name(target.name + ".part"))
     try:
@@ -141,7 +129,7 @@ def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Calla
                 f"{shutil.disk_usage(target.parent).free} free; make room and run this command again, it goes on from "
                 f"{job.part}"
             )
-        raise FetchError(f"{url}: {problem}", hopeless=True) from error
+        raise HopelessError(f"{url}: {problem}") from error
     return "fetched"
 
 
@@ -186,7 +174,7 @@ def _fill(job: Download, wait: Callable[[float], None]) -> None:
             failures = 0 if job.have > most else failures + 1
             most = max(most, job.have)
             if failures == TRIES:
-                raise job.failed(f"{problem} (tried {TRIES} times); is there a network?", hopeless=True)
+                raise job.failed(f"{problem} (tried {TRIES} times); is there a network?", HopelessError)
             if job.have < size:
                 wait(0.5 * 2.0**failures)
 

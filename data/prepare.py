@@ -17,7 +17,7 @@ from config.compose import dataset_config
 from config.schema import DatasetConfig, FieldsConfig
 
 from .base import DataError, Edit
-from .fetch import ALL, BASE_URL, FetchError, fetch, published
+from .fetch import ALL, BASE_URL, FetchError, HopelessError, fetch, published
 from .fields import KNOWNS, RowReader, check_named_fields, read_known
 from .source import PROJECT, RecordFile, locate
 
@@ -75,7 +75,7 @@ def _fetch(args: argparse.Namespace) -> int:
         except FetchError as error:
             print(f"error: {error}", file=sys.stderr)
             failed = 1
-            if error.hopeless:
+            if isinstance(error, HopelessError):
                 break
     return failed
 
@@ -107,7 +107,7 @@ def _files(args: argparse.Namespace, cfg: DatasetConfig) -> list[Path]:
 
     They lie below --root; without one, where a run would look for them.
     """
-    files = [file.below(args.root or PROJECT) for file in published(cfg.name)]
+    files = [(args.root or PROJECT) / file.path for file in published(cfg.name)]
     for path in files:
         if not path.exists():
             print(f"not there, not checked: {path}")

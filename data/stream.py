@@ -25,7 +25,7 @@ MAX_RECORD = 1 << 24
 NAME = re.compile(r".*(\.json|\.jsonl|\.csv)(\.xz|\.gz)?", re.IGNORECASE | re.DOTALL)
 FORMATS = ".json, .jsonl or .csv, alone or compressed as .xz or .gz"
 OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
-DAMAGED = (OSError, lzma.LZMAError, zlib.error)
+DAMAGED = (OSError, EOFError, lzma.LZMAError, zlib.error)
 NOT_UTF8 = "holds bytes that are not UTF-8; the file must be UTF-8 text"
 TOO_LONG = f"is longer than {MAX_RECORD >> 20} MiB, which no record may be; is a quote or a bracket left open?"
 NEXT = re.compile(r"[ \t\r\n]*([^ \t\r\n])")
@@ -63,13 +63,11 @@ def scan(path: str | os.PathLike[str], how_to_get: str = "") -> Iterator[dict[st
             for index, value in enumerate(values, start=1):
                 yield _row(where, value)
                 where = f"{path}: {place(index)}"
-    except EOFError:
-        said = "its compressed data ends too soon; the file is cut short, fetch it again"
-        raise DataError(f"{where}: {said}") from None
     except Unreadable as error:
         raise DataError(f"{where}: {error}") from None
     except DAMAGED as error:
-        raise DataError(f"{where}: cannot be read ({error}); fetch the file again") from None
+        said = f"cannot be read ({error}): the file is cut short, damaged or no {path.suffix} file; fetch it again"
+        raise DataError(f"{where}: {said}") from None
 
 
 def _open(path: Path, how_to_get: str) -> BinaryIO:
@@ -99,11 +97,8 @@ def _values(path: Path, file: BinaryIO) -> Iterator[object]:
     read = {".json": array_values, ".jsonl": line_values, ".csv": csv_values}[kind[1].lower()]
     # bytes that are no UTF-8 come through as surrogates, so that the row which holds them can be named
     text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    try:
-        head = text.read(CHUNK).lstrip()
-        text.seek(0)
-    except DAMAGED as error:
-        raise Unreadable(f"is no {path.suffix} file ({error}); fetch it again") from None
+    head = text.read(CHUNK).lstrip()
+    text.seek(0)
     if not head:
         raise Unreadable("is empty but for white space; fetch it again")
     if head.startswith("version https://git-lfs"):

@@ -48,21 +48,16 @@ def build(seed: int) -> dict[str, list[Record]]:
         group = [fact for fact in facts if fact.relation == relation]
         random.Random(f"{seed} split {relation}").shuffle(group)
         n_train = round(len(group) * TRAIN_PART)
-        allowed = known_answers(hops[relation], relation, facts)
+        # Cities and countries share their objects. An edited country's own capital has no untouched second fact.
+        kind = relation.rpartition("_")[2]
+        true = hops[relation] if kind == "capital" else {f.true_answer for f in facts if f.relation.endswith(kind)}
+        allowed = {answer: hop for answer, hop in hops[relation].items() if answer in true}
         records = [make_record(fact, allowed, unrelated, seed) for fact in group]
         parts["train"] += records[:n_train]
         parts["eval"] += records[n_train:]
     for name, records in parts.items():
         random.Random(f"{seed} order {name}").shuffle(records)
     return parts
-
-
-def known_answers(hops: dict[str, list[Pair]], relation: str, facts: list[Fact]) -> dict[str, list[Pair]]:
-    """Keep the answers that are true of some other subject; cities and countries share their objects."""
-    kind = relation.rpartition("_")[2]
-    true_answers = {fact.true_answer for fact in facts if fact.relation.endswith(kind)}
-    # An edited country's own capital has no untouched second fact.
-    return {answer: hop for answer, hop in hops.items() if answer in true_answers or kind == "capital"}
 
 
 def spoken_names(unrelated: dict[str, list[Pair]]) -> set[str]:
@@ -99,7 +94,10 @@ def make_record(fact: Fact, hops: dict[str, list[Pair]], unrelated: dict[str, li
     answer = rng.choice([a for a in sorted(hops) if a not in {fact.true_answer, *fact.also_true}])
     source, rephrase = rng.sample(ASK[fact.relation], 2)
     kind, mhop_answer = rng.choice(hops[answer])
-    loc, loc_answer = draw_probe(unrelated, {answer, fact.true_answer, mhop_answer}, rng)
+    own = {answer, fact.true_answer, mhop_answer}
+    loc = loc_answer = answer
+    while any(name in loc or name == loc_answer for name in own):
+        loc, loc_answer = rng.choice(unrelated[rng.choice(sorted(unrelated))])
     return {
         "src": fill(source, fact.subject),
         "rephrase": fill(rephrase, fact.subject),
@@ -119,14 +117,6 @@ def fill(template: str, subject: str) -> str:
     """The template about one subject, which is capitalized where it opens the sentence."""
     opening = subject[0].upper() + subject[1:] if template.startswith("{s}") else subject
     return template.replace("{s}", opening)
-
-
-def draw_probe(unrelated: dict[str, list[Pair]], banned: set[str], rng: random.Random) -> Pair:
-    """An unrelated prompt of any kind that names none of the edit's own objects."""
-    while True:
-        prompt, answer = rng.choice(unrelated[rng.choice(sorted(unrelated))])
-        if not any(name in prompt or name == answer for name in banned):
-            return prompt, answer
 
 
 def second_hops(source: Places) -> dict[str, dict[str, list[Pair]]]:
