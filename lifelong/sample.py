@@ -51,7 +51,7 @@ def known_facts(cfg: EvalConfig, seed: int) -> list[Edit]:
                 f"eval.knowns_path={cfg.knowns_path}: no such file; get it: {KNOWNS.how_to_get}, or eval.knowns=0"
             )
         return []
-    facts = list(RecordFile(path, read_known, seed, None, KNOWNS.how_to_get))
+    facts = list(RecordFile(path, read_known, seed))
     return [facts[i] for i in drawn(len(facts), cfg.knowns, seed)]
 
 
