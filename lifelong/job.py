@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from config.compose import typed_config
 from config.schema import Config
 from config.show import show_config
 from data.base import DataError
-from lifelong.status import Interrupted, held, tracked
+from lifelong.status import Interrupted, held, read_status, tracked
 
 EXPECTED = (ConfigError, DataError, RunError)  # errors that one line explains
 PR_SET_PDEATHSIG = 1
@@ -41,7 +42,14 @@ def execute(
 
         print(inspect_model(cfg))
         return {}
-    with held(run_dir, resumes=cfg.resume is not None), tracked(run_dir, overrides, job):
+    with ExitStack() as stack:
+        stack.enter_context(held(run_dir, resumes=cfg.resume is not None))
+        if read_status(run_dir).get("state") == "done":
+            from lifelong.run import done_before
+
+            if results := done_before(cfg, run_dir):
+                return results
+        stack.enter_context(tracked(run_dir, overrides, job))
         from lifelong.run import run  # torch and transformers load only when a run starts
 
         if spread and cfg.model_device == "auto":

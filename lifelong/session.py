@@ -22,7 +22,7 @@ from editor.frozen import frozen_inputs
 from editor.registry import editor_class
 from editor.sites import find_sites
 from files import sha256_of_json
-from lifelong.answers import answers, chunks, probes
+from lifelong.answers import Answered, Look, answers, chunks, probes
 from model import fingerprint, load_model, save_model
 from report.metrics import Tally
 
@@ -54,14 +54,17 @@ class Session:
 
     def score(self, edits: Iterable[Edit]) -> dict[str, float]:
         """ES, GS, LS and their kin: mean token accuracies over the edits that have the prompt (docs/design.md, 1)."""
-        cfg, tally = self.cfg, Tally()
+        tally = Tally()
         for chunk in chunks(edits, None, "score"):
-            asked = [one for edit in chunk for one in probes(edit, mhop=cfg.dataset.eval_mhop).items()]
-            rows = tokenize(self.tokenizer, [pair for _, pair in asked], cfg.dataset.prompt_format)
-            found = answers(self.model, rows, cfg.eval.tokens_per_batch, inputs=self.inputs)
-            for (metric, _), answered in zip(asked, found, strict=True):
+            asked = [one for edit in chunk for one in probes(edit, mhop=self.cfg.dataset.eval_mhop).items()]
+            for (metric, _), answered in zip(asked, self.answers([pair for _, pair in asked]), strict=True):
                 tally.add(metric, answered.accuracy)
         return tally.means()
+
+    def answers(self, pairs: Sequence[tuple[str, str]], look: Look | None = None) -> list[Answered]:
+        """What the model would choose where the answers of these (prompt, answer) stand; `look` sees the logits."""
+        rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)
+        return answers(self.model, rows, self.cfg.eval.tokens_per_batch, look, self.inputs)
 
     def save(self, folder: str | Path) -> Path:
         """Save model and tokenizer for AutoModelForCausalLM.from_pretrained(folder); returns the absolute folder."""
