@@ -75,10 +75,10 @@ def sweep_job(cfg: DictConfig) -> None:
             return
         code = run_child(told, run_dir, folder, hydra.launcher)
         status = settle(told, run_dir, code, stopped=sweep.is_over(folder, hydra.launcher))
+    if sweep.is_gone(folder, hydra.launcher):
+        os._exit(1)  # nobody is left whom a worker of joblib could hand its result
     if sweep.current is None and status:
         print(f"job {told['job']}: {status['state']}" + (f": {status['error']}" if status["error"] else ""), flush=True)
-    if sweep.is_gone(folder, hydra.launcher):
-        os._exit(1)  # a worker of joblib would wait for good until its result is taken
 
 
 def describe(cfg: DictConfig, hydra: Any) -> dict[str, Any]:
@@ -125,9 +125,7 @@ def settle(told: dict[str, Any], run_dir: Path, code: int, *, stopped: bool) -> 
     status = read_status(run_dir)
     if status.get("state", "running") != "running" or (not status and code == 0):  # inspect=true has no status
         return status
-    ended = f"exited with status {code}"
-    if code < 0:
-        ended = f"killed by signal {-code} ({signal.Signals(-code).name})"
+    ended = f"killed by signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exited with status {code}"
     state = "interrupted" if stopped and -code in SIGNALS else "failed"
     status = status or new_status(told["overrides"], told["job"])
     output = run_dir / OUTPUT

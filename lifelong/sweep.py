@@ -93,9 +93,9 @@ def check_same(folder: Path, config: DictConfig) -> None:
         raise ConfigError(f"hydra.sweep.dir={folder}: holds another sweep or run; name another folder")
 
 
-def free(lock: Path, wait: float = 0) -> bool:
-    """Whether no living process holds a lock."""
-    with suppress(Timeout), FileLock(lock).acquire(timeout=wait):
+def free(lock: Path) -> bool:
+    """Whether no living process holds a lock, but for an instant to look at it as we do."""
+    with suppress(Timeout), FileLock(lock).acquire(timeout=0.05):
         return True
     return False
 
@@ -111,11 +111,7 @@ def is_over(folder: Path, launcher: Mapping[str, Any]) -> bool:
 
 
 class Sweep:
-    """A multirun of this process: where it is, whether it was asked to stop.
-
-    Raises:
-        ConfigError: its folder cannot be written, or runs are at work there.
-    """
+    """A multirun of this process; a ConfigError where its folder cannot be written, or runs are at work there."""
 
     def __init__(self, folder: Path, *, report: bool) -> None:
         self.folder, self.report = folder, report
@@ -123,14 +119,12 @@ class Sweep:
         self._lock = FileLock(folder / LOCK)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            busy = next((path.parent for path in folder.rglob(LOCK) if not free(path, wait=1)), None)
+            busy = [path.parent for path in folder.rglob(LOCK) if not free(path)]
             self._lock.acquire(timeout=1)
-        except Timeout:
-            busy = folder
         except OSError as error:
             raise ConfigError(f"hydra.sweep.dir={folder}: cannot be written ({error}); name another folder") from error
         if busy:
-            raise ConfigError(f"hydra.sweep.dir={folder}: {busy} is at work; wait, or name another folder")
+            raise ConfigError(f"hydra.sweep.dir={folder}: {busy[0]} is at work; wait, or name another folder")
         (folder / STOP).unlink(missing_ok=True)
         self._listener = Listener(self._stop)
 
@@ -148,9 +142,7 @@ class Sweep:
         if jobs:
             self._show(jobs)
         self._lock.release()
-        if self.signum is not None:
-            return 128 + self.signum
-        return int(any(status["state"] != "done" for status in jobs.values()))
+        return 128 + self.signum if self.signum else int(any(status["state"] != "done" for status in jobs.values()))
 
     def settled(self) -> dict[Path, dict[str, Any]]:
         """The status of every job folder, once none of this machine runs any more; those that died are marked.

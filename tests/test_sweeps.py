@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import submitit
+import torch
 import yaml
 from filelock import FileLock
 from hydra.core.utils import setup_globals
@@ -29,6 +30,7 @@ from lifelong.job import child_env, jobs_at_once, lease, place_beside_others, th
 from lifelong.process import cores
 from lifelong.status import Interrupted, held, new_status, read_status, tracked, write_status
 from lifelong.sweep import USER_DEVICES
+from model import resolve_device
 from report.metrics import merit
 from tests.tiny import PROJECT, run_main, tiny_words
 
@@ -142,6 +144,12 @@ def test_a_gpu_is_leased_while_it_is_used(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with place_beside_others(tmp_path, None, gpu=True):
         assert len(taken) == 3
+
+
+def test_the_device_is_no_part_of_what_a_job_is(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)  # as its lease made it
+    assert resolve_device("model_device", "auto") == torch.device("cuda:1"), "the configuration goes on saying auto"
 
 
 @pytest.mark.parametrize(
@@ -468,6 +476,8 @@ def test_a_joblib_sweep_that_is_killed_takes_its_jobs_along(tmp_path):
             time.sleep(0.1)
         assert read_status(folder)["state"] == "interrupted", "it had time to say so"
         assert "stopped by SIGTERM; go on with: python main.py resume=" in read_status(folder)["error"]
+    output, _ = process.communicate(timeout=60)  # it is open for as long as a worker is there
+    assert "not started" not in output
 
 
 @pytest.mark.slow
