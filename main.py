@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from pathlib import Path
@@ -16,11 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from config.check import ConfigError, check_override_names
 from config.schema import Config, register
 from config.sites import quoted
-from lifelong.job import EXPECTED, execute
+from lifelong.job import EXPECTED, execute, sweep_job
 from lifelong.outside import config_dir, use_editors
 from lifelong.status import Interrupted
 from lifelong.sweep import prefer_our_presets, swept
-from lifelong.sweep_job import sweep_job
 
 register()
 # on a shared machine, threads that spin while they wait cost several times the work (6.3 s against 2.7 s)
@@ -28,18 +26,15 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @hydra.main(version_base="1.3", config_path="config", config_name="config")
-def job(cfg: DictConfig) -> float | None:
-    """One run in Hydra's run directory (its ES), or one job of a sweep (its objective)."""
+def job(cfg: DictConfig) -> None:
+    """One run in Hydra's run directory, or one job of a sweep."""
     context = HydraConfig.get()
     if context.mode is RunMode.MULTIRUN:
         return sweep_job(cfg)
     try:
-        results = execute(
-            cast(Config, OmegaConf.to_object(cfg)), Path(context.runtime.output_dir), context.overrides.task
-        )
+        execute(cast(Config, OmegaConf.to_object(cfg)), Path(context.runtime.output_dir), context.overrides.task)
     except EXPECTED as error:
         sys.exit(f"error: {error}")
-    return results.get("ES", math.nan)
 
 
 def with_saved_overrides(argv: list[str]) -> list[str]:

@@ -50,13 +50,13 @@ EMBEDDED = {
 
 
 def resolve_device(key: str, value: str) -> torch.device:
-    """The device that a config value names; auto is the first CUDA device where there is one.
+    """The device that a config value names; auto is the CUDA device that is current, if there is one.
 
     Raises:
         ConfigError: not a device, or one that this machine does not have.
     """
     if value == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(value)
     except RuntimeError:

@@ -17,10 +17,9 @@ import pytest
 
 import report
 from config.check import ConfigError
-from lifelong.sweep_job import objective
 from report.comparison import compare
 from report.load import load_runs
-from report.metrics import METRICS, Metric, Tally, described, interval
+from report.metrics import METRICS, Metric, Tally, described, interval, merit
 from report.page import latex, markdown
 from tests.report_runs import write_failed, write_run, write_sweep
 from tests.tiny import PROJECT, run_main, tiny_words
@@ -288,9 +287,9 @@ def test_a_sweeps_table_and_its_search_name_the_same_winner(tmp_path, before):
     lacking(tmp_path / "1", before=("ES", "GS", "LS", "person_score"))
     write_failed(tmp_path / "5")
     runs = load_runs([tmp_path])
-    values: list[Any] = [objective(run.results) for run in runs]
+    values: list[Any] = [merit(run.results, run.results.get("pre")) for run in runs]
     found = compare(runs)
-    assert [None if merit != merit else merit for merit in found.scores[told]] == values
+    assert [None if value != value else value for value in found.scores[told]] == values
     assert values[4] is None and values[5] is None and None not in values[:4]
     assert found.best == max(range(4), key=lambda job: values[job])
     assert report.sweep_table(tmp_path).splitlines()[1 + found.best].startswith(f"*  {found.best}")
