@@ -99,12 +99,17 @@ class EditorState:
             found[f"weight/{site.name}"] = site.weight
             if site.master is not None:
                 found[f"master/{site.name}"] = site.master
-        for shape, statistics in self.statistics.items():
-            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
         for name, shift in self.last_shifts.items():
             found[f"shift_right/{name}"] = shift.right_NV
             if shift.left_NK is not None:
                 found[f"shift_left/{name}"] = shift.left_NK
+        return found | self.statistics_tensors()
+
+    def statistics_tensors(self) -> dict[str, Tensor]:
+        """The running statistics, by name."""
+        found: dict[str, Tensor] = {}
+        for shape, statistics in self.statistics.items():
+            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
         return found
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -114,6 +119,10 @@ class EditorState:
             if f"shift_right/{site.name}" in tensors:
                 left_NK = tensors.get(f"shift_left/{site.name}")
                 self.last_shifts[site.name] = Shift(left_NK, tensors[f"shift_right/{site.name}"])
+        self.load_statistics(tensors)
+
+    def load_statistics(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what statistics_tensors gave."""
         for shape, statistics in self.statistics.items():
             statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,6 +22,7 @@ from editor.capture import Rows
 from files import alive, host
 
 FOLDER = re.compile(r"run-(?P<host>.+)-(?P<pid>\d+)-[a-z0-9_]{8}")
+LOCK = ".lock"
 
 
 class RowCache(ABC):
@@ -111,51 +112,26 @@ class FileCache(RowCache):
         save_file(tensors, self._path(batch))
 
     def _forget(self) -> None:
-        for path in self._folder.iterdir():
+        for path in self._folder.glob("batch_*"):
             path.unlink()
 
     def _path(self, batch: int) -> Path:
         return self._folder / f"batch_{batch:06d}.safetensors"
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Lock the folder if nobody else has; whether it worked.
+def remove_stale(parent: Path) -> None:
+    """Remove the folders that killed runs of this host have left in `parent`.
 
-    Process numbers alone would lie where containers of one host name share a folder.
+    What has another name, is a link, belongs to another host, to a living process or to one that still holds
+    its lock is left alone: process numbers alone would lie where containers of one host name share a folder.
     """
-    descriptor = None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        locked = True
-    except OSError:
-        locked = False
-    try:
-        yield locked
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def remove_stale(parent: Path) -> list[Path]:
-    """Remove the folders that killed runs of this host have left in `parent`; they are returned.
-
-    What has another name, is a link, belongs to another host, to a living process or to one that
-    still holds its lock is left alone.
-    """
-    removed = []
     for path in sorted(parent.iterdir()):
         name = FOLDER.fullmatch(path.name)
         if name is None or name["host"] != host() or path.is_symlink() or not path.is_dir():
             continue
-        if alive(int(name["pid"])):
-            continue
-        with _held(path) as ours:
-            if ours:
-                shutil.rmtree(path, ignore_errors=True)
-                removed.append(path)
-    return removed
+        if not alive(int(name["pid"])):
+            with suppress(OSError), FileLock(path / LOCK, blocking=False):  # its Timeout is an OSError
+                shutil.rmtree(path)
 
 
 @contextmanager
@@ -170,5 +146,8 @@ def row_cache(cache_dir: str | None, device: torch.device) -> Iterator[RowCache]
     parent = Path(cache_dir).expanduser()
     parent.mkdir(parents=True, exist_ok=True)
     remove_stale(parent)
-    with tempfile.TemporaryDirectory(prefix=f"run-{host()}-{os.getpid()}-", dir=parent) as folder, _held(Path(folder)):
+    with (
+        tempfile.TemporaryDirectory(prefix=f"run-{host()}-{os.getpid()}-", dir=parent) as folder,
+        FileLock(Path(folder) / LOCK),
+    ):
         yield FileCache(Path(folder), device)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,9 +25,9 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from config.schema import LearnedConfig, PreheatMode, StatisticsMode
 from data.batches import Batch, StepBatches
-from editor.base import Editor, Stopwatch
+from editor.base import Editor, Shape, Stopwatch
 from editor.capture import LossOf, Rows, answer_logits, weight_gradients
-from editor.networks import Networks
+from editor.networks import Networks, check_checkpoint, read_checkpoint, save_checkpoint
 from editor.ridge import Shift, SiteRecord
 from nets import EditNetwork, Normalizer, NumericsError, RunningStatistics
 
@@ -83,22 +84,16 @@ class LearnedEditor(Editor):
     fixed: ClassVar[dict[str, Enum]] = {
         "RunningMeanStd_mode": StatisticsMode.original, "preheat_mode": PreheatMode.none
     }  # fmt: skip
+    lookback = 1
+    """Steps whose losses a training step needs, itself included."""
+    decay = 1.0
+    """Weight of a loss one step back."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         """As Editor; `seed` draws the networks' start."""
         super().__init__(*args, **more)
         self.originals = self.snapshot()
         self.networks = Networks(self.cfg, self.sites, self.seed, self.solve_device)
-
-    @property
-    def lookback(self) -> int:
-        """Steps whose losses a training step needs, itself included."""
-        return 1
-
-    @property
-    def decay(self) -> float:
-        """Weight of a loss one step back."""
-        return 1.0
 
     @abstractmethod
     def propose(self, at: AtSite) -> list[Proposal]:
@@ -178,7 +173,7 @@ class LearnedEditor(Editor):
 
     def reported(self, gen: list[list[float]], loc: list[list[float]]) -> tuple[float, float]:
         """The losses as the published program reports them: means over micro-batches."""
-        return _mean(gen[0]), _mean(loc[0])
+        return sum(gen[0]) / len(gen[0]), sum(loc[0]) / len(loc[0])
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on: networks, optimizer and gathered gradients too."""
@@ -188,6 +183,20 @@ class LearnedEditor(Editor):
         """Take over what state_tensors gave."""
         super().load_state_tensors(tensors)
         self.networks.load_tensors(tensors)
+
+    def save_networks(self, folder: Path) -> None:
+        """Keep networks, optimizer and statistics in a folder."""
+        save_checkpoint(folder, self.cfg, self._shapes(), self.networks.tensors() | self.statistics_tensors())
+
+    def load_networks(self, folder: str | Path) -> None:
+        """Take over what save_networks kept; a ConfigError names what differs or is damaged."""
+        check_checkpoint(folder, self.cfg, self._shapes())
+        tensors = read_checkpoint(folder, self.solve_device)
+        self.networks.load_tensors(tensors)
+        self.load_statistics(tensors)
+
+    def _shapes(self) -> dict[str, Shape]:
+        return {site.name: site.shape for site in self.sites}
 
     def snapshot(self) -> Saved:
         """Copies of every site's weight."""
@@ -227,7 +236,3 @@ def losses_of(editor: LearnedEditor, batches: StepBatches, before: Saved, weight
 def kl_to(reference_MW: Tensor, logits_MW: Tensor, _: Tensor) -> Tensor:
     """KL(reference || edited), mean over answer positions; the reference as log-probabilities."""
     return kl_div(logits_MW.log_softmax(-1), reference_MW, reduction="batchmean", log_target=True)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
