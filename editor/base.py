@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from transformers import PreTrainedModel
 from config.check import ConfigError
 from config.schema import EditorConfig
 from data.batches import Batch, StepBatches, passes
-from editor.cache import MemoryCache, RowCache
+from editor.cache import RowCache
 from editor.capture import Inputs, capture_together, tokens_of
 from editor.ridge import Shift, SiteRecord, site_records
 from editor.sites import EditSite
@@ -150,7 +151,7 @@ class Editor(EditorState, ABC):
     ) -> None:
         """`inputs` is how the model is called (capture.Inputs); statistics and solves run on `solve_device`."""
         self.cfg, self.model, self.inputs, self.seed = cfg, model, inputs, seed
-        self.cache = MemoryCache() if cache is None else cache
+        self.cache = RowCache() if cache is None else cache
         super().__init__(sites, self.covariances(), solve_device or torch.device("cpu"))
 
     @classmethod
@@ -196,7 +197,7 @@ class Editor(EditorState, ABC):
 
         On failure inside, the statistics are put back; the cache is emptied in any case.
         """
-        saved = {shape: statistics.copy() for shape, statistics in self.statistics.items()}
+        saved = deepcopy(self.statistics)
         try:
             loss, tokens = self._capture_rows(batches.edit, watch)
             with watch("statistics"):

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,40 +24,32 @@ FOLDER = re.compile(r"run-(?P<host>.+)-(?P<pid>\d+)-[a-z0-9_]{8}")
 LOCK = ".lock"
 
 
-class RowCache(ABC):
-    """Rows of one step, put in micro-batch by micro-batch and read back site by site."""
+class RowCache:
+    """Rows of one step, put in micro-batch by micro-batch and read back site by site; in memory."""
 
     def __init__(self) -> None:
-        self.batches = 0
+        self.batches: list[list[Rows]] = []
 
     def put(self, rows: list[Rows]) -> None:
         """Keep the next micro-batch's rows of all sites."""
-        self._write(self.batches, rows)
-        self.batches += 1
+        self.batches.append(rows)
+
+    def get(self, batch: int, site: int) -> Rows:
+        """The rows of one micro-batch and one site."""
+        return self.batches[batch][site]
 
     def gather(self, site: int) -> Rows:
         """All rows of one site."""
-        rows = [self.get(batch, site) for batch in range(self.batches)]
+        rows = [self.get(batch, site) for batch in range(len(self.batches))]
         return Rows(torch.cat([row.keys_NK for row in rows]), torch.cat([row.gradients_NV for row in rows]))
 
     def blocks(self, sites: Sequence[int]) -> Blocks:
         """The rows of some sites, micro-batch by micro-batch."""
-        return Blocks(self, [(batch, site) for batch in range(self.batches) for site in sites])
+        return Blocks(self, [(batch, site) for batch in range(len(self.batches)) for site in sites])
 
     def clear(self) -> None:
         """Forget the step."""
-        self._forget()
-        self.batches = 0
-
-    @abstractmethod
-    def get(self, batch: int, site: int) -> Rows:
-        """The rows of one micro-batch and one site."""
-
-    @abstractmethod
-    def _write(self, batch: int, rows: list[Rows]) -> None: ...
-
-    @abstractmethod
-    def _forget(self) -> None: ...
+        self.batches.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,24 +65,6 @@ class Blocks:
             yield rows.keys_NK, rows.gradients_NV
 
 
-class MemoryCache(RowCache):
-    """Rows stay where they are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rows: dict[int, list[Rows]] = {}
-
-    def get(self, batch: int, site: int) -> Rows:
-        """The rows of one micro-batch and one site."""
-        return self._rows[batch][site]
-
-    def _write(self, batch: int, rows: list[Rows]) -> None:
-        self._rows[batch] = rows
-
-    def _forget(self) -> None:
-        self._rows.clear()
-
-
 class FileCache(RowCache):
     """One safetensors file per micro-batch in a folder of the run's own."""
 
@@ -99,19 +72,23 @@ class FileCache(RowCache):
         super().__init__()
         self._folder, self._device = folder, device
 
+    def put(self, rows: list[Rows]) -> None:
+        """Write the next micro-batch's rows of all sites."""
+        tensors: dict[str, Tensor] = {}
+        for site, row in enumerate(rows):
+            tensors[f"{site}.keys"] = row.keys_NK.contiguous()
+            tensors[f"{site}.gradients"] = row.gradients_NV.contiguous()
+        save_file(tensors, self._path(len(self.batches)))
+        super().put([])
+
     def get(self, batch: int, site: int) -> Rows:
         """Read the rows of one micro-batch and one site, and nothing else of the file."""
         with safe_open(self._path(batch), framework="pt", device=str(self._device)) as file:
             return Rows(file.get_tensor(f"{site}.keys"), file.get_tensor(f"{site}.gradients"))
 
-    def _write(self, batch: int, rows: list[Rows]) -> None:
-        tensors: dict[str, Tensor] = {}
-        for site, row in enumerate(rows):
-            tensors[f"{site}.keys"] = row.keys_NK.contiguous()
-            tensors[f"{site}.gradients"] = row.gradients_NV.contiguous()
-        save_file(tensors, self._path(batch))
-
-    def _forget(self) -> None:
+    def clear(self) -> None:
+        """Forget the step and remove its files."""
+        super().clear()
         for path in self._folder.glob("batch_*"):
             path.unlink()
 
@@ -141,7 +118,7 @@ def row_cache(cache_dir: str | None, device: torch.device) -> Iterator[RowCache]
     Folders that killed runs left beside it are removed first.
     """
     if cache_dir is None:
-        yield MemoryCache()
+        yield RowCache()
         return
     parent = Path(cache_dir).expanduser()
     parent.mkdir(parents=True, exist_ok=True)

@@ -32,13 +32,13 @@ class Networks:
         self.shapes: list[Shape] = [site.shape for site in sites]
         self.places = [self.shapes[:index].count(shape) for index, shape in enumerate(self.shapes)]
         generator = torch.Generator().manual_seed(seed)
-        self.by_shape = {shape: self._made(cfg, shape, generator).to(device) for shape in dict.fromkeys(self.shapes)}
+        sizes: dict[str, Any] = {"rank": cfg.rank, "n_blocks": cfg.n_blocks, "lr": cfg.lr, "generator": generator}
+        self.by_shape = {
+            shape: EditNetwork(*shape, n_sites=self.shapes.count(shape), **sizes).to(device)
+            for shape in dict.fromkeys(self.shapes)
+        }
         self.parameters = [p for network in self.by_shape.values() for p in network.parameters()]
         self.optimizer = torch.optim.Adam(self.parameters, lr=cfg.meta_lr)
-
-    def _made(self, cfg: LearnedConfig, shape: Shape, generator: torch.Generator) -> EditNetwork:
-        sites = self.shapes.count(shape)
-        return EditNetwork(*shape, rank=cfg.rank, n_blocks=cfg.n_blocks, n_sites=sites, lr=cfg.lr, generator=generator)
 
     def at(self, site: int) -> tuple[EditNetwork, int]:
         """The network of a site, by its index, and the site's place in it."""

@@ -28,9 +28,9 @@ from config.schema import EditorConfig, FloorMode, PreheatMode, RidgeConfig, Sta
 from editor.base import Editor, Shape, Stopwatch
 from editor.registry import register
 from editor.ridge import Shift, solve_ridge, solve_weighted, target_rows
-from nets import Normalizer, RawRows, RunningStatistics
+from nets import Normalizer, RunningStatistics
 
-Tools = dict[Shape, tuple[Normalizer | RawRows, Tensor | None]]
+Tools = dict[Shape, tuple[Normalizer | None, Tensor | None]]
 
 
 @register("stableedit", config=RidgeConfig)
@@ -69,10 +69,11 @@ class StableEdit(Editor):
                 shifts = [self._shift(site, tools, None) for site in whole]
             return shifts
 
-    def _normalizer(self, shape: Shape, warm_up: bool) -> Normalizer | RawRows:
+    def _normalizer(self, shape: Shape, warm_up: bool) -> Normalizer | None:
+        """None leaves rows as they are."""
         statistics, cfg = self.statistics[shape], self.cfg
         if cfg.RunningMeanStd_mode is StatisticsMode.none:
-            return RawRows()
+            return None
         if warm_up or not statistics.whitens:
             return Normalizer(statistics)
         relative = cfg.whitening_floor_mode is FloorMode.relative
@@ -87,11 +88,12 @@ class StableEdit(Editor):
     def _shift(self, site: int, tools: Tools, unseen: list[Tensor] | None) -> Shift:
         normalizer, factor_KK = tools[self.sites[site].shape]
         rows = self.cache.gather(site)
-        chunks = rows.split(self.cfg.batch_size)
-        targets = [
-            target_rows(normalizer.keys(c.keys_NK), normalizer.gradients(c.gradients_NV), self.cfg.lr) for c in chunks
-        ]
-        targets_NV = torch.cat(targets)
+        chunks = [(chunk.keys_NK, chunk.gradients_NV) for chunk in rows.split(self.cfg.batch_size)]
+        if normalizer is not None:
+            chunks = [
+                (normalizer.keys(keys_NK), normalizer.gradients(gradients_NV)) for keys_NK, gradients_NV in chunks
+            ]
+        targets_NV = torch.cat([target_rows(*chunk, self.cfg.lr) for chunk in chunks])
         if factor_KK is not None:
             return solve_weighted(rows.keys_NK, targets_NV, self.cfg.alpha, factor_KK, self.retries, unseen)
         return solve_ridge(rows.keys_NK, targets_NV, self.cfg.alpha, self.retries, unseen)
