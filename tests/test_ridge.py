@@ -76,7 +76,7 @@ def test_norm_and_inner_agree_with_the_matrix(low_rank):
         shifts.append(thin if low else Shift(None, thin.matrix()))
     one, other = shifts
     torch.testing.assert_close(one.inner(other), (one.matrix() * other.matrix()).sum())
-    torch.testing.assert_close(one.norm(), one.matrix().norm())
+    torch.testing.assert_close(one.norm, one.matrix().norm())
     assert one.matrix().shape == (D_K, D_V)
 
 
