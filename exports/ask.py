@@ -10,7 +10,7 @@ from textwrap import indent
 from typing import Any
 
 import torch
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision, PromptFormat
@@ -18,7 +18,7 @@ from data.base import DataError
 from data.batches import check_prompt_format, prompt_ids
 from exports.card import front_matter, origin
 from exports.delta import base_config, is_delta, load_base, read_delta, read_weights
-from model import load_model, load_tokenizer, model_source
+from model import load_model, load_tokenizer, model_config
 
 NO_BASE = "none"
 
@@ -89,8 +89,7 @@ def _saved_precision(cfg: ModelConfig, device: torch.device) -> Precision:
     """The dtype that the weights were saved in; float32 on the CPU, which is exact and faster there."""
     if device.type == "cpu":
         return Precision.float32
-    saved = AutoConfig.from_pretrained(model_source(cfg), local_files_only=True).dtype
-    name = str(saved).removeprefix("torch.")
+    name = str(model_config(cfg).dtype).removeprefix("torch.")
     return Precision(name) if name in Precision.__members__ else Precision.float32
 
 
