@@ -27,6 +27,7 @@ from files import whole_folder
 log = logging.getLogger(__name__)
 
 EMBEDDED_PREFIX = "embedded:"
+CARD = "README.md"  # what a saved model says of itself
 DELTA_FILE = "delta.json"  # a folder with it holds changed weights only (exports/delta.py)
 
 
@@ -72,7 +73,8 @@ def resolve_device(key: str, value: str) -> torch.device:
 def pick_dtype(cfg: ModelConfig, device: torch.device) -> torch.dtype:
     """half means bfloat16 on CUDA and float32 on the CPU, where bfloat16 is many times slower."""
     if cfg.precision is not Precision.auto:
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[cfg.precision.value]
+        named: torch.dtype = getattr(torch, cfg.precision.value)
+        return named
     return torch.bfloat16 if cfg.half and device.type == "cuda" else torch.float32
 
 
@@ -219,8 +221,8 @@ def _check_whole(source: str, said: dict[str, Any]) -> None:
         log.warning("model.name_or_path=%s: has no place for the weights %s", source, _few(unexpected))
 
 
-def _few(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:
@@ -236,18 +238,15 @@ def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:
 
 
 def save_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: str | Path,
-    extra_files: dict[str, str] | None = None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, card: str | None = None
 ) -> Path:
-    """Save for AutoModelForCausalLM.from_pretrained(folder), with text files by name; returns the absolute folder."""
+    """Save for AutoModelForCausalLM.from_pretrained(folder), with its card; returns the absolute folder."""
     check_save_folder(folder)
     with whole_folder(Path(folder)) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-        for name, text in (extra_files or {}).items():
-            (fresh / name).write_text(text, encoding="utf-8")
+        if card is not None:
+            (fresh / CARD).write_text(card, encoding="utf-8")
     return Path(folder).expanduser().absolute()
 
 
@@ -285,7 +284,9 @@ def _convert_gguf(embedded: EmbeddedModel, folder: Path) -> None:
         settings = transformers.GgufConfig(dequantize=True)
         model = AutoModelForCausalLM.from_pretrained(**from_gguf, quantization_config=settings, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(**from_gguf)
-    save_model(model, tokenizer, folder)
+    with whole_folder(folder) as fresh:
+        model.save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]], points: int = 4096) -> bytes:
