@@ -73,8 +73,7 @@ def resolve_device(key: str, value: str) -> torch.device:
 def pick_dtype(cfg: ModelConfig, device: torch.device) -> torch.dtype:
     """half means bfloat16 on CUDA and float32 on the CPU, where bfloat16 is many times slower."""
     if cfg.precision is not Precision.auto:
-        named: torch.dtype = getattr(torch, cfg.precision.value)
-        return named
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[cfg.precision.value]
     return torch.bfloat16 if cfg.half and device.type == "cuda" else torch.float32
 
 
@@ -98,12 +97,12 @@ def model_source(cfg: ModelConfig) -> str:
             raise ConfigError(
                 f"model.name_or_path={name}: the folder has no config.json; name a folder that save_pretrained wrote"
             )
-        pickled = next(folder.glob("*.bin"), None)
+        pickled = next(folder.glob("pytorch_model*.bin"), None)
         if pickled and not next(folder.glob("*.safetensors"), None):
             raise ConfigError(
-                f"model.name_or_path={name}: cannot be opened ({pickled.name} is a pickle, which could run code; there "
-                "is no model.safetensors). Where you trust it, convert it with transformers: "
-                "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW), and copy the tokenizer's files"
+                f"model.name_or_path={name}: cannot be opened ({pickled.name} is a pickle, which could run code; only "
+                "safetensors are read). Convert it where you trust it: transformers' "
+                "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
             )
         return str(folder)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -129,16 +128,13 @@ def _explained(source: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(f"{'' if isinstance(error, OSError | ValueError) else type(error).__name__} {error}".split())
-        why = f"model.name_or_path={source}: cannot be opened ({said[:300]})"
+        how = "name a causal language model as save_pretrained writes it, its weights in safetensors"
         if isinstance(error, OSError) and not os.path.isdir(source):
-            raise ConfigError(
-                f"{why}. Get it with 'hf download {source}' or model.download=true where the hub can be reached (gated "
-                "models need 'hf auth login'), or copy its folder here and set model.name_or_path=FOLDER; "
-                "model=smollm2-135m needs no download"
-            ) from error
-        raise ConfigError(
-            f"{why}; name a causal language model as save_pretrained writes it, its weights in safetensors"
-        ) from error
+            how = (
+                f"get it with 'hf download {source}' or model.download=true (gated models need 'hf auth login' first), "
+                "or copy its folder here and set model.name_or_path=FOLDER; model=smollm2-135m needs no download"
+            )
+        raise ConfigError(f"model.name_or_path={source}: cannot be opened ({said[:300]}); {how}") from error
 
 
 def model_config(cfg: ModelConfig) -> transformers.PreTrainedConfig:

@@ -20,11 +20,9 @@ EPSILON = torch.finfo(torch.float32).eps
 class RunningStatistics:
     """Mean, squared deviations and scatter of rows [k, g], pooled over the sites of one shape.
 
-    Sums are kept in float64: after a million rows float32 would lose each new block's digits.
-    `scatter_VV` and `scatter_KK` (covariances of values and keys times n) are only kept where whitening or a
-    weighted ridge will ask for them (`covariance`, `key_covariance`). The latter costs 8 K^2 bytes (19 MB for
-    d_k 1536, 2.9 GB for d_k 18944), during a step as much again for the copy to go back to and half for the
-    step's own float32 sum.
+    Sums are kept in float64: after a million rows float32 would lose each new block's digits. `scatter_VV` and
+    `scatter_KK` (covariances of values and keys times n) are only kept where asked for (`covariance`,
+    `key_covariance`). The latter costs 8 K^2 bytes (19 MB for d_k 1536, 2.9 GB for d_k 18944); a step takes 2.5 of it.
     Follows docs/design.md, 2.3 (Chan's pairwise merge of moments).
     """
 

@@ -263,7 +263,8 @@ class Editor(EditorState, ABC):
 
 def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[str, StatisticsRecord]:
     """Running statistics in three numbers per shape."""
-    deviations = torch.stack([_deviations(one) for one in statistics.values()]).tolist()
+    variances = [part.mean() for one in statistics.values() for part in one.std_D.square().split((one.d_k, one.d_v))]
+    deviations = torch.stack(variances).sqrt().view(-1, 2).tolist()
     return {
         str(shape): StatisticsRecord(one.n, *pair)
         for (shape, one), pair in zip(statistics.items(), deviations, strict=True)
@@ -273,9 +274,3 @@ def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[s
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries whose names start with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _deviations(statistics: RunningStatistics) -> Tensor:
-    """Root mean square deviation of keys and of value gradients."""
-    variance_D = statistics.std_D.square()
-    return torch.stack([x.mean().sqrt() for x in variance_D.split((statistics.d_k, statistics.d_v))])

@@ -123,8 +123,6 @@ def row_cache(cache_dir: str | None, device: torch.device) -> Iterator[RowCache]
     parent = Path(cache_dir).expanduser()
     parent.mkdir(parents=True, exist_ok=True)
     remove_stale(parent)
-    with (
-        tempfile.TemporaryDirectory(prefix=f"run-{host()}-{os.getpid()}-", dir=parent) as folder,
-        FileLock(Path(folder) / LOCK),
-    ):
+    private = tempfile.TemporaryDirectory(prefix=f"run-{host()}-{os.getpid()}-", dir=parent)
+    with private as folder, FileLock(Path(folder) / LOCK):
         yield FileCache(Path(folder), device)

@@ -58,16 +58,16 @@ class Networks:
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
 
-    def tensors(self, *, gathered: bool = False) -> dict[str, Tensor]:
-        """Networks and optimizer by name, with the gradients gathered so far where asked for."""
+    def tensors(self) -> dict[str, Tensor]:
+        """Networks, optimizer and the gradients gathered since the last update, by name."""
         found: dict[str, Tensor] = {}
         for shape, network in self.by_shape.items():
             found |= {f"network/{shape}/{name}": value for name, value in network.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             found |= {f"optimizer/{index}/{name}": value for name, value in state.items()}
-        if gathered:
-            kept = ((index, parameter.grad) for index, parameter in enumerate(self.parameters))
-            found |= {f"gathered/{index}": gradient for index, gradient in kept if gradient is not None}
+        for index, parameter in enumerate(self.parameters):
+            if parameter.grad is not None:
+                found[f"gathered/{index}"] = parameter.grad
         return found
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -93,9 +93,7 @@ def _description(cfg: LearnedConfig, sites: Sites) -> dict[str, Any]:
     return {"editor": cfg.name, "rank": cfg.rank, "n_blocks": cfg.n_blocks, "sites": shapes}
 
 
-def save_checkpoint(
-    folder: Path, cfg: LearnedConfig, sites: Mapping[str, Shape], tensors: Mapping[str, Tensor]
-) -> None:
+def save_checkpoint(folder: Path, cfg: LearnedConfig, sites: Sites, tensors: Mapping[str, Tensor]) -> None:
     """Write a checkpoint beside its place, then rename."""
     with whole_folder(folder) as fresh:
         save_file({name: value.contiguous() for name, value in tensors.items()}, fresh / TENSORS)

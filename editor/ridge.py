@@ -143,11 +143,7 @@ def solve_shifted(
 
 
 def solve_gradient(
-    keys_NK: Tensor,
-    gradient_KV: Tensor,
-    alpha: float | Tensor,
-    shift: Shift,
-    retries: Counter[str] | None = None,
+    keys_NK: Tensor, gradient_KV: Tensor, alpha: float | Tensor, shift: Shift, retries: Counter[str] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Gradients through solve_ridge: (K M, <M, S>) with M = (K^T K + alpha I)^(-1) G.
 

@@ -91,8 +91,7 @@ def _saved_precision(cfg: ModelConfig, device: torch.device) -> Precision:
     """The dtype that the weights were saved in; float32 on the CPU, which is exact and faster there."""
     if device.type == "cpu":
         return Precision.float32
-    name = str(model_config(cfg).dtype).removeprefix("torch.")
-    return Precision(name) if name in Precision.__members__ else Precision.float32
+    return Precision.__members__.get(str(model_config(cfg).dtype).removeprefix("torch."), Precision.float32)
 
 
 def _ask_one(cfg: ModelConfig, question: Question) -> list[str]:

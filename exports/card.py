@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -76,10 +75,8 @@ def model_card(results: dict[str, Any], identity: dict[str, Any], *, delta: bool
 
 
 def _code(value: Any) -> str:
-    """A value as code in a line or a table's cell, which nothing in it can end."""
-    text = " ".join(str(value).replace("|", "\\|").splitlines())
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}{text}{fence}" if len(fence) == 1 else f"{fence} {text} {fence}"
+    """A value as code in a line or a table's cell; its backticks, which would end the code, become quotes."""
+    return "`" + " ".join(str(value).splitlines()).replace("|", "\\|").replace("`", "'") + "`"
 
 
 def delta_note(base: str) -> str:
