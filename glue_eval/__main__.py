@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from config.check import ConfigError, check_override_names
 from config.schema import Config, register
 from data.base import DataError
-from report.terminal import cell
+from report.terminal import aligned, cell
 
 register()
 
@@ -28,12 +28,10 @@ COLUMNS = ("f1", "f1_new", "mcc", "accuracy", "accuracy_new", "correct", "incorr
 
 def table(figures: dict[str, float]) -> str:
     """Flat figures as a plain-text table, a task a line."""
-    lines = [f"{'task':<20}" + "".join(f"{column:>13}" for column in COLUMNS)]
     names = dict.fromkeys(name for name, _, column in (key.partition("/") for key in figures) if column in COLUMNS)
-    for name in names:
-        cells = (figures.get(f"{name}/{column}") for column in COLUMNS)
-        texts = (cell(value, "" if isinstance(value, int) else ".4f") for value in cells)
-        lines.append(f"{name:<20}" + "".join(f"{text:>13}" for text in texts))
+    found = [(name, [figures.get(f"{name}/{column}") for column in COLUMNS]) for name in names]
+    rows = [(name, *(cell(value, "" if isinstance(value, int) else ".4f") for value in row)) for name, row in found]
+    lines = [aligned(("task", *COLUMNS), rows, left=(0,))]
     if "perplexity/perplexity" in figures:
         value, tokens = figures["perplexity/perplexity"], figures["perplexity/tokens"]
         lines.append(f"perplexity {value:.3f} over {tokens:.0f} tokens")
