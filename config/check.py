@@ -53,7 +53,7 @@ def check_values(cfg: Config) -> None:
     """
     if cfg.editor.load_checkpoint in ("false", "False", ""):
         cfg.editor.load_checkpoint = None  # the published program's way to say no
-    _check_numbers(cfg)
+    check_numbers(cfg)
     sites = cfg.model.edit_modules
     if not sites:
         raise ConfigError("model.edit_modules=[]: name at least one nn.Linear or Conv1D module to edit")
@@ -71,12 +71,12 @@ def check_values(cfg: Config) -> None:
         raise ConfigError("dataset.valid_path=: name the file of facts to edit (.json, .jsonl or .csv)")
 
 
-def _check_numbers(node: Any, prefix: str = "") -> None:
+def check_numbers(node: Any, prefix: str = "") -> None:
     """Refuse numbers outside the range that their field of the schema names, and any that is not finite."""
     for field in dataclasses.fields(node):
         key, value = prefix + field.name, getattr(node, field.name)
         if dataclasses.is_dataclass(value):
-            _check_numbers(value, f"{key}.")
+            check_numbers(value, f"{key}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             wanted = field.metadata.get(RANGE, "")
             low = value > 0 if "above 0" in wanted else value >= 0 if wanted else True

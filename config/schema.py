@@ -194,9 +194,9 @@ class DownstreamConfig:
     """Evaluation of abilities beside the edits (docs/design.md, 6)."""
 
     tasks: list[str] = field(default_factory=lambda: ["sst", "mrpc", "cola", "rte", "mmlu", "nli"])
-    number_of_tests: int = 100
-    few_shots: int = 0
-    batch_size: int = 16
+    number_of_tests: int = above_zero(100)
+    few_shots: int = at_least_zero(0)
+    batch_size: int = above_zero(16)
     data_dir: str | None = None
     perplexity_text: str | None = None
     backend: DownstreamBackend = DownstreamBackend.builtin

@@ -7,11 +7,10 @@ K last prompt positions, E tokens that end a text.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,24 +65,22 @@ def token_batches(lengths: Sequence[int], batch_size: int, tokens_per_batch: int
 
 @torch.inference_mode()
 def score(
-    model: PreTrainedModel,
-    questions: Sequence[Question],
-    batch_size: int,
-    on_done: Callable[[int], Any] = lambda count: None,
+    model: PreTrainedModel, questions: Sequence[Question], batch_size: int, name: str = "questions"
 ) -> list[Scored]:
     """Score the questions, in the order given; `batch_size` bounds memory and never changes a result.
 
-    `on_done` is called with the number of questions of each finished batch.
+    `name` stands before the progress that a terminal shows.
     """
     results: dict[int, Scored] = {}
     prefix = shared_prefix(model, questions)
-    for batch in token_batches([len(q.prompt) for q in questions], batch_size, TOKENS_PER_BATCH):
-        part = [questions[at] for at in batch]
-        prefilled = prefill(model, part, prefix)
-        log_probs = _choice_log_probs(model, part, prefilled)
-        new_tokens = _greedy(model, prefilled)
-        results |= dict(zip(batch, map(Scored, new_tokens, log_probs), strict=True))
-        on_done(len(batch))
+    with tqdm(total=len(questions), desc=name, disable=None, leave=False) as bar:
+        for batch in token_batches([len(q.prompt) for q in questions], batch_size, TOKENS_PER_BATCH):
+            part = [questions[at] for at in batch]
+            prefilled = prefill(model, part, prefix)
+            log_probs = _choice_log_probs(model, part, prefilled)
+            new_tokens = _greedy(model, prefilled)
+            results |= dict(zip(batch, map(Scored, new_tokens, log_probs), strict=True))
+            bar.update(len(batch))
     return [results[at] for at in range(len(questions))]
 
 
