@@ -39,7 +39,7 @@ def table(figures: dict[str, float]) -> str:
 
 
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "config"), config_name="config")
-def job(cfg: DictConfig) -> float:
+def job(cfg: DictConfig) -> None:
     """One evaluation in Hydra's run directory."""
     from glue_eval.evaluate import DownstreamEvaluator  # torch and transformers load only when a run starts
     from model import load_model, load_tokenizer, resolve_device
@@ -53,7 +53,6 @@ def job(cfg: DictConfig) -> float:
         sys.exit(f"error: {error}")
     print(table(figures))
     print(f"written to {run_dir / 'glue_eval'}")
-    return figures.get("average/f1_new", figures.get("perplexity/perplexity", 0.0))
 
 
 def main() -> None:

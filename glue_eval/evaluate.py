@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.schema import Config, DownstreamBackend, DownstreamConfig
-from files import flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines
+from files import MANIFEST, flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines
 from glue_eval.predictions import Question, averages, encode_tests, figures, predict
 from glue_eval.rows import source_label, validate
 from glue_eval.scoring import perplexity, score
@@ -24,7 +24,7 @@ from model import fingerprint
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of the kept folder; raise it when what is measured changes
+FORMAT = 2  # of the kept folder; raise it when what is measured changes
 
 
 class DownstreamEvaluator:
@@ -43,14 +43,16 @@ class DownstreamEvaluator:
         self.source = source_label(cfg)
 
     def evaluate(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: int | None = None
-    ) -> dict[str, float]:
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: int | None = None,
+        folder: Path | None = None,
+    ) -> dict[str, float]:  # fmt: skip
         """Run every task; return the figures by name, such as sst/f1 and average/accuracy_new.
 
         Writes base_glue.json and base_TASK.jsonl (no edits yet) or case_K_glue.json and case_K_TASK.jsonl
-        (K edits so far). A figure that does not exist (no question fitted) is null there and left out here.
+        (K edits so far), to `folder` or the run's own. A figure that does not exist (no question fitted) is null
+        there and left out here.
         """
-        stem = f"case_{edits}" if edits else "base"
+        stem = (folder or self.folder) / (f"case_{edits}" if edits else "base")
         measure: Callable[[str, list[Question]], dict[str, Any]] = partial(self._figures, model, tokenizer, stem)
         if self.cfg.backend is DownstreamBackend.lm_eval:
             from glue_eval.lm_eval_backend import harness  # an optional package
@@ -72,17 +74,17 @@ class DownstreamEvaluator:
             results[PERPLEXITY] |= {"time": time.perf_counter() - start}
         setting = {"edits": edits or 0, "source": self.source, "backend": self.cfg.backend.value}
         content = setting | {"few_shots": self.cfg.few_shots} | results | average
-        write_json(self.folder / f"{stem}_glue.json", content)
+        write_json(Path(f"{stem}_glue.json"), content)
         return numbers(content)
 
     def _figures(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: str, name: str,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: Path, name: str,
         questions: Sequence[Question],
     ) -> dict[str, Any]:  # fmt: skip
         """A task's figures, its examples written to STEM_NAME.jsonl."""
         task = TASKS[name]
         said = predict(task, questions, score(model, questions, self.cfg.batch_size, name), tokenizer)
-        write_lines(self.folder / f"{stem}_{name}.jsonl", said)
+        write_lines(Path(f"{stem}_{name}.jsonl"), said)
         labels, answers, choices = ([one[key] for one in said] for key in ("label", "answer", "choice"))
         broken = sum(None in one["probabilities"].values() for one in said)
         return figures(labels, answers, choices, task.glue_flipped) | {"not_finite": broken}
@@ -105,20 +107,12 @@ def abilities_before(
         return downstream.evaluate(model, tokenizer, 0)
 
     def measure(folder: Path) -> None:
-        downstream.evaluate(model, tokenizer, 0)
-        copy_records(downstream.folder, folder)
+        downstream.evaluate(model, tokenizer, 0, folder)
 
     name = f"abilities-{_key(cfg, downstream, model, tokenizer)}"
     folder = kept(Path(cfg.eval.cache_dir).expanduser(), name, measure)
-    copy_records(folder, downstream.folder)
+    shutil.copytree(folder, downstream.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
     return numbers(read_json(folder / "base_glue.json"))
-
-
-def copy_records(source: Path, target: Path) -> None:
-    """Copy what was measured before any edit."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path in source.glob("base_*"):
-        shutil.copy2(path, target)
 
 
 def _key(
