@@ -14,7 +14,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from config.check import ConfigError, check_override_names
+from config.check import check_override_names
+from config.compose import one_line
 from config.schema import Config, register
 from data.base import DataError
 from report.terminal import aligned, cell
@@ -44,26 +45,22 @@ def job(cfg: DictConfig) -> None:
     from glue_eval.evaluate import DownstreamEvaluator  # torch and transformers load only when a run starts
     from model import load_model, load_tokenizer, resolve_device
 
-    asked, run_dir = cast(Config, OmegaConf.to_object(cfg)), Path(HydraConfig.get().runtime.output_dir)
-    try:
+    with one_line(DataError, OSError):
+        asked, run_dir = cast(Config, OmegaConf.to_object(cfg)), Path(HydraConfig.get().runtime.output_dir)
         evaluator = DownstreamEvaluator(asked.downstream, run_dir)
         model = load_model(asked.model, resolve_device("model_device", asked.model_device))
         figures = evaluator.evaluate(model, load_tokenizer(asked.model))
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
     print(table(figures))
     print(f"written to {run_dir / 'glue_eval'}")
 
 
 def main() -> None:
     """Check the names on the command line, then let Hydra compose and run."""
-    try:
+    with one_line():
         check_override_names(sys.argv[1:])
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    if not any(word.startswith("hydra.run.dir=") for word in sys.argv[1:]):
-        sys.argv.append(RUN_DIR)
-    job()
+        if not any(word.startswith("hydra.run.dir=") for word in sys.argv[1:]):
+            sys.argv.append(RUN_DIR)
+        job()
 
 
 if __name__ == "__main__":

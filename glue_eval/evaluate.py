@@ -14,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from config.check import ConfigError
 from config.schema import Config, DownstreamBackend, DownstreamConfig
 from files import MANIFEST, flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines
 from glue_eval.predictions import Question, averages, encode_tests, figures, predict
@@ -102,6 +103,9 @@ def abilities_before(
 
     The records base_*.json and base_*.jsonl stand in the run directory either way; the times in kept
     ones are those of the run that measured them.
+
+    Raises:
+        ConfigError: eval.cache_dir cannot be written.
     """
     if cfg.eval.cache_dir is None or cfg.downstream.backend is DownstreamBackend.lm_eval:
         return downstream.evaluate(model, tokenizer, 0)
@@ -110,7 +114,10 @@ def abilities_before(
         downstream.evaluate(model, tokenizer, 0, folder)
 
     name = f"abilities-{_key(cfg, downstream, model, tokenizer)}"
-    folder = kept(Path(cfg.eval.cache_dir).expanduser(), name, measure)
+    try:
+        folder = kept(Path(cfg.eval.cache_dir).expanduser(), name, measure)
+    except OSError as error:
+        raise ConfigError(f"eval.cache_dir={cfg.eval.cache_dir}: {error}; name another folder, or null") from error
     shutil.copytree(folder, downstream.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
     return numbers(read_json(folder / "base_glue.json"))
 
