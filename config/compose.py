@@ -86,7 +86,7 @@ def said(error: Exception) -> str:
     texts = [text.partition("\n    full_key:")[0].partition("\nConfig search path")[0] for text in texts if text]
     key = getattr(error, "full_key", None)
     if isinstance(error, InterpolationResolutionError | InterpolationValidationError):
-        key = " ".join(word for word in sys.argv[1:] if "${" in word) or key
+        key = " ".join(word for word in sys.argv[1:] if "${" in word and not word.startswith("hydra.")) or key
     return printable(" ".join(": ".join([key, *texts] if key else texts).split()))
 
 

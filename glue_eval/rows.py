@@ -91,7 +91,10 @@ def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
     """
     folder, pool = (SAMPLE_DIR, SAMPLE_POOL) if cfg.data_dir is None else (Path(cfg.data_dir), PUBLISHED_POOL)
     path = folder.expanduser() / task.file
-    rows = [row for _, row in checked_rows(task, path, pool + cfg.number_of_tests)]
+    try:
+        rows = [row for _, row in checked_rows(task, path, pool + cfg.number_of_tests)]
+    except DataError as error:
+        raise DataError(f"downstream.data_dir={cfg.data_dir}: {error}") from None
     shots, tests = rows[:pool], rows[pool:]
     if cfg.few_shots > len(shots):
         raise ConfigError(
