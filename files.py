@@ -18,6 +18,8 @@ from typing import IO, Any
 
 from filelock import FileLock
 
+UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls, bidirectional overrides, half a surrogate pair: nothing that a script is written with."""
 PART = ".part"  # how the names of unfinished files and folders end
 
 
@@ -165,6 +167,11 @@ def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
         inside = flatten(value, separator) if isinstance(value, Mapping) else None
         flat |= {str(key): value} if inside is None else {f"{key}{separator}{k}": v for k, v in inside.items()}
     return flat
+
+
+def printable(text: str) -> str:
+    r"""The text with what could steer a terminal or reorder a page shown as \xNN or \uNNNN; line ends and tabs stay."""
+    return UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def host() -> str:

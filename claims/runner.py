@@ -14,9 +14,8 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from files import write_json
-from lifelong.process import Processes, run_python
+from lifelong.process import Processes, cores, run_python
 from lifelong.status import read_status
-from lifelong.sweep_job import cores
 from report.load import load_run
 
 from .inputs import write_data

@@ -101,12 +101,18 @@ def answer_ids(
 
 
 def check_prompt_format(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat, model: str) -> None:
-    """Refuse chat where the tokenizer has no chat template, by a ConfigError that names the key and the model."""
-    if prompt_format is PromptFormat.chat and not tokenizer.chat_template:
-        raise ConfigError(
-            f"dataset.prompt_format=chat: the tokenizer of {model} has no chat template; use raw or qa, "
-            "or an instruction-tuned model"
-        )
+    """Refuse chat without a chat template that works, by a ConfigError that names the key and the model."""
+    if prompt_format is PromptFormat.chat:
+        right = "use raw or qa, or an instruction-tuned model"
+        if not tokenizer.chat_template:
+            raise ConfigError(f"dataset.prompt_format=chat: the tokenizer of {model} has no chat template; {right}")
+        try:
+            _written(tokenizer, "a", prompt_format)
+        except Exception as error:  # a template may fail in any way
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ConfigError(
+                f"dataset.prompt_format=chat: the chat template of {model} does not work ({said}); {right}"
+            ) from error
 
 
 def _written(tokenizer: PreTrainedTokenizerBase, prompt: str, prompt_format: PromptFormat) -> str:

@@ -16,7 +16,6 @@ from config.schema import Config, LearnedConfig
 from data.base import DataError, Edit
 from data.batches import StepBatches, steps
 from data.source import RecordFile
-from editor import saved_networks
 from editor.base import StepReport, Stopwatch
 from editor.learned import LearnedEditor
 from lifelong.recorder import Recorder
@@ -49,12 +48,12 @@ class Training(Kept):
             NumericsError: something is not finite; names step and edits, the state is that before the step.
         """
         if self.cfg.load_checkpoint:
-            saved_networks.load(self.editor, self.cfg.load_checkpoint)
+            self.editor.load_networks(self.cfg.load_checkpoint)
         else:
             yield from self._epochs()
             self.editor.last_shifts.clear()
             if self.cfg.save_checkpoint:
-                saved_networks.save(self.editor, Path(self.recorder.run_dir) / "checkpoint")
+                self.editor.save_networks(Path(self.recorder.run_dir) / "checkpoint")
         self.done = True
 
     def _epochs(self) -> Iterator[int]:

@@ -20,8 +20,8 @@ from config.check import ConfigError, RunError, check_values
 from config.schema import Config, LearnedConfig
 from data.base import Edit
 from data.source import file_hashes
-from editor import saved_networks
 from editor.base import Stopwatch
+from editor.networks import check_checkpoint
 from editor.registry import editor_class
 from exports.delta import base_identity
 from exports.save import check_export, save_edited
@@ -75,7 +75,7 @@ def check(cfg: Config) -> None:
             log.warning("editor.%s has no effect on editor=%s, which trains nothing", key, cfg.editor.name)
     if kind.trains and cfg.editor.load_checkpoint:
         assert isinstance(cfg.editor, LearnedConfig)
-        saved_networks.check(cfg.editor, cfg.model.edit_modules)
+        check_checkpoint(cfg.editor.load_checkpoint, cfg.editor, cfg.model.edit_modules)
     if kind.trains and not cfg.editor.load_checkpoint and cfg.dataset.train_path is None:
         raise ConfigError(
             f"dataset.train_path=null: editor={cfg.editor.name} learns from training records; "

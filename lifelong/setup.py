@@ -122,7 +122,7 @@ def known_facts(cfg: EvalConfig, seed: int) -> list[tuple[str, str]]:
                 f"eval.knowns_path={cfg.knowns_path}: no such file; get it: {KNOWNS.how_to_get}, or eval.knowns=0"
             )
         return []
-    facts = list(RecordFile(path, read_known, seed, None, KNOWNS.how_to_get))
+    facts = list(RecordFile(path, read_known, seed))
     return [(facts[i].prompt, facts[i].answer.strip()) for i in drawn(len(facts), cfg.knowns, seed)]
 
 

@@ -23,9 +23,8 @@ from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings
 from claims.runner import Runner, state
 from config.check import ConfigError, check_override_names, check_values
 from config.compose import compose_config
-from lifelong.process import Processes
+from lifelong.process import Processes, cores
 from lifelong.status import write_status
-from lifelong.sweep_job import cores
 from report.load import load_run
 from tests.claims_runs import made_up
 from tests.test_run_sh import PROGRAM, installed_and_run, tree, whole_tree  # noqa: F401  two fixtures

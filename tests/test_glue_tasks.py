@@ -178,7 +178,7 @@ def test_published_subset_has_its_pool_first(tmp_path):
         ({"few_shots": 101}, ["downstream.few_shots=101", "first 100 rows", "at most 100"]),
         ({"data_dir": None, "number_of_tests": 31}, ["downstream.number_of_tests=31", "at most 30"]),
         ({"data_dir": None, "few_shots": 11}, ["downstream.few_shots=11", "at most 10"]),
-        ({"tasks": ["perplexity"]}, ["downstream.perplexity_text=FILE"]),
+        ({"tasks": ["perplexity"]}, ["downstream.perplexity_text=None: names no file"]),
         ({"tasks": ["perplexity"], "perplexity_text": "/no/such"}, ["downstream.perplexity_text=/no/such"]),
     ],
 )

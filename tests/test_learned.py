@@ -10,7 +10,6 @@ import torch
 
 from config.check import ConfigError
 from config.compose import compose_config
-from editor import saved_networks
 from editor.learned import LearnedEditor
 from lifelong import run as lifelong_run
 from lifelong import session, setup
@@ -82,7 +81,7 @@ def test_checkpoint_reproduces_the_run_bit_for_bit(editor, tmp_path):
 )
 def test_checkpoint_of_something_else_is_refused(words, named, tmp_path, monkeypatch):
     made = trained("malmen", tmp_path / "a")
-    saved_networks.save(made, tmp_path / "checkpoint")
+    made.save_networks(tmp_path / "checkpoint")
     monkeypatch.setattr(session, "load_model", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ConfigError, match=named):
         run("malmen", tmp_path / "b", f"editor.load_checkpoint={tmp_path / 'checkpoint'}", *words)
@@ -90,10 +89,10 @@ def test_checkpoint_of_something_else_is_refused(words, named, tmp_path, monkeyp
 
 def test_checkpoint_of_other_shapes_is_refused(tmp_path):
     made = trained("malmen", tmp_path / "a")
-    saved_networks.save(made, tmp_path / "checkpoint")
+    made.save_networks(tmp_path / "checkpoint")
     made.sites[0].d_k += 1
     with pytest.raises(ConfigError, match="its sites is"):
-        saved_networks.load(made, tmp_path / "checkpoint")
+        made.load_networks(tmp_path / "checkpoint")
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
