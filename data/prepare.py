@@ -138,9 +138,8 @@ def check_file(path: Path, reader: RowReader) -> bool:
     except DataError as error:
         broken = str(error)
     shown = f" (the first {SHOWN} are named above)" if bad > SHOWN else ""
-    print(
-        f"{path}: {good + bad} rows, {good} good, {bad} bad{shown}, {good - len(np.unique(prompts))} duplicate prompts"
-    )
+    again = good - len(np.unique(prompts))
+    print(f"{path}: {good + bad} rows, {good} good, {bad} bad{shown}, {again} duplicate prompts")
     if broken:
         print(f"broken: {broken}")
     return not (bad or broken)

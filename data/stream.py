@@ -104,9 +104,8 @@ def _values(path: Path, file: BinaryIO) -> Iterator[object]:
     if head.startswith("version https://git-lfs"):
         raise Unreadable("is a Git LFS pointer, not the file it stands for; fetch the file itself")
     if read is array_values and not head.startswith("["):
-        what = "JSON but no array" if head.startswith("{") else "no JSON array"
         raise Unreadable(
-            f"is {what} (starts with {shown(head[:20])}); it must be one array: [{{...}}, ...] "
+            f"is no JSON array (starts with {shown(head[:20])}); it must be one array: [{{...}}, ...] "
             "(a file with one object a line is named .jsonl)"
         )
     if read is line_values and head.startswith("["):
@@ -154,8 +153,7 @@ def array_values(file: TextIO) -> Iterator[object]:
     sign = ahead.take("[") and ahead.take("]")
     while sign != "]":
         yield ahead.value()
-        sign = ahead.take(",]")
-        if not sign:
+        if not (sign := ahead.take(",]")):
             raise ahead.wrong("expecting ',' or ']'", ahead.at)
     ahead.take("")
     if ahead.at < len(ahead.text):
