@@ -88,7 +88,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         fresh.mkdir()
         yield fresh
-        _sync(fresh)
+        sync(fresh)
         if path.exists():
             path.rename(old)
         try:
@@ -128,8 +128,8 @@ def _is_intact(folder: Path) -> bool:
         return False
 
 
-def _sync(folder: Path) -> None:
-    """Bring every file of a folder to the disk, where the file system can."""
+def sync(folder: Path) -> None:
+    """Bring every file of a folder, if it is there, to the disk, where the file system can."""
     for path in (path for path in folder.rglob("*") if path.is_file()):
         with open(path, "rb") as file:
             try:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from config.errors import ConfigError
 from data.base import DataError
-from files import host, write_json
+from files import host, sync, write_json
 
 STATUS = "status.json"
 ENDED = ("done", "failed", "interrupted")
@@ -115,12 +115,14 @@ def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | N
 
 @contextmanager
 def held(run_dir: Path, *, resumes: bool) -> Iterator[None]:
-    """A run directory that is this process's alone; its death frees it.
+    """A run directory that is this process's alone, which may ask for it twice; its death frees it.
+
+    What Hydra wrote down of the run is on the disk then: without it no resume knows what the run was.
 
     Raises:
         ConfigError: it cannot be written, another run is at work in it, or it holds a run that is not resumed.
     """
-    lock = FileLock(run_dir / ".lock")
+    lock = FileLock(run_dir / ".lock", is_singleton=True)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -133,6 +135,7 @@ def held(run_dir: Path, *, resumes: bool) -> Iterator[None]:
             raise ConfigError(
                 f"hydra.run.dir={run_dir}: holds another run; go on with it by resume={run_dir}, or name another folder"
             )
+        sync(run_dir / ".hydra")
         yield
 
 

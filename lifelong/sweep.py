@@ -19,12 +19,14 @@ from types import FrameType
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from config.errors import ConfigError
 from files import alive, host
-from lifelong.status import STATUS, Listener, end_status, new_status, now, read_status
+from lifelong.status import STATUS, Listener, end_status, held, new_status, now, read_status
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
@@ -51,6 +53,15 @@ def prefer_our_presets() -> None:
 
 class SweepStart(Callback):
     """Hydra's callback: remembers the sweep that starts, for `swept`."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Take the run directory for this process, or refuse (exit status 1) before Hydra writes into it."""
+        HydraConfig.instance().set_config(config)  # as Hydra does next: the directory may name hydra's own keys
+        try:
+            self._taken = held(Path(config.hydra.run.dir), resumes=config.resume is not None)
+            self._taken.__enter__()
+        except ConfigError as error:
+            sys.exit(f"error: {error}")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Refuse a launcher or sweeper that is not installed (exit status 1); get ready."""
