@@ -46,8 +46,11 @@ def phase(run_dir: Path, learned: bool) -> str:
     return "downstream" if last["phase"] == "edit" else "warm-up"
 
 
-def compare(whole: Path, other: Path) -> list[str]:
-    """Every way in which two finished runs differ, but for clocks and places."""
+def compare(whole: Path, other: Path, *, forked: bool = True) -> list[str]:
+    """Every way in which two finished runs differ, but for clocks and places.
+
+    Forked runs have their parent's state of torch's own generator, which nothing draws from; others have each one.
+    """
     found = []
     for name, one, two in zip(("results.json", "metrics.jsonl"), numbers(whole), numbers(other), strict=True):
         if one != two:
@@ -58,7 +61,8 @@ def compare(whole: Path, other: Path) -> list[str]:
     state, again = last_state(whole), last_state(other)
     if state.keys() != again.keys():
         return [*found, f"tensors {sorted(state.keys() ^ again.keys())} are in one checkpoint only"]
-    differing = [name for name in state if not torch.equal(state[name], again[name])]
+    names = [name for name in state if forked or name != "rng"]
+    differing = [name for name in names if not torch.equal(state[name], again[name])]
     if differing:
         distance = max(_distance(state[name], again[name]) for name in differing)
         found.append(f"{len(differing)} tensors differ, {differing[0]} first, by up to {distance:.1e} of their norm")
@@ -74,7 +78,7 @@ def differing_predictions(whole: Path, other: Path) -> list[str]:
 def largest_distance(whole: Path, other: Path) -> float:
     """The largest distance between two finished runs' tensors, as a share of the tensor's norm."""
     state, again = last_state(whole), last_state(other)
-    return max(_distance(state[name], again[name]) for name in state)
+    return max(_distance(state[name], again[name]) for name in state if name != "rng")
 
 
 def _distance(one: torch.Tensor, two: torch.Tensor) -> float:

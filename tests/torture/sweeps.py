@@ -118,5 +118,5 @@ def settle(sweep: Sweep, folder: Path, wholes: list[Path], outcome: Outcome) -> 
         outcome.differences.append(f"{folder}: the sweep ended with code {code}: {said}")
         return
     for job, whole in enumerate(wholes):
-        found = compare(whole, folder / "sweep" / str(job))
+        found = compare(whole, folder / "sweep" / str(job), forked=False)
         outcome.differences += [f"{folder} job {job}: {line}" for line in found]

@@ -16,7 +16,10 @@ from tests.torture.bench import Bench, Lane, Outcome
 from tests.torture.compare import compare, largest_distance, phase
 from tests.torture.process import Child, next_words
 
-TOLERANCE = 1e-3  # of a tensor's norm: beyond it is no rounding
+TOLERANCE = 1e-4  # of a tensor's norm: beyond it is no rounding
+SHORT = ["num_seq=3", "downstream_eval_steps=3"]
+# the published floor of the whitening lets rounding grow: up to 1.5e-4 was seen with it
+FLOOR = ["editor.whitening_floor=1e-2", "editor.whitening_floor_mode=relative"]
 
 
 def wider_model(folder: Path) -> Path:
@@ -35,10 +38,10 @@ def wider_model(folder: Path) -> Path:
 def threads(bench: Bench, kills: int) -> list[Outcome]:
     """Runs started with one thread and resumed with two; equal, or different in the last digits."""
     outcome, equal, worst = Outcome("1 thread, then 2"), 0, 0.0
-    more = [f"model.name_or_path={wider_model(bench.folder / 'model')}"]
+    more = [*SHORT, f"model.name_or_path={wider_model(bench.folder / 'model')}"]
     for index, moment in enumerate(bench.moments(kills, 1.0)):
         editor = (bench.editors[0], bench.editors[-1])[index % 2]  # of every editor a whole run would be dear
-        argv = bench.argv(editor, *more)
+        argv = bench.argv(editor, *more, *(FLOOR if editor == "stableedit" else []))
         whole, seconds = bench.whole(f"wider {editor}", argv, outcome)
         lane = Lane(argv, bench.fresh("threads") / "run", editor)
         if Child(next_words(argv, lane.run_dir), lane.run_dir.parent).end(moment * seconds) == 0:
@@ -51,7 +54,7 @@ def threads(bench: Bench, kills: int) -> list[Outcome]:
         if done.returncode:
             outcome.differences.append(f"{editor}: ended with {done.returncode}: {done.stderr[-300:]}")
             continue
-        equal += not compare(whole, lane.run_dir)
+        equal += not compare(whole, lane.run_dir, forked=False)
         distance = largest_distance(whole, lane.run_dir)
         worst = max(worst, distance)
         if distance > TOLERANCE:
