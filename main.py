@@ -6,20 +6,19 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
 
 from config.check import ConfigError, check_override_names
 from config.schema import Config, register
 from config.sites import quoted
 from lifelong.job import EXPECTED, execute
 from lifelong.outside import config_dir, use_editors
-from lifelong.status import STATUS, Interrupted
+from lifelong.status import Interrupted
 from lifelong.sweep import prefer_our_presets, swept
 from lifelong.sweep_job import sweep_job
 
@@ -49,38 +48,22 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
     if not asked or asked[-1] == "null":
         return argv
     saved = Path(asked[-1]).expanduser() / ".hydra" / "overrides.yaml"
-    if not (saved.is_file() and (saved.parent.parent / STATUS).is_file()):  # with a status what Hydra wrote is whole
+    if not saved.is_file():
         raise ConfigError(
-            f"resume={asked[-1]}: holds no .hydra/overrides.yaml and {STATUS}, so nothing says what it ran; start again"
+            f"resume={asked[-1]}: holds no .hydra/overrides.yaml, so nothing says what it ran; start again"
         )
     keys = {word.partition("=")[0].lstrip("+") for word in argv}
-    words = [word for word in map(str, load_yaml(saved)) if word.partition("=")[0].lstrip("+") not in keys]
+    words = [word for word in map(str, OmegaConf.load(saved)) if word.partition("=")[0].lstrip("+") not in keys]
     return [*words, *argv, f"hydra.run.dir={saved.parent.parent.resolve()}", *as_it_was(saved.parent, argv)]
-
-
-def load_yaml(path: Path) -> Any:
-    """What Hydra wrote down of a run.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        return OmegaConf.load(path)
-    except (OSError, ValueError, YAMLError) as error:
-        said = str(error).splitlines()[0]
-        raise ConfigError(
-            f"resume: {path} is damaged ({said}), so nothing says what the run was; start again"
-        ) from error
 
 
 def as_it_was(saved: Path, argv: list[str]) -> list[str]:
     """What makes Hydra treat a run that goes on as the run that it was, and leave its own record of it as it is."""
     path, words = saved / "hydra.yaml", ["hydra.output_subdir=null"]
-    hydra = load_yaml(path) if path.is_file() else OmegaConf.create()
-    number = OmegaConf.select(hydra, "hydra.job.num")
+    hydra = OmegaConf.load(path).hydra if path.is_file() else OmegaConf.create()
+    number = OmegaConf.select(hydra, "job.num")
     words += [] if number is None else [f"hydra.job.num={number}", "hydra.mode=RUN"]
-    sources = OmegaConf.select(hydra, "hydra.runtime.config_sources") or ()
-    folders = [source.path for source in sources if source.provider == "command-line"]
+    folders = [s.path for s in OmegaConf.select(hydra, "runtime.config_sources") or () if s.provider == "command-line"]
     return words + (["--config-dir", folders[0]] if folders and config_dir(argv) is None else [])
 
 

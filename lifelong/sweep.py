@@ -57,8 +57,11 @@ class SweepStart(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Take the run directory for this process, or refuse (exit status 1) before Hydra writes into it."""
         HydraConfig.instance().set_config(config)  # as Hydra does next: the directory may name hydra's own keys
+        run_dir, resumes = Path(config.hydra.run.dir), config.resume is not None
         try:
-            self._taken = held(Path(config.hydra.run.dir), resumes=config.resume is not None)
+            if resumes and not (run_dir / STATUS).exists():  # what Hydra wrote of it may be cut, which no one would see
+                raise ConfigError(f"resume={config.resume}: was stopped before it had begun; start it again")
+            self._taken = held(run_dir, resumes=resumes)
             self._taken.__enter__()
         except ConfigError as error:
             sys.exit(f"error: {error}")
