@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from filelock import FileLock
-from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
@@ -22,7 +20,6 @@ from config.compose import compose_config
 from files import write_json
 from lifelong import run as lifelong_run
 from lifelong.status import held
-from lifelong.sweep import SweepStart
 from tests.tiny import MODELS, PROJECT, run_main, tiny_words
 
 # a run directory belongs to one run
@@ -38,22 +35,11 @@ def test_a_directory_that_holds_another_run_is_refused(tmp_path):
 
 def test_two_runs_in_one_directory_are_refused(tmp_path):
     refused = pytest.raises(ConfigError, match="another run is at work there")
-    with FileLock(tmp_path / ".lock"), refused, held(tmp_path, resumes=False):
+    lock = FileLock(tmp_path / "run" / ".lock")  # as another process has it
+    with held(tmp_path / "run", resumes=False), held(tmp_path / "run", resumes=False):
+        pass  # its owner may ask for it twice; the lock goes with its owner
+    with lock, refused, held(tmp_path / "run", resumes=True):
         pytest.fail("two at once")
-    with held(tmp_path, resumes=False), held(tmp_path, resumes=False):
-        pass  # the lock goes with its owner, who may ask for it before Hydra writes and when the run begins
-
-
-def test_what_hydra_wrote_is_on_the_disk_before_the_run_begins(tmp_path, monkeypatch):
-    (tmp_path / ".hydra").mkdir()
-    (tmp_path / ".hydra" / "overrides.yaml").write_text("- num_seq=3\n")
-    synced = []
-    monkeypatch.setattr("os.fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")))
-    with held(tmp_path, resumes=False):
-        assert synced == [str(tmp_path / ".hydra" / "overrides.yaml")]
-    asked = OmegaConf.create({"resume": str(tmp_path), "hydra": {"run": {"dir": str(tmp_path)}}})
-    with pytest.raises(SystemExit, match="was stopped before it had begun; start it again"):
-        SweepStart().on_run_start(asked)  # with no status yet, they may be cut
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path):
