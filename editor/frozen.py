@@ -263,3 +263,5 @@ class StateFile:
             os.fsync(file.fileno())  # before the entries exist: not even a power cut leaves one without its states
         with open(self.index, "ab") as file:
             file.write(entries)
+            file.flush()
+            os.fsync(file.fileno())  # a run that goes on after a power cut finds the states that it began with

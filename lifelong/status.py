@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from config.errors import ConfigError, RunError
 from data.base import DataError
-from files import host, read_json, remove_parts, write_json
+from files import host, read_json, remove_parts, sync, write_json
 
 STATUS = "status.json"
 ENDED = ("done", "failed", "interrupted")
@@ -140,12 +140,14 @@ def writing(key: str, folder: object, then: str = "make room, then go on by resu
 
 @contextmanager
 def held(run_dir: Path, *, resumes: bool) -> Iterator[None]:
-    """A run directory that is this process's alone; its death frees it.
+    """A run directory that is this process's alone, which may ask for it twice; its death frees it.
+
+    What Hydra wrote down of the run is on the disk then: without it no resume knows what the run was.
 
     Raises:
         ConfigError: it cannot be written, another run is at work in it, or it holds a run that is not resumed.
     """
-    lock = FileLock(run_dir / ".lock")
+    lock = FileLock(run_dir / ".lock", is_singleton=True)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -159,6 +161,7 @@ def held(run_dir: Path, *, resumes: bool) -> Iterator[None]:
                 f"hydra.run.dir={run_dir}: holds another run; go on with it by resume={run_dir}, or name another folder"
             )
         remove_parts(run_dir)
+        sync(run_dir / ".hydra")
         yield
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +27,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from config.errors import ConfigError
 from files import host
-from lifelong.status import STATUS, Listener, end_status, new_status, read_status
+from lifelong.status import STATUS, Listener, end_status, held, new_status, read_status
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
@@ -48,6 +49,18 @@ def prefer_our_presets() -> None:
 
 class SweepStart(Callback):
     """Hydra's callback: remembers the sweep that starts, for `swept`."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Take the run directory for this process, or refuse (exit status 1) before Hydra writes into it."""
+        HydraConfig.instance().set_config(config)  # as Hydra does next: the directory may name hydra's own keys
+        run_dir, resumes = Path(config.hydra.run.dir), config.resume is not None
+        try:
+            if resumes and not (run_dir / STATUS).exists():  # what Hydra wrote of it may be cut, which no one would see
+                raise ConfigError(f"resume={config.resume}: was stopped before it had begun; start it again")
+            self._taken = held(run_dir, resumes=resumes)
+            self._taken.__enter__()
+        except ConfigError as error:
+            sys.exit(f"error: {error}")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Get ready for the jobs, or refuse what none of them could run with (exit status 1)."""
