@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import cast
 
@@ -53,7 +54,7 @@ def plain_step(editor: Editor, captured: Iterable[list[Rows]]) -> list[Tensor]:
     statistics stay as they are.
     """
     sites, cfg = editor.sites, cast(RidgeConfig, editor.cfg)
-    statistics = {shape: found.copy() for shape, found in editor.statistics.items()}
+    statistics = {shape: deepcopy(found) for shape, found in editor.statistics.items()}
     with tempfile.TemporaryDirectory(prefix="plain-step-") as folder:
         cache = FileCache(Path(folder), editor.solve_device)
         for rows in captured:
