@@ -86,8 +86,7 @@ def _check(args: argparse.Namespace) -> int:
     if not paths:
         print(f"error: no file to check; get them with: {reader.cfg.how_to_get}", file=sys.stderr)
         return 1
-    wrong = [path for path in paths if not check_file(path, reader)]
-    return int(bool(wrong))
+    return int(False in [check_file(path, reader) for path in paths])
 
 
 def _reader(args: argparse.Namespace) -> RowReader:

@@ -104,8 +104,9 @@ def _values(path: Path, file: BinaryIO) -> Iterator[object]:
     if head.startswith("version https://git-lfs"):
         raise Unreadable("is a Git LFS pointer, not the file it stands for; fetch the file itself")
     if read is array_values and not head.startswith("["):
+        what = "JSON but no array" if head.startswith("{") else "no JSON array"
         raise Unreadable(
-            f"is no JSON array (starts with {shown(head[:20])}); it must be one array: [{{...}}, ...] "
+            f"is {what} (starts with {shown(head[:20])}); it must be one array: [{{...}}, ...] "
             "(a file with one object a line is named .jsonl)"
         )
     if read is line_values and head.startswith("["):

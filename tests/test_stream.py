@@ -162,7 +162,7 @@ WHOLE_FILE = [
     ("a.jsonl.xz", b"", "is empty (0 bytes)"),
     ("a.json", b" \n ", "is empty but for white space"),
     ("a.json.gz", gzip.compress(b""), "is empty but for white space"),
-    ("a.json", b'{"src": 1}', "is no JSON array (starts with '{\"src\": 1}'); it must be one array"),
+    ("a.json", b'{"src": 1}', "is JSON but no array (starts with '{\"src\": 1}'); it must be one array"),
     ("a.json", b"12", "is no JSON array (starts with '12')"),
     ("a.json", b"<html>", "is no JSON array (starts with '<html>'); it must be one array: [{...}, ...]"),
     ("a.json", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
