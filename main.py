@@ -55,7 +55,7 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
         record = as_it_was(saved, argv)
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise ConfigError(
-            f"resume={asked[-1]}: its .hydra folder does not say what it ran ({said(error)}); start again"
+            f"resume={asked[-1]}: holds no .hydra/overrides.yaml and hydra.yaml that say what it ran ({said(error)}); start again"
         ) from error
     return [*words, *argv, f"hydra.run.dir={saved.parent.resolve()}", *record]
 
