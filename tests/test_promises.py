@@ -275,13 +275,31 @@ def test_every_number_must_be_finite(value, tmp_path):
         lifelong_run.run(compose_config(tiny_words(f"editor.reg_coef={value}", editor="malmen")), tmp_path / "run")
 
 
+OFFLINE = """
+import sys, time
+from pathlib import Path
+from tests.torture.process import Child
+
+folder, words = Path(sys.argv[1]), sys.argv[2:]
+killed = Child([*words, "wandb.mode=offline", "checkpoint.every=1", "hydra.run.dir=run"], folder)
+while killed.process.is_alive() and not list(folder.glob("run/checkpoints/0*")):
+    time.sleep(0.01)
+assert killed.end(0) == -9, killed.said()
+for argv in (["resume=run"], ["-m", *words, "wandb.mode=disabled", "hydra.sweep.dir=sweep"]):
+    assert (child := Child(argv, folder)).end() == 0, child.said()
+"""
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_an_offline_run_asks_nobody(tmp_path):
-    words = [word for word in tiny_words("num_seq=1", "wandb.mode=offline") if word != "wandb.mode=disabled"]
-    trace = ["strace", "-f", "-qq", "-e", "trace=connect", "-o", str(tmp_path / "trace")]
-    done = subprocess.run([*trace, sys.executable, PROJECT / "main.py", *words], cwd=tmp_path, check=False)
-    assert done.returncode == 0
-    assert "AF_INET" not in (tmp_path / "trace").read_text()
+    """Nor does one that is killed and resumed, nor a sweep's job, nor one without wandb."""
+    words = [word for word in tiny_words("num_seq=2") if word != "wandb.mode=disabled"]
+    calls = "trace=connect,sendto,sendmsg,sendmmsg"
+    trace = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", str(tmp_path / "trace")]
+    command = [*trace, sys.executable, "-c", OFFLINE, str(tmp_path), *words]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "AF_UNIX" in (told := (tmp_path / "trace").read_text()) and "AF_INET" not in told
 
 
 @pytest.mark.parametrize("damage", ["lost", "cut", "changed", "garbled"])
