@@ -84,8 +84,8 @@ def said(error: Exception) -> str:
     """An error in one line; of OmegaConf's with the key, or the words on the command line that refer to others."""
     texts = [str(error), str(error.__cause__ or "") if isinstance(error, HydraException) else ""]
     texts = [text.partition("\n    full_key:")[0].partition("\nConfig search path")[0] for text in texts if text]
-    key = getattr(error, "full_key", None)
-    if isinstance(error, InterpolationResolutionError | InterpolationValidationError):
+    key = getattr(error, "full_key", None) or getattr(error, "override", None)
+    if isinstance(error, InterpolationResolutionError | InterpolationValidationError) or "${" in texts[0]:
         key = " ".join(word for word in sys.argv[1:] if "${" in word and not word.startswith("hydra.")) or key
     return printable(" ".join(": ".join([key, *texts] if key else texts).split()))
 

@@ -19,7 +19,7 @@ from config.check import ConfigError
 from config.schema import LearnedConfig
 from editor.base import Shape, below
 from editor.sites import EditSite
-from files import read_json, whole_folder, write_json
+from files import read_json, regular, whole_folder, write_json
 from nets import EditNetwork
 
 TENSORS, DESCRIPTION = "tensors.safetensors", "checkpoint.json"
@@ -125,7 +125,7 @@ def read_checkpoint(folder: str | Path, device: torch.device) -> dict[str, Tenso
         ConfigError: they cannot be read.
     """
     try:
-        return load_file(Path(folder).expanduser() / TENSORS, device=str(device))
+        return load_file(regular(Path(folder).expanduser() / TENSORS), device=str(device))
     except (OSError, SafetensorError) as error:
         raise _no_checkpoint(folder, error) from error
 

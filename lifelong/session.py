@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from config.errors import ConfigError
 from config.schema import Config
 from data.base import Edit
 from data.batches import StepBatches, step_batches, tokenize
@@ -102,6 +103,7 @@ def open_session(
         ConfigError: the model cannot be opened, a site cannot be edited, layers cannot be run apart.
     """
     model = load_model(cfg.model, device)
+    _check_sound(cfg.model.name_or_path, model)
     inputs = frozen_inputs(model, cfg.model)
     if cfg.model.frozen_cache_dir and inputs is tokens_of:
         log.warning("model.frozen_cache_dir has no effect: no layer lies below the lowest site")
@@ -110,3 +112,13 @@ def open_session(
         kind = editor_class(cfg.editor.name)
         editor = kind(cfg.editor, model, sites, cache, solve_device=solve_device, seed=cfg.seed, inputs=inputs)
         yield Session(cfg, model, tokenizer, editor)
+
+
+def _check_sound(source: str, model: PreTrainedModel) -> None:
+    """Refuse what would come out as numbers all the same: weights that are not finite, an end that is no token."""
+    for name, weight in model.named_parameters():
+        if weight.numel() and not weight.is_meta and not all(map(torch.isfinite, weight.aminmax())):
+            raise ConfigError(f"model.name_or_path={source}: its weight {name} holds a number that is not finite")
+    ends = model.generation_config.eos_token_id
+    if not all(isinstance(end, int | None) for end in (ends if isinstance(ends, list) else [ends])):
+        raise ConfigError(f"model.name_or_path={source}: eos_token_id={ends} in its settings is no token's number")

@@ -6,7 +6,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import cast
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
@@ -145,5 +147,18 @@ def prepare(cfg: Config) -> tuple[Data, PreTrainedTokenizerBase]:
     check_sites(skeleton, cfg.model.edit_modules)
     check_layers(skeleton, cfg.model)
     tokenizer = load_tokenizer(cfg.model)
+    _check_vocabulary(cfg.model.name_or_path, skeleton, tokenizer)
     check_prompt_format(tokenizer, cfg.dataset.prompt_format, cfg.model.name_or_path)
     return open_data(cfg, skeleton, tokenizer), tokenizer
+
+
+def _check_vocabulary(source: str, skeleton: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer of another model; a special token that the model lacks stands in no text."""
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    last = max({*tokenizer.get_vocab().values()} - special, default=0)
+    rows = cast(Tensor, skeleton.get_input_embeddings().weight).shape[0]
+    if last >= rows:
+        raise ConfigError(
+            f"model.name_or_path={source}: its tokenizer has a token {last}, its model {rows} tokens; "
+            "name a folder whose tokenizer and weights belong together"
+        )

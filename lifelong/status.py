@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 
 from config.errors import ConfigError, RunError
 from data.base import DataError
-from files import host, read_json, remove_parts, sync, write_json
+from files import host, printable, read_json, remove_parts, sync, write_json
 
 STATUS = "status.json"
 ENDED = ("done", "failed", "interrupted")
@@ -114,9 +114,8 @@ def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | N
     """Write how a run ended; a traceback goes to the run's log file too (the terminal gets one line)."""
     write_status(run_dir, status | {"state": state, "ended": now(), "error": error, "traceback": trace or None})
     if error:
-        record = logging.makeLogRecord(
-            {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "\n".join([error, trace]).strip()}
-        )
+        text = printable("\n".join([error, trace]).strip())
+        record = logging.makeLogRecord({"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": text})
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.handle(record)

@@ -89,20 +89,30 @@ def misplaced(key: str, name: str, put: Callable[[Path], object]) -> Case:
         ]
 
     want = refused(key) if not large else accepted("a cache is a help, not a need", same_run("small"))
-    if name == "a link to nowhere" and not large:
+    if (name == "a link to nowhere" or name.endswith("none")) and not large:
         want = either("a folder is made there", key)
+    if large and name in NAMES:
+        want = either("a cache is a help, not a need", key, same=same_run("small"))
     return Case("folders", f"{key} {name}", make, want, small_files_are_large if large else None)
 
 
 DISKS: list[tuple[str, int, list[str], Wants]] = [
-    ("from the start", 0, [], refused()),
-    ("a few bytes free", 100, [], refused()),
     ("at the checkpoint", 200_000, ["checkpoint.every=1"], either("what cannot be kept is said", "checkpoint")),
-    ("at the cache", 2_000, ["eval.cache_dir=cache"], refused()),
-    ("at the rows", 30_000, ["editor.cache_dir=rows"], refused("editor.cache_dir")),
-    ("at the states", 30_000, ["model.frozen_cache_dir=states"], either("no state is kept", "model.frozen_cache_dir")),
+    ("at the cache", 6_000, ["eval.cache_dir=cache"], refused(("eval.cache_dir", "hydra.run.dir"))),
+    ("at the rows", 30_000, ["editor.cache_dir=rows", "checkpoint.every=0"], refused("editor.cache_dir")),
+    (
+        "at the states",
+        30_000,
+        ["model.frozen_cache_dir=states", "checkpoint.every=0"],
+        either("no state is kept", "model.frozen_cache_dir"),
+    ),
     ("at the model", 300_000, ["model_cache=true", "model_cache_dir=saved"], refused("model_cache_dir")),
-    ("at the report", 15_000, ["report=true"], either("a report takes nothing from a run", "report")),
+    (
+        "at the report",
+        15_000,
+        ["report=true", "checkpoint.every=0"],
+        either("a report takes nothing from a run", "report"),
+    ),
 ]
 REPORTED = (
     "results.json",
