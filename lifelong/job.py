@@ -26,7 +26,6 @@ from omegaconf import DictConfig, OmegaConf
 from config.check import ConfigError, RunError
 from config.compose import typed_config
 from config.schema import Config
-from config.show import show_config
 from data.base import DataError
 from lifelong import sweep
 from lifelong.process import cores, start_python
@@ -47,7 +46,7 @@ def execute(
         ConfigError, DataError, RunError, Interrupted: as lifelong.run.run.
     """
     if cfg.verbose:
-        show_config(cfg)
+        print(OmegaConf.to_yaml(OmegaConf.structured(cfg)), end="", flush=True)
     if cfg.inspect:
         from lifelong.inspect import inspect_model
 
