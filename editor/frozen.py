@@ -232,7 +232,8 @@ class StateFile:
         states_TD = torch.empty(tokens, self.width, dtype=self.dtype)
         # read, not mapped: a map that torch may share has to be writable, and memory is set aside for all of it
         data = states_TD.view(torch.uint8).numpy().data
-        if os.preadv(self._states_fd, [data], offset) == data.nbytes and crc32(data) == checksum:
+        whole = tokens == len(ids) and os.preadv(self._states_fd, [data], offset) == data.nbytes
+        if whole and crc32(data) == checksum:
             return states_TD
         del self._known[key]
         return None

@@ -52,6 +52,7 @@ class Recorder:
         if wandb_cfg.mode is not WandbMode.disabled:
             if wandb_cfg.mode is not WandbMode.online:
                 os.environ["WANDB_ERROR_REPORTING"] = "false"  # its crash reports ask DNS even where it is offline
+                os.environ["WANDB_CACHE_DIR"] = str(run_dir / "wandb" / "cache")  # its own logs, else below HOME
             import wandb  # slow to import, and not every run wants it
 
             mode: Any = wandb_cfg.mode.value

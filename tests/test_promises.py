@@ -292,13 +292,16 @@ for argv in (["resume=run"], ["-m", *words, "wandb.mode=disabled", "hydra.sweep.
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_an_offline_run_asks_nobody(tmp_path):
-    """Nor does one that is killed and resumed, nor a sweep's job, nor one without wandb."""
+    """Nor does one that is killed and resumed, nor a sweep's job, nor one without wandb; nor is HOME written to."""
     words = [word for word in tiny_words("num_seq=2") if word != "wandb.mode=disabled"]
     calls = "trace=connect,sendto,sendmsg,sendmmsg"
     trace = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", str(tmp_path / "trace")]
     command = [*trace, sys.executable, "-c", OFFLINE, str(tmp_path), *words]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    env = os.environ | {"HOME": str(tmp_path / "home")}
+    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    outside = {path.relative_to(tmp_path / "home").parts[:2] for path in (tmp_path / "home").glob("*/*/*")}
+    assert outside - {(".cache", "matplotlib")} == {(".cache", "stableedit")}, "the caches that keys name, and fonts"
     assert "AF_UNIX" in (told := (tmp_path / "trace").read_text()) and "AF_INET" not in told
 
 
