@@ -1,10 +1,4 @@
-"""From edits to token ids, as the prompt format shows them, and to padded micro-batches (docs/design.md, 2.1).
-
-| dataset.prompt_format | prompt | answer |
-| --- | --- | --- |
-| raw | as it stands | " " + answer |
-| qa | "Question: " + prompt + newline + "Answer:" | " " + answer |
-| chat | a user's turn in the model's own chat template, the assistant's turn opened | as it stands |
+"""From edits to token ids, as dataset.prompt_format shows them, and to padded micro-batches (docs/design.md, 2.1).
 
 Shape suffixes: B sequences, T positions.
 """

@@ -103,9 +103,8 @@ class Download:
 def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Callable[[float], None] = time.sleep) -> str:
     """Bring `file` to its place under `root`; gives "already complete" or "fetched".
 
-    What was there is replaced only by a file of the right size and sha256. An unfinished download
-    stays as NAME.part and is continued by the next call. `wait` sleeps between tries. Raises FetchError,
-    and ValueError for a base URL that is not http(s).
+    What was there is replaced only by a file of the right size and sha256. An unfinished download stays as NAME.part
+    and is continued by the next call. Raises FetchError, and ValueError for a base URL that is not http(s).
     """
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"base URL {base_url!r}: must begin with http:// or https://")
@@ -126,8 +125,7 @@ def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Calla
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             problem = (
                 f"the disk is full: {file.bytes - job.have} bytes are still to come, {target.parent} has "
-                f"{shutil.disk_usage(target.parent).free} free; make room and run this command again, it goes on from "
-                f"{job.part}"
+                f"{shutil.disk_usage(target.parent).free} free; make room and run this command again to go on"
             )
         raise HopelessError(f"{url}: {problem}") from error
     return "fetched"

@@ -16,8 +16,6 @@ from .base import DataError, Edit, as_text, missing, place, shown
 
 PAIRS = {"unrelated": "unrelated_answer", "mhop": "mhop_answer"}
 """Prompts with an answer of their own: a record has both or neither."""
-READING = ("required", "exact", "draw_rephrase", "unrelated_suffix", "missing_mhop")
-"""The keys of a data set that say, beside its field map, how a row is read."""
 ABSENT = object()
 """What stands at a path that a record does not have."""
 
@@ -113,8 +111,7 @@ def check_named_fields(edits: Iterable[Edit], cfg: DatasetConfig, path: Path) ->
     Raises DataError, naming the file, the key and its value.
     """
     fields, usual = asdict(cfg.fields), asdict(FieldsConfig())
-    optional = fields.keys() - {"prompt", "answer", *cfg.required}
-    named = {key for key in optional if fields[key] not in (None, usual[key])}
+    named = {key for key in fields if fields[key] not in (None, usual[key])} - {"prompt", "answer", *cfg.required}
     for edit in edits if named else ():
         named = {key for key in named if getattr(edit, key) is None}
         if not named:

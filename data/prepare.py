@@ -86,8 +86,7 @@ def _check(args: argparse.Namespace) -> int:
     if not paths:
         print(f"error: no file to check; get them with: {reader.cfg.how_to_get}", file=sys.stderr)
         return 1
-    wrong = [path for path in paths if not check_file(path, reader)]
-    return int(bool(wrong))
+    return int(False in [check_file(path, reader) for path in paths])
 
 
 def _reader(args: argparse.Namespace) -> RowReader:
@@ -138,9 +137,8 @@ def check_file(path: Path, reader: RowReader) -> bool:
     except DataError as error:
         broken = str(error)
     shown = f" (the first {SHOWN} are named above)" if bad > SHOWN else ""
-    print(
-        f"{path}: {good + bad} rows, {good} good, {bad} bad{shown}, {good - len(np.unique(prompts))} duplicate prompts"
-    )
+    again = good - len(np.unique(prompts))
+    print(f"{path}: {good + bad} rows, {good} good, {bad} bad{shown}, {again} duplicate prompts")
     if broken:
         print(f"broken: {broken}")
     return not (bad or broken)

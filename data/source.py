@@ -15,7 +15,7 @@ from config.schema import BadRow, DatasetConfig
 from files import read_json, sha256_of, sha256_of_json, write_json
 
 from .base import DataError, Edit, place
-from .fields import READING, RowReader, check_named_fields
+from .fields import RowReader, check_named_fields
 from .stream import scan
 
 log = logging.getLogger(__name__)
@@ -167,9 +167,8 @@ class Source:
         cfg, records = self.cfg, RecordFile(locate(path), RowReader(self.cfg), self.seed)
         skip = cfg.on_bad_row is BadRow.skip
         drawn = self.seed if cfg.draw_rephrase else None
-        reading = [asdict(cfg.fields), *(getattr(cfg, key) for key in READING)]
         look = partial(survey, records, needed, self.fits, skip=skip)
-        key = [reading, needed, skip, drawn, self.fits_key]
+        key = [asdict(cfg), needed, drawn, self.fits_key]
         records.limit, bad = remembered(look, cfg.cache_dir, records.path, "survey", key)
         records.count = records.limit
         # JSON has no other keys than strings

@@ -154,8 +154,7 @@ def array_values(file: TextIO) -> Iterator[object]:
     sign = ahead.take("[") and ahead.take("]")
     while sign != "]":
         yield ahead.value()
-        sign = ahead.take(",]")
-        if not sign:
+        if not (sign := ahead.take(",]")):
             raise ahead.wrong("expecting ',' or ']'", ahead.at)
     ahead.take("")
     if ahead.at < len(ahead.text):

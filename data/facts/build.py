@@ -73,9 +73,7 @@ def choose_cities(source: Places, taken: set[str], seed: int) -> list[Fact]:
     """One fact per city, large cities first, until every quota is full."""
     left = Counter(WORLD.quotas)
     chosen = []
-    for city in source.cities:
-        if plain_key(city.name) in taken:
-            continue
+    for city in (city for city in source.cities if plain_key(city.name) not in taken):
         if facts := [fact for fact in city_facts(city, source) if left[fact.relation] > 0]:
             # Rarer facts first: only US cities can fill the quota of the states.
             scarce = [f for f in facts if f.relation == "us_city_state"] or facts

