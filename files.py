@@ -57,9 +57,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON as whole_file does; a number that is not finite is null: what was computed must not be lost to it."""
-    with whole_file(path) as file:
-        json.dump(finite(content), file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_whole(path, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -68,8 +66,7 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: a number that is not finite.
     """
-    with whole_file(path) as file:
-        file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
+    write_whole(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 
 
 def regular(path: Path) -> Path:

@@ -45,7 +45,7 @@ class Evaluation(Kept):
 
     def __init__(
         self, session: Session, data: Data, files: dict[str, str], recorder: Recorder,
-        between: Callable[[], None] = lambda: None,
+        between: Callable[[], None],
     ) -> None:  # fmt: skip
         self.cfg, self.session, self.data, self.files, self.recorder = session.cfg, session, data, files, recorder
         self.run_dir = recorder.run_dir
@@ -75,7 +75,7 @@ class Evaluation(Kept):
 
     def _key(self) -> dict[str, Any]:
         """What the numbers before editing depend on, beside the weights."""
-        cfg = self.cfg
+        cfg, tokenizer = self.cfg, self.session.tokenizer
         measured = asdict(cfg.eval)
         for name in ("before", "tokens_per_batch", "every", "per_edit", "cache_dir"):
             del measured[name]
@@ -87,10 +87,8 @@ class Evaluation(Kept):
             "data": data | {"edits": len(self.data.edits), "skipped": sorted(map(str, self.data.edits.bad))},
             "file": self.files[str(self.data.edits.path.resolve())],
             "seed": cfg.seed,
-            "tokenizer": sorted(self.session.tokenizer.get_vocab().items())[
-                :: max(1, len(self.session.tokenizer) // 1000)
-            ],
-            "template": str(self.session.tokenizer.chat_template),
+            "tokenizer": sorted(tokenizer.get_vocab().items())[:: max(1, len(tokenizer) // 1000)],
+            "template": str(tokenizer.chat_template),
             "device": self.session.model.device.type,
             "versions": [version("torch"), version("transformers")],
         }
@@ -150,13 +148,9 @@ class Evaluation(Kept):
 
 
 def _example(line: dict[str, Any]) -> dict[str, Any]:
-    before, after = line["before"], line["after"]["ES"]
-    return {
-        **{name: line[name] for name in ("index", "step", "prompt", "target")},
-        "before": before["ES"]["generated"] if before else None,
-        "after": after["generated"],
-        "kind": "generated",
-    }
+    before = line["before"]["ES"]["generated"] if line["before"] else None
+    named = {name: line[name] for name in ("index", "step", "prompt", "target")}
+    return named | {"before": before, "after": line["after"]["ES"]["generated"]}
 
 
 def _without_ids(scores: Scores | None) -> Scores | None:

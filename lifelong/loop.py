@@ -74,7 +74,8 @@ class Training(Kept):
 
     def _epoch(self) -> Iterator[dict[str, Any]]:
         try:
-            yield from map(asdict, self.editor.train_epoch(self._batches(), self.trained))
+            with writing("editor.cache_dir", self.cfg.cache_dir):
+                yield from map(asdict, self.editor.train_epoch(self._batches(), self.trained))
         except NumericsError as error:
             first = self.trained * self.n_edits
             where = f"training step {self.trained} of epoch {self.epoch}"

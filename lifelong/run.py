@@ -93,15 +93,15 @@ def check_writable(cfg: Config, run_dir: Path) -> None:
     Raises:
         ConfigError: names the key, the folder and why.
     """
-    caches = {"editor.cache_dir": cfg.editor.cache_dir, "eval.cache_dir": cfg.eval.cache_dir}
-    for key, folder in ({"hydra.run.dir": str(run_dir)} | caches).items():
-        if folder is None:
-            continue
+    folders = {"hydra.run.dir": str(run_dir), "editor.cache_dir": cfg.editor.cache_dir}
+    folders["eval.cache_dir"] = cfg.eval.cache_dir if cfg.eval.before else None
+    for key, folder in folders.items():
         try:
-            Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=Path(folder).expanduser()).close()
+            if folder is not None:
+                Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=Path(folder).expanduser()).close()
         except (OSError, RuntimeError) as error:  # the latter of a home that nobody knows
-            null = "" if folder == str(run_dir) else ", null for none"
+            null = ", null for none" if "cache" in key else ""
             raise ConfigError(f"{key}={folder}: cannot be written ({error}); name another folder{null}") from error
 
 
@@ -114,10 +114,9 @@ def done_before(cfg: Config, run_dir: Path) -> dict[str, Any] | None:
     """The results of a run that is done, shown again; None where it is not, or where something else is asked for."""
     try:
         results = read_json(run_dir / "results.json")
-        same = results["config"] | {"resume": cfg.resume, "verbose": cfg.verbose} == as_dict(cfg)
+        if results["config"] | {"resume": cfg.resume, "verbose": cfg.verbose} != as_dict(cfg):
+            return None
     except (OSError, ValueError, LookupError, TypeError):
-        return None
-    if not same:
         return None
     show(results, run_dir)
     return dict(results)
@@ -245,7 +244,8 @@ class Downstream(Watcher):
         if step:
             figures = self.evaluator.evaluate(model, tokenizer, edits)
         else:
-            figures = abilities_before(self.cfg, self.evaluator, model, tokenizer)
+            with writing("eval.cache_dir", self.cfg.eval.cache_dir):
+                figures = abilities_before(self.cfg, self.evaluator, model, tokenizer)
         self.found.append(finite({"edits": edits, **figures}))
         return self.found[-1]
 
