@@ -120,11 +120,11 @@ class Sweep:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             busy = [path.parent for path in folder.rglob(LOCK) if not free(path)]
+            if busy:
+                raise ConfigError(f"hydra.sweep.dir={folder}: {busy[0]} is at work; wait, or name another folder")
             self._lock.acquire(timeout=1)
         except OSError as error:
             raise ConfigError(f"hydra.sweep.dir={folder}: cannot be written ({error}); name another folder") from error
-        if busy:
-            raise ConfigError(f"hydra.sweep.dir={folder}: {busy[0]} is at work; wait, or name another folder")
         (folder / STOP).unlink(missing_ok=True)
         self._listener = Listener(self._stop)
 
