@@ -19,6 +19,7 @@ from data.base import shown as cut
 from data.batches import check_prompt_format, prompt_ids
 from exports.card import front_matter, origin
 from exports.delta import base_config, is_delta, load_base, read_delta, read_weights
+from files import printable
 from model import load_model, load_tokenizer, model_config
 
 NO_BASE = "none"
@@ -147,4 +148,4 @@ def shown(prompts: Sequence[str], answers: Answers) -> str:
 
 
 def _line(label: str, text: str) -> str:
-    return f"{label:<8}" + indent(text.strip() or "(nothing)", " " * 8).lstrip()
+    return f"{label:<8}" + indent(printable(text.strip()) or "(nothing)", " " * 8).lstrip()

@@ -100,6 +100,18 @@ def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
         run("malmen", tmp_path, f"editor.load_checkpoint={tmp_path / 'nothing'}")
 
 
+def test_a_damaged_checkpoint_is_refused_in_words(tmp_path):
+    made, folder = trained("malmen", tmp_path / "a"), tmp_path / "checkpoint"
+    no_sites = '{"editor": "malmen", "rank": 16, "n_blocks": 2, "sites": 7}'
+    for name, contents in {"checkpoint.json": ["[]", "null", no_sites, "{}"], "tensors.safetensors": ["x"]}.items():
+        for content in contents:
+            made.save_networks(folder)
+            made.load_networks(folder)
+            (folder / name).write_text(content)
+            with pytest.raises(ConfigError, match=r"editor\.load_checkpoint=.*is no checkpoint .*save_checkpoint=true"):
+                made.load_networks(folder)
+
+
 def test_n_epochs_passes_over_the_training_steps(tmp_path):
     _, lines = run("malmen", tmp_path, "editor.n_epochs=2", "num_seq=2")
     assert [(line["epoch"], line["index"]) for line in lines if line["event"] == "train"] == [
