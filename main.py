@@ -51,9 +51,8 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
         words = [word for word in found if word.partition("=")[0].lstrip("+") not in keys]
         record = as_it_was(saved, argv)
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"resume={asked[-1]}: its .hydra folder does not say what it ran ({said(error)}); start again"
-        ) from error
+        what = "holds no .hydra/overrides.yaml and hydra.yaml that say what it ran"
+        raise ConfigError(f"resume={asked[-1]}: {what} ({said(error)}); start again") from error
     return [*words, *argv, f"hydra.run.dir={saved.parent.resolve()}", *record]
 
 

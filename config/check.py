@@ -10,10 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep
-from hydra.errors import HydraException
-
 from config.errors import ConfigError as ConfigError
 from config.errors import RunError as RunError
 from config.schema import KINDS, RANGE, Config, DatasetConfig, EditorConfig, WandbMode
@@ -21,8 +17,10 @@ from config.schema import KINDS, RANGE, Config, DatasetConfig, EditorConfig, Wan
 GROUPS = ("dataset", "model", "editor", "experiment")
 GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itself; leave the key out"}
 """Keys of the published program that this one does without, and why."""
-NAMING = ("name", "path", "dir", "project", "text", "resume", "load_checkpoint")
-"""How keys end whose values name files or become part of such a name."""
+NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)
+"""What Hydra takes for something else than the name of a group's member."""
+NAMING = ("name", "dir", "project", "text", "resume", "load_checkpoint")
+"""How keys end whose values name folders or become part of such a name; who reads records refuses their paths."""
 WANDB_PROJECT = re.compile(r"[^/\\#?%:]{,128}")
 LONGEST = 255  # bytes of a file's name
 MOST = 2**31  # whole numbers stay below it, so that a product of two is still an index
@@ -56,19 +54,9 @@ def check_override_names(argv: Sequence[str], more: Sequence[str] = ()) -> None:
         if key not in keys:
             close = difflib.get_close_matches(key, keys, n=3) or sorted(keys)
             raise ConfigError(f"{key}={value}: there is no key {key}; the nearest are {', '.join(close)}")
-        if key in GROUPS and not _names_members(word):
+        if key in GROUPS and any(map(NO_NAME.fullmatch, re.split(r"[][,\s]+", value))):
             raise ConfigError(f"{key}={value}: must be the name of a file of config/{key}, without .yaml")
         _check_name(key, value)
-
-
-def _names_members(word: str) -> bool:
-    """Whether a group's value is a name or several; what Hydra cannot parse, it says itself."""
-    try:
-        value = OverridesParser.create().parse_override(word).value()
-    except HydraException:
-        return True
-    values = value.list if isinstance(value, ChoiceSweep) else value if isinstance(value, list) else [value]
-    return not any(one is None or isinstance(one, int | float | list) for one in values)
 
 
 def _check_name(key: str, value: str) -> None:

@@ -75,7 +75,9 @@ def one_line(*expected: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         sys.exit(f"error: {said(error)}")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a log file
+        if not isinstance(error, OSError) and not isinstance(error.__cause__, OSError):
+            raise
         key = "hydra.sweep.dir" if {"-m", "--multirun"} & {*sys.argv} else "hydra.run.dir"
         sys.exit(f"error: {key}: cannot be made ({said(error)}); name another folder")
 

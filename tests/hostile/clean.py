@@ -118,13 +118,17 @@ def numbers(run: Path) -> tuple[Any, ...]:
     return kept, told
 
 
-def same_run(name: str, run: str = "run", *, rows: bool = True) -> Callable[[Path, Clean], list[str]]:
-    """A comparison with the run of that name, edits.jsonl too where the rows are the same ones."""
+def same_run(
+    name: str, run: str = "run", *, rows: bool = True, lines: bool = True
+) -> Callable[[Path, Clean], list[str]]:
+    """A comparison with the run of that name: edits.jsonl too where its `rows` are the same ones, and metrics.jsonl
+    where its `lines` must be.
+    """
 
     def differences(folder: Path, clean: Clean) -> list[str]:
         one, two = clean.get(name) / "run", folder / run
         try:
-            pairs = zip(("results.json", "metrics.jsonl"), numbers(one), numbers(two), strict=True)
+            pairs = list(zip(("results.json", "metrics.jsonl"), numbers(one), numbers(two), strict=True))[: 1 + lines]
             found = [f"{file} differs from that of a run that nobody spoiled" for file, a, b in pairs if a != b]
             if rows and (one / "edits.jsonl").read_bytes() != (two / "edits.jsonl").read_bytes():
                 found.append("edits.jsonl differs")

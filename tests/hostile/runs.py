@@ -25,7 +25,8 @@ RESUME = ["main.py", "resume=run"]
 ANEW = "written anew"
 BEFORE_IT = "a damaged checkpoint is passed over: the one before it leads to the same numbers"
 FROM_START = "no checkpoint is left: the run starts again, to the same numbers"
-METRICS = either("what was lost is measured again", "metrics.jsonl", same=SAME)
+SET_ASIDE = "it is said, what is left is set aside, no number depends on it"
+METRICS = either(SET_ASIDE, "metrics.jsonl", same=same_run("longer", lines=False))
 SAID = either("what is left says the same", ("overrides.yaml", ".hydra"), same=SAME)
 FILES: list[tuple[str, Wants]] = [
     ("checkpoints/00000004/state.json", either(BEFORE_IT, "00000004", same=SAME)),
