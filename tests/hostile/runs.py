@@ -36,7 +36,7 @@ FILES: list[tuple[str, Wants]] = [
     (".hydra/hydra.yaml", either("a run without it is resumed too", ".hydra", same=SAME)),
     ("metrics.jsonl", METRICS),
     ("status.json", either(ANEW, "status.json", same=SAME)),
-    ("main.log", either("nothing reads it", "main.log", same=SAME)),
+    ("main.log", either("nothing reads it", "hydra.run.dir", same=SAME)),
     ("before/lines.jsonl", accepted("measured anew", SAME)),
     ("before/totals.json", accepted("measured anew", SAME)),
     ("before/reference.safetensors", accepted("measured anew", SAME)),
