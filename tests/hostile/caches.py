@@ -114,7 +114,7 @@ DISKS: list[tuple[str, int, list[str], Wants]] = [
         "at the states",
         30_000,
         ["model.frozen_cache_dir=states", "checkpoint.every=0", "eval.before=false"],
-        either("no state is kept", "model.frozen_cache_dir"),
+        either("no state is kept", ("model.frozen_cache_dir", "hydra.run.dir")),
     ),
     ("at the model", 300_000, ["model_cache=true", "model_cache_dir=saved"], refused("model_cache_dir")),
     (
