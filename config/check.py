@@ -64,7 +64,7 @@ def _check_name(key: str, value: str) -> None:
     longest = max(len(part.encode(errors="surrogateescape")) for part in value.split("/"))
     if key.endswith(NAMING) and longest > LONGEST:
         raise ConfigError(f"{key}={value[:40]}...: a name of {longest} bytes; file systems take {LONGEST} at most")
-    if key.endswith(NAMING) and value.startswith("~"):
+    if key.endswith((*NAMING, "name_or_path")) and value.startswith("~"):
         try:
             Path(value).expanduser()
         except RuntimeError as error:

@@ -75,9 +75,12 @@ def one_line(*expected: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         sys.exit(f"error: {said(error)}")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a log file
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
         key = "hydra.sweep.dir" if {"-m", "--multirun"} & {*sys.argv} else "hydra.run.dir"
-        sys.exit(f"error: {key}: cannot be made ({said(error)}); name another folder")
+        sys.exit(f"error: {key}: cannot be made ({said(cause)}); name another folder")
 
 
 def said(error: Exception) -> str:

@@ -30,6 +30,7 @@ from config.check import ConfigError
 from config.schema import ModelConfig
 from data.batches import Batch, to_device
 from editor.capture import Inputs, tokens_of
+from files import regular
 from model import fingerprint
 
 FORMAT = 2  # of the states' folder; raise it when what is kept changes
@@ -200,8 +201,8 @@ class StateFile:
         self.folder, self.width, self.dtype, self.most = folder, width, dtype, most
         self._size = width * dtype.itemsize  # bytes of a token
         self.states, self.index = folder / "states.bin", folder / "index.bin"
-        self.index.touch()
-        self._states_fd = os.open(self.states, os.O_RDONLY | os.O_CREAT, 0o644)
+        regular(self.index).touch()
+        self._states_fd = os.open(regular(self.states), os.O_RDONLY | os.O_CREAT, 0o644)
         weakref.finalize(self, os.close, self._states_fd)
         self._known: dict[bytes, tuple[int, int, int]] = {}
         self._read = 0

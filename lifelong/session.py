@@ -115,10 +115,16 @@ def open_session(
 
 
 def _check_sound(source: str, model: PreTrainedModel) -> None:
-    """Refuse what would come out as numbers all the same: weights that are not finite, an end that is no token."""
+    """Refuse weights that are not finite, an end that is no token, settings by which nothing can be computed."""
     for name, weight in model.named_parameters():
         if weight.numel() and not weight.is_meta and not all(map(torch.isfinite, weight.aminmax())):
             raise ConfigError(f"model.name_or_path={source}: its weight {name} holds a number that is not finite")
     ends = model.generation_config.eos_token_id
-    if not all(isinstance(end, int | None) for end in (ends if isinstance(ends, list) else [ends])):
+    if ends == [] or not all(isinstance(end, int | None) for end in (ends if isinstance(ends, list) else [ends])):
         raise ConfigError(f"model.name_or_path={source}: eos_token_id={ends} in its settings is no token's number")
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    except Exception as error:  # settings may be wrong in ways that only a call shows
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(f"model.name_or_path={source}: cannot be run ({said}); look at its config.json") from error

@@ -77,7 +77,9 @@ def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedToken
         edits = Source(cfg.dataset, cfg.seed, fits, fits_key).records(cfg.dataset.valid_path, cfg.num_seq, "num_seq")
     with _named("dataset.train_path"):
         training = _open_training(cfg, fits, fits_key)
-    return Data(edits, training, known_facts(cfg.eval, cfg.seed))
+    with _named("eval.knowns_path"):
+        knowns = known_facts(cfg.eval, cfg.seed, fits)
+    return Data(edits, training, knowns)
 
 
 def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
@@ -110,12 +112,12 @@ def warm_up_data(dataset: DatasetConfig) -> DatasetConfig:
     return replace(other, n_edits=dataset.n_edits, cache_dir=dataset.cache_dir)
 
 
-def known_facts(cfg: EvalConfig, seed: int) -> list[tuple[str, str]]:
+def known_facts(cfg: EvalConfig, seed: int, fits: Fits) -> list[tuple[str, str]]:
     """Prompt and answer of a sample of known facts; none where the default file is not there.
 
     Raises:
         ConfigError: a file that was asked for by name is not there.
-        DataError: the file is broken.
+        DataError: the file is broken, or the model cannot use one of them.
     """
     path = locate(cfg.knowns_path)
     if not cfg.knowns or not path.is_file():
@@ -125,7 +127,10 @@ def known_facts(cfg: EvalConfig, seed: int) -> list[tuple[str, str]]:
             )
         return []
     facts = list(RecordFile(path, read_known, seed))
-    return [(facts[i].prompt, facts[i].answer.strip()) for i in drawn(len(facts), cfg.knowns, seed)]
+    picked = [facts[i] for i in drawn(len(facts), cfg.knowns, seed)]
+    for error in filter(None, fits(picked)):
+        raise DataError(f"{path}: {error}")
+    return [(fact.prompt, fact.answer.strip()) for fact in picked]
 
 
 @contextmanager

@@ -24,8 +24,8 @@ NUMBER = int | float | None
 RESULTS = {"metrics": list, "config": dict, "pre": dict | None, "counts": dict, "downstream": list, "examples": list}
 STATUS = {"state": str, "overrides": list, "error": str | None}
 ROW = {"metric": str, "protocol": str, "value": NUMBER, "before": NUMBER, "n": NUMBER}
-LINE = {"event": str, "edits": int, "step": int, "sample": dict, "immediate": dict, "retention": dict}
-PLACED = {"evaluate": ("edits",), "over_time": ("edits", "step"), "downstream": ("edits",)}
+LINE = {"event": str, "edits": int, "step": int, "sample": dict, "immediate": dict, "retention": dict, "sites": dict}
+PLACED = {"step": ("sites", "phase"), "evaluate": ("edits",), "over_time": ("edits", "step"), "downstream": ("edits",)}
 POINTS = 1000  # of a curve at most
 
 

@@ -25,7 +25,8 @@ RESUME = ["main.py", "resume=run"]
 ANEW = "written anew"
 BEFORE_IT = "a damaged checkpoint is passed over: the one before it leads to the same numbers"
 FROM_START = "no checkpoint is left: the run starts again, to the same numbers"
-METRICS = either("what was lost is measured again", "metrics.jsonl", same=SAME)
+SET_ASIDE = "it is said, what is left is set aside, no number depends on it"
+METRICS = either(SET_ASIDE, "metrics.jsonl", same=same_run("longer", lines=False))
 SAID = either("what is left says the same", ("overrides.yaml", ".hydra"), same=SAME)
 FILES: list[tuple[str, Wants]] = [
     ("checkpoints/00000004/state.json", either(BEFORE_IT, "00000004", same=SAME)),
@@ -35,7 +36,7 @@ FILES: list[tuple[str, Wants]] = [
     (".hydra/hydra.yaml", either("a run without it is resumed too", ".hydra", same=SAME)),
     ("metrics.jsonl", METRICS),
     ("status.json", either(ANEW, "status.json", same=SAME)),
-    ("main.log", either("nothing reads it", "main.log", same=SAME)),
+    ("main.log", either("nothing reads it", "hydra.run.dir", same=SAME)),
     ("before/lines.jsonl", accepted("measured anew", SAME)),
     ("before/totals.json", accepted("measured anew", SAME)),
     ("before/reference.safetensors", accepted("measured anew", SAME)),
