@@ -80,12 +80,8 @@ def check_values(cfg: Config) -> None:
     if cfg.editor.load_checkpoint in ("false", "False", ""):
         cfg.editor.load_checkpoint = None  # the published program's way to say no
     check_numbers(cfg)
-    sites = cfg.model.edit_modules
-    if not sites:
+    if not cfg.model.edit_modules:
         raise ConfigError("model.edit_modules=[]: name at least one nn.Linear or Conv1D module to edit")
-    twice = sorted({name for name in sites if sites.count(name) > 1})
-    if twice:
-        raise ConfigError(f"model.edit_modules: {twice[0]} is named twice; name each site once")
     if cfg.model.device_map not in (None, "auto"):
         raise ConfigError(f"model.device_map={cfg.model.device_map}: must be auto or null")
     if cfg.eval.every > cfg.num_seq:

@@ -134,7 +134,7 @@ class Sweep:
         except OSError as error:
             raise ConfigError(f"hydra.sweep.dir={folder}: cannot be written ({error}); name another folder") from error
         (folder / STOP).unlink(missing_ok=True)
-        self._listener = Listener(self._stop)
+        self._listener = Listener(self._stop).__enter__()
 
     def _stop(self, signum: int, _: FrameType | None) -> None:
         self.signum = signum
