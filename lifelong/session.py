@@ -119,9 +119,12 @@ def _check_sound(source: str, model: PreTrainedModel) -> None:
     for name, weight in model.named_parameters():
         if weight.numel() and not weight.is_meta and not all(map(torch.isfinite, weight.aminmax())):
             raise ConfigError(f"model.name_or_path={source}: its weight {name} holds a number that is not finite")
-    ends = model.generation_config.eos_token_id
-    if ends == [] or not all(isinstance(end, int | None) for end in (ends if isinstance(ends, list) else [ends])):
-        raise ConfigError(f"model.name_or_path={source}: eos_token_id={ends} in its settings is no token's number")
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        token = getattr(model.generation_config, name)
+        if token == [] or not all(
+            isinstance(one, int | None) for one in (token if isinstance(token, list) else [token])
+        ):
+            raise ConfigError(f"model.name_or_path={source}: {name}={token} in its settings is no token's number")
     try:
         with torch.no_grad():
             model(torch.zeros(1, 1, dtype=torch.long, device=model.device))
