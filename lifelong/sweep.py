@@ -57,7 +57,7 @@ class SweepStart(Callback):
         with one_line():
             run_dir, resumes = Path(config.hydra.run.dir), config.resume is not None
             if resumes and not (run_dir / STATUS).exists():  # what Hydra wrote of it may be cut, which no one would see
-                raise ConfigError(f"resume={config.resume}: was stopped before it had begun; start it again")
+                raise ConfigError(f"resume={config.resume}: was stopped before it began: no {STATUS}; start it again")
             self._taken = held(run_dir, resumes=resumes)
             self._taken.__enter__()
 

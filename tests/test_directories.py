@@ -31,7 +31,7 @@ def test_what_hydra_wrote_is_on_the_disk_before_the_run_begins(tmp_path, monkeyp
     ("holds", "resume", "words"),
     [
         ("results.json", None, "holds another run; go on with it by resume="),
-        ("overrides.yaml", "run", "resume=run: was stopped before it had begun; start it again"),
+        ("overrides.yaml", "run", "resume=run: was stopped before it began: no status.json; start it again"),
     ],
 )
 def test_a_directory_is_refused_before_hydra_writes(holds, resume, words, tmp_path, monkeypatch):
