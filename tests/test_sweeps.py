@@ -226,7 +226,7 @@ def test_jobs_whose_launcher_broke_are_accounted_for(tmp_path, capsys):
     assert sleeper.stdout and sleeper.stdout.readline()
     (tmp_path / "2" / ".hydra").mkdir(parents=True)
     (tmp_path / "2" / ".hydra" / "overrides.yaml").write_text("- editor.alpha=2\n- same=1\n")
-    assert started.finish() == 1 and sleeper.wait(timeout=1) == 0
+    assert started.finish() == 1 and sleeper.wait(timeout=60) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[:2] for line in printed[1:4]] == [[name, name] for name in "012"], "job, editor.alpha"
     assert printed[4:7] == [
