@@ -1,7 +1,7 @@
 """The frame around a sweep: what must be there before it starts; table, report and exit status at its end.
 
 Hydra calls `SweepStart` before a multirun (hydra.callbacks in config/config.yaml); main.py runs inside `swept`.
-The jobs themselves are lifelong.sweep_job's.
+The jobs themselves are lifelong.job's.
 """
 
 from __future__ import annotations
