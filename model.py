@@ -196,7 +196,8 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
                 f"model.device_map={cfg.device_map}: {name} lies on disk and cannot be edited; "
                 "use a machine with more memory or edit other modules"
             )
-    return model.eval().requires_grad_(False)
+    _check_sound(source, model.eval().requires_grad_(False))
+    return model
 
 
 def _check_whole(source: str, said: dict[str, Any]) -> None:
@@ -217,33 +218,28 @@ def _check_whole(source: str, said: dict[str, Any]) -> None:
         log.warning("model.name_or_path=%s: has no place for the weights %s", source, _few(unexpected))
 
 
+def _check_sound(source: str, model: PreTrainedModel) -> None:
+    """Refuse weights that are not finite, an end that is no token, settings by which nothing can be computed."""
+    for name, weight in model.named_parameters():
+        if weight.numel() and not weight.is_meta and not all(map(torch.isfinite, weight.aminmax())):
+            raise ConfigError(f"model.name_or_path={source}: its weight {name} holds a number that is not finite")
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        token = getattr(model.generation_config, name)
+        tokens = token if isinstance(token, list) else [token]
+        if not tokens or not all(isinstance(one, int | None) for one in tokens):
+            raise ConfigError(f"model.name_or_path={source}: {name}={token} in its settings is no token's number")
+    try:
+        generating: Any = model  # transformers types generate as a tensor
+        ids_BT = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+        settings = transformers.GenerationConfig(do_sample=False, max_new_tokens=1, pad_token_id=0)
+        generating.generate(ids_BT, generation_config=settings)
+    except Exception as error:  # settings may be wrong in ways that only a call shows
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(f"model.name_or_path={source}: cannot be run ({said}); look at its config.json") from error
+
+
 def _few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:
-    """Refuse a folder to save to that holds something other than a saved model or delta; `key` named it.
-
-    Raises:
-        ConfigError: the folder exists, is not empty and has neither config.json nor delta.json.
-    """
-    path = Path(folder).expanduser()
-    ours = any((path / name).is_file() for name in ("config.json", DELTA_FILE))
-    if path.exists() and not ours and not (path.is_dir() and not any(path.iterdir())):
-        raise ConfigError(f"{key}={folder}: exists and is no saved model; name a new or empty folder")
-
-
-def save_model(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, card: str | None = None
-) -> Path:
-    """Save for AutoModelForCausalLM.from_pretrained(folder), with its card; returns the absolute folder."""
-    check_save_folder(folder)
-    with whole_folder(Path(folder)) as fresh:
-        model.save_pretrained(fresh)
-        tokenizer.save_pretrained(fresh)
-        if card is not None:
-            (fresh / CARD).write_text(card, encoding="utf-8")
-    return Path(folder).expanduser().absolute()
 
 
 def _embedded_folder(name: str, cache_dir: Path) -> Path:

@@ -18,8 +18,9 @@ from transformers import PreTrainedModel
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision
 from exports.card import delta_note
+from exports.folders import check_save_folder, save_model
 from files import read_json, regular, sha256_of_json, whole_folder, write_json
-from model import CARD, DELTA_FILE, check_save_folder, load_model, load_tokenizer, save_model
+from model import CARD, DELTA_FILE, load_model, load_tokenizer
 
 log = logging.getLogger(__name__)
 

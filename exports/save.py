@@ -12,7 +12,7 @@ from config.check import ConfigError
 from config.schema import Config, Export
 from exports.card import model_card, origin
 from exports.delta import save_delta
-from model import check_save_folder, save_model
+from exports.folders import check_save_folder, save_model
 
 
 def check_export(cfg: Config) -> None:

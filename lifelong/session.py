@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from config.errors import ConfigError
 from config.schema import Config
 from data.base import Edit
 from data.batches import StepBatches, step_batches, tokenize
@@ -22,9 +21,10 @@ from editor.capture import tokens_of
 from editor.frozen import frozen_inputs
 from editor.registry import editor_class
 from editor.sites import find_sites
+from exports.folders import save_model
 from files import sha256_of_json
 from lifelong.answers import Answered, Look, answers, chunks, probes
-from model import fingerprint, load_model, save_model
+from model import fingerprint, load_model
 from report.metrics import Tally
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,6 @@ def open_session(
         ConfigError: the model cannot be opened, a site cannot be edited, layers cannot be run apart.
     """
     model = load_model(cfg.model, device)
-    _check_sound(cfg.model.name_or_path, model)
     inputs = frozen_inputs(model, cfg.model)
     if cfg.model.frozen_cache_dir and inputs is tokens_of:
         log.warning("model.frozen_cache_dir has no effect: no layer lies below the lowest site")
@@ -112,22 +111,3 @@ def open_session(
         kind = editor_class(cfg.editor.name)
         editor = kind(cfg.editor, model, sites, cache, solve_device=solve_device, seed=cfg.seed, inputs=inputs)
         yield Session(cfg, model, tokenizer, editor)
-
-
-def _check_sound(source: str, model: PreTrainedModel) -> None:
-    """Refuse weights that are not finite, an end that is no token, settings by which nothing can be computed."""
-    for name, weight in model.named_parameters():
-        if weight.numel() and not weight.is_meta and not all(map(torch.isfinite, weight.aminmax())):
-            raise ConfigError(f"model.name_or_path={source}: its weight {name} holds a number that is not finite")
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        token = getattr(model.generation_config, name)
-        if token == [] or not all(
-            isinstance(one, int | None) for one in (token if isinstance(token, list) else [token])
-        ):
-            raise ConfigError(f"model.name_or_path={source}: {name}={token} in its settings is no token's number")
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, 1, dtype=torch.long, device=model.device))
-    except Exception as error:  # settings may be wrong in ways that only a call shows
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ConfigError(f"model.name_or_path={source}: cannot be run ({said}); look at its config.json") from error

@@ -33,10 +33,11 @@ from exports.__main__ import main
 from exports.ask import Question, ask
 from exports.card import base_license, front_matter, model_card
 from exports.delta import apply_delta, base_identity, read_delta, read_weights
+from exports.folders import check_save_folder
 from exports.save import check_export, save_edited
 from files import whole_folder
 from lifelong.inspect import inspect_model
-from model import check_save_folder, load_model, load_tokenizer, model_skeleton
+from model import load_model, load_tokenizer, model_skeleton
 from tests.tiny import MODELS, PROJECT, SITES, load_tiny
 
 NAMES = ("tiny-llama", "tiny-gptj", "tiny-gpt2")
