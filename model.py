@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 EMBEDDED_PREFIX = "embedded:"
 CARD = "README.md"  # what a saved model says of itself
+MOST_LAYERS = 10_000
 DELTA_FILE = "delta.json"  # a folder with it holds changed weights only (exports/delta.py)
 
 
@@ -147,6 +148,9 @@ def model_config(cfg: ModelConfig) -> transformers.PreTrainedConfig:
             f"model.name_or_path={source}: its weights are quantized (quantization_config in config.json), and small "
             "shifts would be lost in them; name the model in bfloat16, float16 or float32"
         )
+    layers = getattr(found, "num_hidden_layers", 0)
+    if isinstance(layers, int) and layers > MOST_LAYERS:  # building them would take for ever
+        raise ConfigError(f"model.name_or_path={source}: num_hidden_layers={layers} in its config.json is no model's")
     return found
 
 

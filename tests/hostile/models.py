@@ -76,6 +76,7 @@ CONFIG: list[tuple[str, Callable[[Any], Any], Wants]] = [
     ("architectures of numbers", spoil.put("architectures", 7), either("the model_type says it", KEY, same=SAME)),
     ("a layer too many", spoil.put("num_hidden_layers", 7), refused(KEY, "lack", "layers.4")),
     ("two layers", spoil.put("num_hidden_layers", 2), refused("model.edit_modules")),
+    ("layers without end", spoil.put("num_hidden_layers", 10**20), refused(KEY, "num_hidden_layers")),
     ("no layers", spoil.put("num_hidden_layers", 0), refused(("model.edit_modules", KEY))),
     ("-1 layers", spoil.put("num_hidden_layers", -1), refused(("model.edit_modules", KEY))),
     ("layers in words", spoil.put("num_hidden_layers", "many"), refused(KEY)),
