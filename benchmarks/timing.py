@@ -42,13 +42,7 @@ def command(
     """
     module = sys.modules[measure.__module__]
     name = Path(str(module.__file__)).stem
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=module.__doc__)
-    parser.add_argument("--device", default="auto", help="auto | cpu | cuda:N (default auto)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: as PyTorch chooses)")
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds of every way (default {rounds})")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, says nothing of speed")
-    for option, told in options.items():
-        parser.add_argument(option, **told)
+    parser = _parser(name, module.__doc__, rounds, options)
 
     def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         args = parser.parse_args(argv)
@@ -72,6 +66,19 @@ def command(
         return line
 
     return main
+
+
+def _parser(
+    name: str, about: str | None, rounds: int, options: Mapping[str, dict[str, Any]]
+) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=about)
+    parser.add_argument("--device", default="auto", help="auto | cpu | cuda:N (default auto)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: as PyTorch chooses)")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds of every way (default {rounds})")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, says nothing of speed")
+    for option, told in options.items():
+        parser.add_argument(option, **told)
+    return parser
 
 
 def judge(what: str, figure: float, words: str, bound: float) -> dict[str, Any]:
