@@ -232,14 +232,11 @@ def _check_sound(source: str, model: PreTrainedModel) -> None:
         tokens = token if isinstance(token, list) else [token]
         if not tokens or not all(isinstance(one, int | None) for one in tokens):
             raise ConfigError(f"model.name_or_path={source}: {name}={token} in its settings is no token's number")
-    try:
-        generating: Any = model  # transformers types generate as a tensor
-        ids_BT = torch.zeros(1, 1, dtype=torch.long, device=model.device)
-        settings = transformers.GenerationConfig(do_sample=False, max_new_tokens=1, pad_token_id=0)
+    generating: Any = model  # transformers types generate as a tensor
+    ids_BT = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+    settings = transformers.GenerationConfig(do_sample=False, max_new_tokens=1, pad_token_id=0)
+    with _explained(source):  # settings may be wrong in ways that only a call shows
         generating.generate(ids_BT, generation_config=settings)
-    except Exception as error:  # settings may be wrong in ways that only a call shows
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ConfigError(f"model.name_or_path={source}: cannot be run ({said}); look at its config.json") from error
 
 
 def _few(names: list[str]) -> str:
