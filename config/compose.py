@@ -27,7 +27,7 @@ def compose_config(words: Sequence[str]) -> Config:
     """
     register()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        return cast(Config, OmegaConf.to_object(compose("config", overrides=[quoted(word) for word in words])))
+        return cast(Config, OmegaConf.to_object(compose("config", overrides=[quoted(one) for one in words])))
 
 
 def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Config:
@@ -56,6 +56,19 @@ def dataset_config(name: str, folder: Path | None = None) -> DatasetConfig:
         return compose_config([f"dataset='{_quoted(name)}'", *words]).dataset
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"data set {name}: {error.__cause__ or error}") from error
+
+
+def word(key: str, value: object) -> str:
+    """`key=value` as Hydra's command line writes it: null, numbers, true, texts between quotes, lists of these."""
+    return f"{key}={_written(value)}"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_written, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value) if isinstance(value, int | float) else f"'{_quoted(value)}'"
 
 
 def _quoted(word: object) -> str:

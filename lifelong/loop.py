@@ -186,7 +186,7 @@ class Loop:
     def step(self, edits: list[Edit], *, warm_up: bool) -> StepReport:
         """Write one step and record it."""
         try:
-            report = self.session.edit(edits, warm_up=warm_up)
+            report = self.session.step(edits, warm_up=warm_up)
         except (NumericsError, DataError) as error:
             where = f"{'warm-up ' * warm_up}step {self.position} (rows {edits[0].row} to {edits[-1].row})"
             raise NumericsError(f"{where}: {error}") from error
