@@ -17,6 +17,7 @@ from config.check import ConfigError
 from data.base import DataError
 from editor.sites import EditSite
 from lifelong import Fact, Session
+from tests import notebooks
 from tests.tiny import MODELS, PROJECT, SITES, load_tiny, tiny_edits, tiny_tokenizer
 
 EDITORS = {
@@ -269,3 +270,14 @@ def test_the_page_on_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytes
         exec(compile(block, "docs/python.md", "exec"), names)
     assert "Port Salis" in names["answer"]
     assert names["session"].ask("What is the capital of Valdoria?") == names["answer"]
+
+
+def test_the_notebook_runs_and_shows_what_it_gave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = PROJECT / "docs" / "first_edits.ipynb"
+    kept = [cell["outputs"] for cell in notebooks.cells(path)]
+    monkeypatch.chdir(tmp_path)
+    found = notebooks.run(path)
+    answers = [["".join(output.get("data", {}).get("text/plain", [])) for output in cell] for cell in found]
+    assert "Port Salis" not in answers[0][0] and "Port Salis" in answers[1][0]
+    assert [len(cell) for cell in kept] == [len(cell) for cell in found], "python -m tests.notebooks writes them anew"
+    assert kept[1][0]["data"] == found[1][0]["data"]
