@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
 import os
 import re
+import secrets
+import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,16 @@ from typing import IO, Any
 
 from filelock import FileLock
 
+UNSHOWN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Controls, bidirectional overrides, half a surrogate pair: nothing that a script is written with."""
+PART = ".part"  # how the names of unfinished files and folders end
+
+
+def remove_parts(folder: Path, name: str = "") -> None:
+    """Remove what killed processes have left unfinished of `name`, or of anything, where nobody else is at work."""
+    for path in list(folder.rglob(f".{name}*-*{PART}")):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
 
 @contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -25,16 +36,15 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     It is on the disk before it gets its name: a reader never sees half a file, not even after a power cut.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    scratch = path.parent / f".{path.name}-{secrets.token_hex(4)}{PART}"
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+        with open(scratch, mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(scratch, 0o666 & ~_umask())
         os.replace(scratch, path)
     except BaseException:
-        Path(scratch).unlink(missing_ok=True)
+        scratch.unlink(missing_ok=True)
         raise
 
 
@@ -46,9 +56,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON as whole_file does; a number that is not finite is null: what was computed must not be lost to it."""
-    with whole_file(path) as file:
-        json.dump(finite(content), file, indent=1, allow_nan=False)
-        file.write("\n")
+    write_whole(path, json.dumps(finite(content), indent=1, allow_nan=False) + "\n")
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -57,8 +65,7 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: a number that is not finite.
     """
-    with whole_file(path) as file:
-        file.writelines(json.dumps(record, allow_nan=False) + "\n" for record in records)
+    write_whole(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 
 
 def read_json(path: Path) -> Any:
@@ -67,7 +74,10 @@ def read_json(path: Path) -> Any:
     Raises:
         OSError, ValueError: it cannot be read; it is not JSON.
     """
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path}: nested too deeply") from error
 
 
 def finite(content: Any) -> Any:
@@ -84,11 +94,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path` that takes its place at the end; on an error nothing changes."""
     path = path.expanduser().absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as scratch:
+    with tempfile.TemporaryDirectory(PART, f".{path.name}-", path.parent) as scratch:
         fresh, old = Path(scratch) / "new", Path(scratch) / "old"
         fresh.mkdir()
         yield fresh
-        _sync(fresh)
+        sync(fresh)
         if path.exists():
             path.rename(old)
         try:
@@ -110,6 +120,7 @@ def kept(parent: Path, name: str, fill: Callable[[Path], None]) -> Path:
     parent.mkdir(parents=True, exist_ok=True)
     folder = parent / name
     with FileLock(parent / f".{name}.lock"):
+        remove_parts(parent, name)
         if not _is_intact(folder):
             with whole_folder(folder) as fresh:
                 fill(fresh)
@@ -128,21 +139,11 @@ def _is_intact(folder: Path) -> bool:
         return False
 
 
-def _sync(folder: Path) -> None:
-    """Bring every file of a folder to the disk, where the file system can."""
-    for path in (path for path in folder.rglob("*") if path.is_file()):
+def sync(folder: Path) -> None:
+    """Bring every file of a folder, if it is there, to the disk."""
+    for path in filter(Path.is_file, folder.rglob("*")):
         with open(path, "rb") as file:
-            try:
-                os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOTSUP):
-                    raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+            os.fsync(file.fileno())
 
 
 def sha256_of(path: Path) -> str:
@@ -166,6 +167,11 @@ def flatten(tree: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
         inside = flatten(value, separator) if isinstance(value, Mapping) else None
         flat |= {str(key): value} if inside is None else {f"{key}{separator}{k}": v for k, v in inside.items()}
     return flat
+
+
+def printable(text: str) -> str:
+    r"""The text with what could steer a terminal or reorder a page shown as \xNN or \uNNNN; line ends and tabs stay."""
+    return UNSHOWN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def host() -> str:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import math
 import os
 import sys
 from pathlib import Path
 from typing import cast
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from config.check import ConfigError, check_override_names
+from config.compose import one_line, said
 from config.schema import Config, register
 from config.sites import quoted
-from lifelong.job import EXPECTED, execute
+from lifelong.job import EXPECTED, execute, sweep_job
 from lifelong.outside import config_dir, use_editors
 from lifelong.status import Interrupted
 from lifelong.sweep import prefer_our_presets, swept
-from lifelong.sweep_job import sweep_job
 
 register()
 # on a shared machine, threads that spin while they wait cost several times the work (6.3 s against 2.7 s)
@@ -28,18 +29,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @hydra.main(version_base="1.3", config_path="config", config_name="config")
-def job(cfg: DictConfig) -> float | None:
-    """One run in Hydra's run directory (its ES), or one job of a sweep (its objective)."""
+def job(cfg: DictConfig) -> None:
+    """One run in Hydra's run directory, or one job of a sweep."""
     context = HydraConfig.get()
     if context.mode is RunMode.MULTIRUN:
         return sweep_job(cfg)
-    try:
-        results = execute(
-            cast(Config, OmegaConf.to_object(cfg)), Path(context.runtime.output_dir), context.overrides.task
-        )
-    except EXPECTED as error:
-        sys.exit(f"error: {error}")
-    return results.get("ES", math.nan)
+    with one_line(*EXPECTED, OSError):
+        execute(cast(Config, OmegaConf.to_object(cfg)), Path(context.runtime.output_dir), context.overrides.task)
 
 
 def with_saved_overrides(argv: list[str]) -> list[str]:
@@ -47,14 +43,17 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
     asked = [word.removeprefix("resume=") for word in argv if word.startswith("resume=")]
     if not asked or asked[-1] == "null":
         return argv
-    saved = Path(asked[-1]).expanduser() / ".hydra" / "overrides.yaml"
-    if not saved.is_file():
-        raise ConfigError(
-            f"resume={asked[-1]}: holds no .hydra/overrides.yaml, so nothing says what it ran; start again"
-        )
+    saved = Path(asked[-1]).expanduser() / ".hydra"
     keys = {word.partition("=")[0].lstrip("+") for word in argv}
-    words = [word for word in map(str, OmegaConf.load(saved)) if word.partition("=")[0].lstrip("+") not in keys]
-    return [*words, *argv, f"hydra.run.dir={saved.parent.parent.resolve()}", *as_it_was(saved.parent, argv)]
+    try:
+        found = yaml.safe_load((saved / "overrides.yaml").read_text(encoding="utf-8"))
+        words = [word for word in found if word.partition("=")[0].lstrip("+") not in keys]
+        record = as_it_was(saved, argv)
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(
+            f"resume={asked[-1]}: its .hydra folder does not say what it ran ({said(error)}); start again"
+        ) from error
+    return [*words, *argv, f"hydra.run.dir={saved.parent.resolve()}", *record]
 
 
 def as_it_was(saved: Path, argv: list[str]) -> list[str]:
@@ -70,14 +69,13 @@ def as_it_was(saved: Path, argv: list[str]) -> list[str]:
 def main() -> None:
     """Check the names on the command line, then let Hydra compose and run."""
     try:
-        argv = ["verbose=true" if word == "-v" else quoted(word) for word in sys.argv[1:]]
-        sys.argv[1:] = with_saved_overrides(argv)
-        check_override_names(sys.argv[1:], use_editors(sys.argv[1:]))
-        prefer_our_presets()
-        with swept():
-            job()
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
+        with one_line():
+            argv = ["verbose=true" if word == "-v" else quoted(word) for word in sys.argv[1:]]
+            sys.argv[1:] = with_saved_overrides(argv)
+            check_override_names(sys.argv[1:], use_editors(sys.argv[1:]))
+            prefer_our_presets()
+            with swept():
+                job()
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(stop.code)

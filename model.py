@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from files import whole_folder
 log = logging.getLogger(__name__)
 
 EMBEDDED_PREFIX = "embedded:"
+CARD = "README.md"  # what a saved model says of itself
 DELTA_FILE = "delta.json"  # a folder with it holds changed weights only (exports/delta.py)
 
 
@@ -50,13 +52,13 @@ EMBEDDED = {
 
 
 def resolve_device(key: str, value: str) -> torch.device:
-    """The device that a config value names; auto is the first CUDA device where there is one.
+    """The device that a config value names; auto is the CUDA device that is current, if there is one.
 
     Raises:
         ConfigError: not a device, or one that this machine does not have.
     """
     if value == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(value)
     except RuntimeError:
@@ -95,6 +97,13 @@ def model_source(cfg: ModelConfig) -> str:
             raise ConfigError(
                 f"model.name_or_path={name}: the folder has no config.json; name a folder that save_pretrained wrote"
             )
+        pickled = next(folder.glob("pytorch_model*.bin"), None)
+        if pickled and not next(folder.glob("*.safetensors"), None):
+            raise ConfigError(
+                f"model.name_or_path={name}: cannot be opened ({pickled.name} is a pickle, which could run code; only "
+                "safetensors are read). Convert it where you trust it: transformers' "
+                "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW)"
+            )
         return str(folder)
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ConfigError(
@@ -110,35 +119,51 @@ def _how(cfg: ModelConfig) -> dict[str, bool]:
 
 @contextmanager
 def _explained(source: str) -> Iterator[None]:
-    """Turn the library's failure to find a model into what to do about it."""
+    """Turn whatever the library makes of a model that it cannot find or read into what to do about it."""
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     try:
         yield
-    except OSError as error:
+    except (MemoryError, torch.OutOfMemoryError, ConfigError):
+        raise
+    except Exception as error:
+        said = " ".join(f"{'' if isinstance(error, OSError | ValueError) else type(error).__name__} {error}".split())
+        how = "name a causal language model as save_pretrained writes it, its weights in safetensors"
+        if isinstance(error, OSError) and not os.path.isdir(source):
+            how = (
+                f"get it with 'hf download {source}' or model.download=true (gated models need 'hf auth login' first), "
+                "or copy its folder here and set model.name_or_path=FOLDER; model=smollm2-135m needs no download"
+            )
+        raise ConfigError(f"model.name_or_path={source}: cannot be opened ({said[:300]}); {how}") from error
+
+
+def model_config(cfg: ModelConfig) -> transformers.PreTrainedConfig:
+    """The settings in the model's config.json; a ConfigError where they cannot serve."""
+    source = model_source(cfg)
+    with _explained(source):
+        found = AutoConfig.from_pretrained(source, **_how(cfg))
+    if getattr(found, "quantization_config", None):
         raise ConfigError(
-            f"model.name_or_path={source}: cannot be opened ({str(error).splitlines()[0]}). Get it with "
-            f"'hf download {source}' or model.download=true where the hub can be reached (gated models need "
-            "'hf auth login'), or copy its folder here and set model.name_or_path=FOLDER; "
-            "model=smollm2-135m needs no download"
-        ) from error
-    except (ValueError, SafetensorError) as error:
-        raise ConfigError(
-            f"model.name_or_path={source}: cannot be read ({str(error).splitlines()[0]}); "
-            "name a causal language model as save_pretrained writes it"
-        ) from error
+            f"model.name_or_path={source}: its weights are quantized (quantization_config in config.json), and small "
+            "shifts would be lost in them; name the model in bfloat16, float16 or float32"
+        )
+    return found
 
 
 def model_skeleton(cfg: ModelConfig) -> PreTrainedModel:
     """The model's modules without any weight (meta device), to check a config before loading."""
-    source = model_source(cfg)
-    with _explained(source), torch.device("meta"):
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source, **_how(cfg)))
+    with _explained(model_source(cfg)), torch.device("meta"):
+        return AutoModelForCausalLM.from_config(model_config(cfg))
 
 
 def load_tokenizer(cfg: ModelConfig) -> PreTrainedTokenizerBase:
-    """The model's tokenizer, as it comes."""
+    """The model's tokenizer, as it comes; a ConfigError where it cannot be opened or has no token."""
     source = model_source(cfg)
     with _explained(source):
-        return AutoTokenizer.from_pretrained(source, **_how(cfg))
+        tokenizer = AutoTokenizer.from_pretrained(source, **_how(cfg))
+        if not len(tokenizer):
+            raise ValueError("its tokenizer has no token")
+        return tokenizer
 
 
 def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
@@ -149,8 +174,8 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     Raises:
         ConfigError: the model cannot be opened; with device_map, a site came to lie on disk.
     """
-    _quiet_unless_watched()
     source = model_source(cfg)
+    model_config(cfg)
     with _explained(source):
         loading: Any = AutoModelForCausalLM  # typed as giving the model alone
         model, said = loading.from_pretrained(
@@ -159,6 +184,7 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
             device_map=cfg.device_map,
             output_loading_info=True,
             use_safetensors=True,  # a pickle could run code
+            ignore_mismatched_sizes=True,  # refused below, by name
             **_how(cfg),
         )
     _check_whole(source, said)
@@ -175,6 +201,12 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
 
 def _check_whole(source: str, said: dict[str, Any]) -> None:
     """Refuse weights that would be drawn at random; a head tied to the embeddings is none of them."""
+    if said["mismatched_keys"]:
+        name, found, wanted = min(said["mismatched_keys"])
+        raise ConfigError(
+            f"model.name_or_path={source}: its weight {name} is {list(found)}, by its config.json {list(wanted)}; "
+            "name a folder whose config.json and weights belong together"
+        )
     missing, unexpected = (sorted(map(str, said[key])) for key in ("missing_keys", "unexpected_keys"))
     if missing:
         more = f"; it holds {_few(unexpected)} instead" if unexpected else ""
@@ -185,8 +217,8 @@ def _check_whole(source: str, said: dict[str, Any]) -> None:
         log.warning("model.name_or_path=%s: has no place for the weights %s", source, _few(unexpected))
 
 
-def _few(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:
@@ -202,24 +234,16 @@ def check_save_folder(folder: str | Path, key: str = "model_cache_dir") -> None:
 
 
 def save_model(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: str | Path,
-    extra_files: dict[str, str] | None = None,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, card: str | None = None
 ) -> Path:
-    """Save for AutoModelForCausalLM.from_pretrained(folder), with text files by name; returns the absolute folder."""
+    """Save for AutoModelForCausalLM.from_pretrained(folder), with its card; returns the absolute folder."""
     check_save_folder(folder)
     with whole_folder(Path(folder)) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
-        for name, text in (extra_files or {}).items():
-            (fresh / name).write_text(text, encoding="utf-8")
+        if card is not None:
+            (fresh / CARD).write_text(card, encoding="utf-8")
     return Path(folder).expanduser().absolute()
-
-
-def _quiet_unless_watched() -> None:
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
 
 
 def _embedded_folder(name: str, cache_dir: Path) -> Path:
@@ -234,8 +258,10 @@ def _embedded_folder(name: str, cache_dir: Path) -> Path:
         cache_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not (folder / "config.json").is_file():
+                for left in cache_dir.glob(f".{folder.name}-*"):  # by a conversion that was killed: the lock is ours
+                    shutil.rmtree(left, ignore_errors=True)
                 _convert_gguf(EMBEDDED[name], folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ConfigError(
             f"model.embedded_cache_dir={cache_dir}: {error}; name a folder that can be written"
         ) from error
@@ -248,15 +274,15 @@ def _convert_gguf(embedded: EmbeddedModel, folder: Path) -> None:
     file = next((file for place in places or () for file in Path(place).rglob("*.gguf")), None)
     if file is None:
         raise ConfigError(f"the package {embedded.package} that carries the model is missing: {embedded.install}")
-    _quiet_unless_watched()
     log.info("converting %s to safetensors, once", file.name)
-    settings = transformers.GgufConfig(dequantize=True)
-    model = AutoModelForCausalLM.from_pretrained(
-        file.parent, gguf_file=file.name, quantization_config=settings, dtype=torch.float32
-    )
+    from_gguf: dict[str, Any] = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
+    with _explained(embedded.hub_id):
+        settings = transformers.GgufConfig(dequantize=True)
+        model = AutoModelForCausalLM.from_pretrained(**from_gguf, quantization_config=settings, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(**from_gguf)
     with whole_folder(folder) as fresh:
         model.save_pretrained(fresh)
-        AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(fresh)
+        tokenizer.save_pretrained(fresh)
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]], points: int = 4096) -> bytes:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -21,11 +20,9 @@ EPSILON = torch.finfo(torch.float32).eps
 class RunningStatistics:
     """Mean, squared deviations and scatter of rows [k, g], pooled over the sites of one shape.
 
-    Sums are kept in float64: after a million rows float32 would lose each new block's digits.
-    `scatter_VV` and `scatter_KK` (covariances of values and keys times n) are only kept where whitening or a
-    weighted ridge will ask for them (`covariance`, `key_covariance`). The latter costs 8 K^2 bytes (19 MB for
-    d_k 1536, 2.9 GB for d_k 18944), during a step as much again for the copy to go back to and half for the
-    step's own float32 sum.
+    Sums are kept in float64: after a million rows float32 would lose each new block's digits. `scatter_VV` and
+    `scatter_KK` (covariances of values and keys times n) are only kept where asked for (`covariance`,
+    `key_covariance`). The latter costs 8 K^2 bytes (19 MB for d_k 1536, 2.9 GB for d_k 18944); a step takes 2.5 of it.
     Follows docs/design.md, 2.3 (Chan's pairwise merge of moments).
     """
 
@@ -55,34 +52,33 @@ class RunningStatistics:
         if rows == 0:
             return
         mean_D = sum_D / rows
-        m2_D, scatter_VV, scatter_KK = self._deviations(blocks, mean_D)
+        m2_D, scatters = self._deviations(blocks, mean_D)
         delta_D, between = mean_D - self.mean_D, self.n * rows / (self.n + rows)
         self.n += rows
         self.mean_D += delta_D * (rows / self.n)
         self.m2_D += m2_D + between * delta_D.square()
-        delta_K, delta_V = delta_D.split((self.d_k, self.d_v))
-        for kept, found, delta in ((self.scatter_VV, scatter_VV, delta_V), (self.scatter_KK, scatter_KK, delta_K)):
+        for kept, found, delta in zip(self._scatters, scatters, delta_D.split((self.d_k, self.d_v)), strict=True):
             if kept is not None and found is not None:
                 kept += found
                 kept.addr_(delta, delta, alpha=between)
 
+    @property
+    def _scatters(self) -> tuple[Tensor | None, Tensor | None]:
+        return self.scatter_KK, self.scatter_VV
+
     def _deviations(
         self, blocks: Iterable[tuple[Tensor, Tensor]], mean_D: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Squared deviations [D], value scatter [V, V] and key scatter [K, K] around a common mean.
-
-        The scatters are in the rows' dtype (float32), None where they are not kept.
-        """
-        m2_D, scatter_VV, scatter_KK = torch.zeros_like(self.m2_D), None, None
-        for keys_NK, gradients_NV in blocks:
-            centered_NK = keys_NK - mean_D[: self.d_k].to(keys_NK.dtype)
-            centered_NV = gradients_NV - mean_D[self.d_k :].to(gradients_NV.dtype)
-            if self.scatter_VV is not None:
-                scatter_VV = _with_scatter(scatter_VV, centered_NV)
-            if self.scatter_KK is not None:
-                scatter_KK = _with_scatter(scatter_KK, centered_NK)
-            m2_D += torch.cat([x.square_().sum(0, dtype=torch.float64) for x in (centered_NK, centered_NV)])
-        return m2_D, scatter_VV, scatter_KK
+    ) -> tuple[Tensor, list[Tensor | None]]:
+        """Squared deviations [D] around a common mean, and key [K, K] and value [V, V] scatter where they are kept."""
+        m2_D, means = torch.zeros_like(self.m2_D), mean_D.float().split((self.d_k, self.d_v))
+        scatters = [None if kept is None else torch.zeros_like(kept, dtype=torch.float32) for kept in self._scatters]
+        for block in blocks:
+            centered = [rows_NX - mean_X for rows_NX, mean_X in zip(block, means, strict=True)]
+            for scatter_XX, centered_NX in zip(scatters, centered, strict=True):
+                if scatter_XX is not None:
+                    scatter_XX.addmm_(centered_NX.T, centered_NX)
+            m2_D += torch.cat([x.square_().sum(0, dtype=torch.float64) for x in centered])
+        return m2_D, scatters
 
     @property
     def std_D(self) -> Tensor:
@@ -120,16 +116,8 @@ class RunningStatistics:
 
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors; `var`, `cov_value`, `cov_key` are sums, not yet divided (the first two as published)."""
-        state = {"n": torch.tensor([self.n]), "mean": self.mean_D, "var": self.m2_D}
-        if self.scatter_VV is not None:
-            state["cov_value"] = self.scatter_VV
-        if self.scatter_KK is not None:
-            state["cov_key"] = self.scatter_KK
-        return state
-
-    def copy(self) -> RunningStatistics:
-        """An independent copy, to go back to."""
-        return deepcopy(self)
+        kept = {"mean": self.mean_D, "var": self.m2_D, "cov_value": self.scatter_VV, "cov_key": self.scatter_KK}
+        return {"n": torch.tensor([self.n])} | {name: value for name, value in kept.items() if value is not None}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take over what state_dict gave.
@@ -139,21 +127,9 @@ class RunningStatistics:
         """
         if state["mean"].shape != self.mean_D.shape:
             raise ValueError(f"statistics of {state['mean'].numel()} coordinates cannot serve {self.mean_D.numel()}")
+        for name, kept in self.state_dict().items():
+            kept.copy_(state[name])
         self.n = int(state["n"].item())
-        self.mean_D.copy_(state["mean"])
-        self.m2_D.copy_(state["var"])
-        if self.scatter_VV is not None:
-            self.scatter_VV.copy_(state["cov_value"])
-        if self.scatter_KK is not None:
-            self.scatter_KK.copy_(state["cov_key"])
-
-
-def _with_scatter(sum_XX: Tensor | None, centered_NX: Tensor) -> Tensor:
-    """The sum with this block's scatter, in the rows' dtype; None starts it."""
-    if sum_XX is None:
-        size = centered_NX.shape[1]
-        sum_XX = torch.zeros(size, size, dtype=centered_NX.dtype, device=centered_NX.device)
-    return sum_XX.addmm_(centered_NX.T, centered_NX)
 
 
 class NumericsError(RunError):
@@ -237,18 +213,6 @@ class Normalizer:
         """(g - mean) C^(-1/2) where whitening, else (g - mean) / (std + eps)."""
         centered_NV = gradients_NV - self.mean_V
         return centered_NV / self.scale_V if self.root is None else self.root.apply(centered_NV)
-
-
-class RawRows:
-    """In the place of a Normalizer: rows stay as they are."""
-
-    def keys(self, keys_NK: Tensor) -> Tensor:
-        """k."""
-        return keys_NK
-
-    def gradients(self, gradients_NV: Tensor) -> Tensor:
-        """g."""
-        return gradients_NV
 
 
 class Block(nn.Module):

@@ -7,12 +7,10 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.timing import Found, command, flat, race
+from benchmarks.timing import Found, command, race
 from config.schema import DownstreamConfig, ModelConfig
-from data.source import PROJECT
 from glue_eval.predictions import NEW_TOKENS, Question, Scored, encode_tests, predict
 from glue_eval.rows import source_label, validate
 from glue_eval.scoring import score
@@ -21,7 +19,7 @@ from model import load_model, load_tokenizer
 
 
 @torch.inference_mode()
-def plain_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: Question) -> Scored:
+def plain_score(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: Question) -> Scored:
     """One example alone: generate, then a whole forward pass for each choice."""
     prompt = torch.tensor([question.prompt], device=model.device)
     settings = {"max_new_tokens": NEW_TOKENS, "do_sample": False, "pad_token_id": tokenizer.pad_token_id or 0}
@@ -35,45 +33,31 @@ def plain_scores(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, que
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
-    """Every task, and all of them together: seconds, and how many predictions differ."""
-    beside = PROJECT.parent / "shared" / "glue"
-    folder = args.data_dir or (str(beside) if beside.is_dir() else None)
-    cfg = DownstreamConfig(args.tasks, 2 if args.quick else args.tests, 0, args.batch_size, folder)
+    """All tasks both ways, and how many predictions differ."""
+    cfg = DownstreamConfig(number_of_tests=2 if args.quick else args.tests, data_dir=args.data_dir)
     model_cfg = ModelConfig(name=args.model, name_or_path=args.model, edit_modules=[])
-    rows, model, tokenizer = validate(cfg), load_model(model_cfg, device), load_tokenizer(model_cfg)
+    tasks, model, tokenizer = validate(cfg), load_model(model_cfg, device), load_tokenizer(model_cfg)
+    asked = {name: encode_tests(TASKS[name], rows, tokenizer, model.config)[0] for name, rows in tasks.items()}
+    ways = {
+        "plain": lambda: {name: [plain_score(model, tokenizer, q) for q in asked[name]] for name in asked},
+        "batched": lambda: {name: score(model, asked[name], cfg.batch_size) for name in asked},
+    }
+    times, found = race(ways, args.rounds, warm_up=0)
 
-    def case(turn: int, name: str) -> dict[str, Any]:
-        questions, _ = encode_tests(TASKS[name], rows[name], tokenizer, model.config)
-        ways = {
-            "batched": lambda: score(model, questions, cfg.batch_size),
-            "plain": lambda: [plain_scores(model, tokenizer, question) for question in questions],
-        }
-        times, found = race({way: ways[way] for way in sorted(ways, reverse=turn % 2 == 0)}, 1, device, warm_up=0)
-        said = (pd.DataFrame(predict(TASKS[name], questions, found[way], tokenizer)) for way in ways)
-        batched, plain = (one[["generated_text", "answer", "choice"]].astype(str) for one in said)
-        tokens = sum(len(question.prompt) for question in questions) / len(questions)
-        differ = (batched != plain).any(axis=1).sum()
-        return {"task": name, "tests": len(questions), "prompt_tokens": tokens, **flat(times), "different": differ}
+    def read(way: str) -> pd.DataFrame:
+        said = [pd.DataFrame(predict(TASKS[task], asked[task], one, tokenizer)) for task, one in found[way].items()]
+        return pd.concat(said)[["generated_text", "answer", "choice"]].astype(str)
 
-    table = pd.DataFrame([case(*task) for task in enumerate(tqdm(rows, desc="tasks", disable=None))])
-    total = table.sum(numeric_only=True).drop("prompt_tokens")
-    table = pd.concat([table, pd.DataFrame([{"task": "all", **total}])])
-    table["ratio"] = table["plain_s"] / table["batched_s"]
-    table["cpu_ratio"] = table["plain_cpu_s"] / table["batched_cpu_s"]
-    shown = ["task", "tests", "prompt_tokens", "plain_s", "batched_s", "ratio", "cpu_ratio", "different"]
-    return Found(table, shown, {"model": args.model, "source": source_label(cfg), "batch_size": cfg.batch_size}, {})
+    times["different"] = [int((read(way) != read("plain")).any(axis=1).sum()) for way in ways]
+    return times, {"source": source_label(cfg), "asked": sum(map(len, asked.values()))}
 
 
-main = command(
-    "glue",
-    __doc__,
-    measure,
-    tests={"type": int, "default": 100, "help": "tests a task (default 100)"},
-    data_dir={"help": "published subsets (default: shared/glue here, else the sample)"},
-    model={"default": "embedded:smollm2-135m", "help": "hub id, folder or embedded:NAME"},
-    tasks={"nargs": "+", "default": DownstreamConfig().tasks},
-    batch_size={"type": int, "default": DownstreamConfig().batch_size},
-)
+OPTIONS: dict[str, dict[str, Any]] = {
+    "--tests": {"type": int, "default": 100, "help": "tests of each task (default 100)"},
+    "--data-dir": {"help": "published subsets (default: the sample)"},
+    "--model": {"default": "embedded:smollm2-135m", "help": "hub id, folder or embedded:NAME"},
+}
+main = command(measure, options=OPTIONS)
 
 if __name__ == "__main__":
     main()

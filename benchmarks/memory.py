@@ -3,101 +3,94 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
-from itertools import repeat
-from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
 import pandas as pd
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
-from benchmarks.embedded import RUN
-from benchmarks.plain import Pair, PlainStatistics, plain_step
-from benchmarks.synthetic import GRADIENT_NORM, KEY_NORM, rows, statistics
-from benchmarks.timing import ExtraMemory, Found, at_most, command, started
+from benchmarks.inputs import GRADIENT_NORM, KEY_NORM, RUN, random_rows, random_statistics
+from benchmarks.plain import plain_step
+from benchmarks.timing import Found, command, process_memory
 from config.compose import compose_config
 from data.batches import IGNORED, Batch, StepBatches
 from editor.capture import Captured, Rows
-from editor.sites import EditSite, find_sites
+from editor.sites import EditSite
 from editor.stableedit import StableEdit
 
 MICRO_BATCHES = 10
-SIZE = {"sites": 4, "rows": 500, "d_k": 14336, "d_v": 4096, "dtype": "bfloat16"}
-QUICK = {"sites": 2, "rows": 40, "d_k": 512, "d_v": 128, "dtype": "float32"}
 
 
-def rows_of(sites: Sequence[EditSite], count: int, device: torch.device) -> list[Pair]:
-    """A micro-batch's keys and value gradients of every site, in place of what a capture would give."""
-    draw = partial(rows, count, device=device)
-    return [(draw(site.d_k, KEY_NORM), draw(site.d_v, GRADIENT_NORM)) for site in sites]
+def rows_of(sites: Sequence[EditSite], count: int, device: torch.device) -> list[Rows]:
+    """A micro-batch's rows of every site, in place of what a capture would give."""
+    sizes = [((site.d_k, KEY_NORM), (site.d_v, GRADIENT_NORM)) for site in sites]
+    return [Rows(*(random_rows(count, *size, device) for size in pair)) for pair in sizes]
 
 
-def plain(editor: StableEdit, count: int, device: torch.device) -> None:
-    """The step as published, its backward pass replaced by weight gradients of ready rows."""
+def plain(editor: StableEdit, count: int) -> list[float]:
+    """The step as published, its backward pass replaced by weight gradients of ready rows; the shifts' norms."""
 
-    def captured() -> Iterator[list[Pair]]:
+    def captured() -> Iterator[list[Rows]]:
         for _ in range(MICRO_BATCHES):
-            pairs = rows_of(editor.sites, count, device)
-            for site, (keys_NK, gradients_NV) in zip(editor.sites, pairs, strict=True):
+            found = rows_of(editor.sites, count, editor.solve_device)
+            for site, rows in zip(editor.sites, found, strict=True):
                 weight: Any = site.module.weight
-                gradient = (gradients_NV.T @ keys_NK).to(weight.dtype)
+                gradient = (rows.gradients_NV.T @ rows.keys_NK).to(weight.dtype)
                 weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
-            yield pairs
+            yield found
 
-    kept = {shape: PlainStatistics.of(found) for shape, found in editor.statistics.items()}
-    plain_step(editor.sites, captured(), kept, editor.cfg)
+    return [shift.norm().item() for shift in plain_step(editor, captured())]
 
 
-def ours(editor: StableEdit, count: int, device: torch.device) -> None:
-    """editor.step, its capture replaced by one that hands out ready rows."""
+def ours(editor: StableEdit, count: int) -> list[float]:
+    """editor.step, its capture replaced by one that hands out ready rows; the shifts' norms."""
     empty = Batch(*(torch.full((1, 1), value) for value in (0, 1, IGNORED)))
 
     def ready(_: object, sites: Sequence[EditSite], group: Sequence[Batch], *__: object) -> list[Captured]:
-        loss = torch.zeros((), device=device)
-        return [Captured(loss, 1, [Rows(*pair) for pair in rows_of(sites, count, device)]) for _ in group]
+        return [Captured(torch.zeros(()), 1, rows_of(sites, count, editor.solve_device)) for _ in group]
 
     with patch("editor.base.capture_together", ready):
-        editor.step(StepBatches([empty] * MICRO_BATCHES, [], []), warm_up=False)
+        report = editor.step(StepBatches([empty] * MICRO_BATCHES, [], []), warm_up=False)
+    return [record.shift_norm for record in report.sites.values()]
 
 
-@torch.no_grad()
-def one_way(way: str, args: argparse.Namespace) -> dict[str, Any]:
-    """What a way took, in this process; of quick runs the norms of the shifts too."""
-    device = started(args)
-    like = {"bias": False, "dtype": getattr(torch, args.dtype), "device": device}
-    model = nn.Sequential(*(nn.Linear(args.d_k, args.d_v, **like) for _ in range(args.sites))).requires_grad_(False)
-    cfg = compose_config(["dataset=facts", *RUN, "editor.lr=1e-6", "editor.batch_size=512"]).editor
-    sites = find_sites(model, [str(index) for index in range(args.sites)])
-    editor = StableEdit(cfg, cast(PreTrainedModel, model), sites, solve_device=device)
-    editor.statistics = {shape: statistics(*shape, device) for shape in editor.statistics}
-    before = [site.weight.double() for site in sites] if args.quick else []
-    memory = ExtraMemory(device)
-    torch.manual_seed(1)
-    {"plain": plain, "ours": ours}[way](editor, args.rows // MICRO_BATCHES, device)
-    extra = memory.peak()
-    norms = [(site.weight - old).norm().item() for site, old in zip(sites, before, strict=False)]
-    return {"way": way, "extra_mib": extra, "before_mib": memory.before, "shift_norms": norms}
+def extra_memory(work: Callable[[], list[float]], device: torch.device) -> tuple[float, list[float]]:
+    """Peak memory of the work in MiB beyond what is held before it (resident, or on a GPU), and what it gave."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        held, given = torch.cuda.memory_allocated(device), work()
+        return (torch.cuda.max_memory_allocated(device) - held) / 2**20, given
+    with suppress(OSError):  # not Linux, or not allowed: the process's earlier peak then counts too
+        Path("/proc/self/clear_refs").write_text("5")
+    resident, given = process_memory("self", "VmRSS"), work()
+    return process_memory("self", "VmHWM") - resident, given
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
-    """Both ways, each in a process of its own."""
-    size = QUICK if args.quick else {name: getattr(args, name) for name in SIZE}
-    sized = argparse.Namespace(**vars(args) | size)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        table = pd.DataFrame(pool.map(one_way, ("plain", "ours"), repeat(sized)))
-    share = table["extra_mib"][1] / max(table["extra_mib"][0], 1e-9)
-    targets = {"share of the plain way": at_most(share, 1 / 3)}
-    return Found(table, ["way", "extra_mib", "before_mib"], {**size, "share": share}, targets)
+    """Both ways on the same rows, ours first."""
+    big, tiny = (4, 14336, 4096, 50, torch.bfloat16), (2, 512, 128, 4, torch.float32)
+    count, d_k, d_v, rows, dtype = tiny if args.quick else big
+    layers = [nn.Linear(d_k, d_v, bias=False, dtype=dtype, device=device) for _ in range(count)]
+    sites = [EditSite(str(index), layer.requires_grad_(False)) for index, layer in enumerate(layers)]
+    cfg = compose_config(["dataset=facts", *RUN, "editor.lr=1e-6", "editor.batch_size=512"]).editor
+    editor, found = StableEdit(cfg, cast(Any, None), sites, solve_device=device), {}  # no model: capture is replaced
+    for way in (ours, plain):
+        torch.manual_seed(0)
+        editor.statistics = {shape: random_statistics(*shape, device) for shape in editor.statistics}
+        found[way.__name__] = extra_memory(partial(way, editor, rows), device)
+    table = pd.DataFrame(found, index=["extra_mib", "shift_norms"]).T.rename_axis("way")
+    share = table["extra_mib"]["ours"] / max(table["extra_mib"]["plain"], 1e-9)
+    return table, {"sites": count, "d_k": d_k, "d_v": d_v, "rows": rows * MICRO_BATCHES, "share_of_plain": share}
 
 
-options: dict[str, Any] = {name: {"type": type(usual), "default": usual} for name, usual in SIZE.items()}
-options["dtype"]["choices"] = ("bfloat16", "float32")
-main = command("memory", __doc__, measure, **options)
+main = command(measure, share_of_plain=("at most", 1 / 3))
 
 if __name__ == "__main__":
     main()

@@ -1,11 +1,11 @@
-"""Which runs there are: the settings and the parts of plan.yaml at a scale, and the jobs that they are made of."""
+"""Which runs there are: the settings and the parts of plan.yaml at a scale."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omegaconf import OmegaConf
 
@@ -84,40 +84,8 @@ def label(part: str, setting: Setting) -> str:
     return PARTS[part].base or setting.label if setting.name == PARTS[part].settings[0] else setting.label
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run of main.py: its folder below the output folder and its overrides."""
+class Job(NamedTuple):
+    """One run of main.py: its folder STAGE/SETTING/NAME below the output folder, and its overrides."""
 
-    setting: str
-    stage: str
-    name: str
+    path: str
     words: tuple[str, ...]
-
-    @property
-    def path(self) -> str:
-        """Where it lies below the output folder."""
-        return f"{self.stage}/{self.setting}/{self.name}"
-
-
-def tuning(scale: Scale, setting: Setting, out: Path, extra: Sequence[str] = ()) -> list[Job]:
-    """A setting's sweep: few steps on training records that neither warm-up nor training reads."""
-    size = (f"num_seq={scale.tune_edits // scale.n_edits}", f"eval.edits={scale.tune_scored}")
-    words = (*_common(scale, setting, out, "tune"), *size, *PLAN["tune"].split())
-    return [Job(setting.name, "tune", f"lr_{lr:g}", (*words, f"editor.lr={lr:g}", *extra)) for lr in setting.lr]
-
-
-def final(
-    scale: Scale, setting: Setting, point: str, out: Path, seed: int, knowns: bool, extra: Sequence[str] = ()
-) -> Job:
-    """The long run of a setting with the chosen point, on the seed's edits in the seed's order."""
-    known = f"eval.knowns_path={out / 'knowns.json'}" if knowns else "eval.knowns=0"
-    long = setting.long.split() if seed == 0 else ()
-    words = (*_common(scale, setting, out, f"eval_{seed}"), known, *long, f"seed={seed}", point, *extra)
-    return Job(setting.name, "final", f"seed{seed}", words)
-
-
-def _common(scale: Scale, setting: Setting, out: Path, records: str) -> tuple[str, ...]:
-    pattern, dataset = ("{}.jsonl", ()) if setting.data == "facts" else ("zsre_{}.json", ("dataset=zsre",))
-    train, valid = (out / "data" / pattern.format(name) for name in ("train", records))
-    files = (f"dataset.train_path={train}", f"model.frozen_cache_dir={out / 'frozen'}", f"dataset.valid_path={valid}")
-    return (f"experiment={scale.experiment}", *dataset, *setting.words.split(), *files)

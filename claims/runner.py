@@ -14,13 +14,12 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from files import write_json
-from lifelong.process import Processes, run_python
+from lifelong.process import Processes, cores, run_python
 from lifelong.status import read_status
-from lifelong.sweep_job import cores
 from report.load import load_run
 
 from .inputs import write_data
-from .plan import Job, Scale, Setting, chosen_settings, final, tuning
+from .plan import PLAN, Job, Scale, Setting, chosen_settings
 
 
 class Choice(NamedTuple):
@@ -29,17 +28,6 @@ class Choice(NamedTuple):
     point: str
     scores: dict[str, float | None]
     edge: bool
-
-
-def choose(setting: Setting, jobs: Sequence[Job], out: Path) -> Choice | None:
-    """The best point of a sweep, the first of equals; None while a point is missing or if none ended well."""
-    runs = [load_run(out / job.path) for job in jobs]
-    scores = {job.name: run.merit for job, run in zip(jobs, runs, strict=True)}
-    ended = [score for score in scores.values() if score is not None]
-    if not ended or any(run.state in ("no record", "running", "interrupted") for run in runs):
-        return None
-    at = [*scores.values()].index(max(ended))
-    return Choice(f"editor.lr={setting.lr[at]:g}", scores, at in (0, len(jobs) - 1))
 
 
 def diverged(run_dir: Path) -> bool:
@@ -71,18 +59,27 @@ class Runner:
         write_data(self.out, self.scale)
         knowns, info = self.out / "knowns.json", Path("/proc/cpuinfo")
         if not knowns.is_file():
-            run_python("-m", "claims.knowns", str(knowns), f"experiment={self.scale.experiment}", *self.extra)
+            run_python("-m", "claims.inputs", str(knowns), f"experiment={self.scale.experiment}", *self.extra)
         named = re.search(r"model name\s*:\s*(.*)", info.read_text(encoding="utf-8")) if info.is_file() else None
         told = {"scale": self.scale.name, "extra": self.extra, "at_once": self.at_once, "cores": cores()}
         write_json(self.out / "claims.json", told | {"cpu": named[1] if named else platform.machine()})
 
     def sweep(self, setting: Setting) -> list[Job]:
-        """The jobs of a setting's sweep, or of the one whose choice it takes."""
-        return tuning(self.scale, setting.tuned_as or setting, self.out, self.extra)
+        """The sweep of a setting, or of the one whose choice it takes: few steps on records that no other run reads."""
+        tuned, scale = setting.tuned_as or setting, self.scale
+        size = (f"num_seq={scale.tune_edits // scale.n_edits}", f"eval.edits={scale.tune_scored}")
+        words = (*self._common(tuned, "tune"), *size, *PLAN["tune"].split())
+        return [Job(f"tune/{tuned.name}/lr_{lr:g}", (*words, f"editor.lr={lr:g}", *self.extra)) for lr in tuned.lr]
 
     def choice(self, setting: Setting) -> Choice | None:
-        """What the setting's sweep chose; None while it is not done."""
-        return choose(setting.tuned_as or setting, self.sweep(setting), self.out)
+        """The best point of its sweep, the first of equals; None while a point is missing or if none ended well."""
+        runs = [load_run(self.out / job.path) for job in self.sweep(setting)]
+        scores = {run.name: run.merit for run in runs}
+        ended = [score for score in scores.values() if score is not None]
+        if not ended or any(run.state in ("no record", "running", "interrupted") for run in runs):
+            return None
+        at = [*scores.values()].index(max(ended))
+        return Choice(f"editor.lr={(setting.tuned_as or setting).lr[at]:g}", scores, at in (0, len(runs) - 1))
 
     def finals(self, setting: Setting) -> list[Job]:
         """The setting's long runs, one for each of its seeds; none while its sweep has not chosen."""
@@ -91,7 +88,21 @@ class Runner:
             return []
         known = knowns.is_file() and knowns.stat().st_size > 10  # more than an empty list
         seeds = range(self.scale.seeds if setting.headline else 1)
-        return [final(self.scale, setting, found.point, self.out, seed, known, self.extra) for seed in seeds]
+        return [self.final(setting, found.point, seed, knowns=known) for seed in seeds]
+
+    def final(self, setting: Setting, point: str, seed: int, *, knowns: bool) -> Job:
+        """A long run with the chosen point, on the seed's edits in the seed's order."""
+        known = f"eval.knowns_path={self.out / 'knowns.json'}" if knowns else "eval.knowns=0"
+        long = setting.long.split() if seed == 0 else ()
+        words = (*self._common(setting, f"eval_{seed}"), known, *long, f"seed={seed}", point, *self.extra)
+        return Job(f"final/{setting.name}/seed{seed}", words)
+
+    def _common(self, setting: Setting, records: str) -> tuple[str, ...]:
+        pattern, dataset = ("{}.jsonl", ()) if setting.data == "facts" else ("zsre_{}.json", ("dataset=zsre",))
+        train, valid = (f"{self.out}/data/{pattern.format(name)}" for name in ("train", records))
+        words = (f"experiment={self.scale.experiment}", *dataset, *setting.words.split())
+        words += (f"dataset.train_path={train}", f"model.frozen_cache_dir={self.out}/frozen")
+        return (*words, f"dataset.valid_path={valid}")
 
     def run(self, parts: Sequence[str]) -> list[str]:
         """The sweeps, then every setting on the first seed, then the other seeds; returns the jobs that failed."""
@@ -100,7 +111,7 @@ class Runner:
         finals = {setting.name: self.finals(setting) for setting in chosen}
         for name in [name for name, jobs in finals.items() if not jobs]:
             tqdm.write(f"final/{name}: not run: its sweep has no point that ended well")
-        self._all(sorted(itertools.chain(*finals.values()), key=lambda job: job.name))
+        self._all(sorted(itertools.chain(*finals.values()), key=lambda job: Path(job.path).name))
         return self.failed
 
     def _all(self, jobs: Iterable[Job]) -> None:

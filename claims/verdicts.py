@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from .evidence import MAIN, Evidence
+from .evidence import MAIN, Estimate, Evidence, difference, mean, paired, slope
 from .plan import PARTS
-from .stats import Estimate, difference, mean, paired, slope
 
 HELD, NOT_HELD, OPEN, NOT_RUN = "held", "did not hold", "not decided", "not run"
 WORDS = {HELD: "dominates", NOT_HELD: "does not dominate", OPEN: "is not decided"}

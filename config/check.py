@@ -5,16 +5,24 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, get_type_hints
 
 from config.errors import ConfigError as ConfigError
 from config.errors import RunError as RunError
-from config.schema import KINDS, RANGE, Config, DatasetConfig, EditorConfig
+from config.schema import KINDS, RANGE, Config, DatasetConfig, EditorConfig, WandbMode
 
 GROUPS = ("dataset", "model", "editor", "experiment")
 GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itself; leave the key out"}
 """Keys of the published program that this one does without, and why."""
+NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)
+"""What Hydra takes for something else than the name of a group's member."""
+NAMING = ("name", "dir", "project", "text", "resume", "load_checkpoint")
+"""How keys end whose values name folders or become part of such a name; who reads records refuses their paths."""
+WANDB_PROJECT = re.compile(r"[^/\\#?%:]{,128}")
+LONGEST = 255  # bytes of a file's name
+MOST = 2**31  # whole numbers stay below it, so that a product of two is still an index
 
 
 def known_keys(node: type = Config, prefix: str = "") -> Iterator[str]:
@@ -43,6 +51,16 @@ def check_override_names(argv: Sequence[str], more: Sequence[str] = ()) -> None:
         if key not in keys:
             close = difflib.get_close_matches(key, keys, n=3) or sorted(keys)
             raise ConfigError(f"{key}={value}: there is no key {key}; the nearest are {', '.join(close)}")
+        if key in GROUPS and any(map(NO_NAME.fullmatch, re.split(r"[][,\s]+", value))):
+            raise ConfigError(f"{key}={value}: must be the name of a file of config/{key}, without .yaml")
+        _check_length(key, value)
+
+
+def _check_length(key: str, value: str) -> None:
+    """Refuse a name that no file system takes."""
+    longest = max(len(part.encode(errors="surrogateescape")) for part in value.split("/"))
+    if key.endswith(NAMING) and longest > LONGEST:
+        raise ConfigError(f"{key}={value[:40]}...: a name of {longest} bytes; file systems take {LONGEST} at most")
 
 
 def check_values(cfg: Config) -> None:
@@ -53,7 +71,7 @@ def check_values(cfg: Config) -> None:
     """
     if cfg.editor.load_checkpoint in ("false", "False", ""):
         cfg.editor.load_checkpoint = None  # the published program's way to say no
-    _check_numbers(cfg)
+    check_numbers(cfg)
     sites = cfg.model.edit_modules
     if not sites:
         raise ConfigError("model.edit_modules=[]: name at least one nn.Linear or Conv1D module to edit")
@@ -66,24 +84,34 @@ def check_values(cfg: Config) -> None:
         raise ConfigError(f"eval.every={cfg.eval.every}: must be num_seq={cfg.num_seq} or less, or 0 for never")
     if cfg.model_cache and not cfg.model_cache_dir:
         raise ConfigError("model_cache=true needs model_cache_dir=DIR, the folder to save the edited model to")
+    if cfg.wandb.mode is not WandbMode.disabled and not WANDB_PROJECT.fullmatch(cfg.wandb.project):
+        raise ConfigError(f"wandb.project={cfg.wandb.project}: must be up to 128 characters, none of / \\ # ? % :")
     check_fields(cfg.dataset)
     if not cfg.dataset.valid_path:
         raise ConfigError("dataset.valid_path=: name the file of facts to edit (.json, .jsonl or .csv)")
 
 
-def _check_numbers(node: Any, prefix: str = "") -> None:
-    """Refuse numbers outside the range that their field of the schema names, and any that is not finite."""
+def check_numbers(node: Any, prefix: str = "") -> None:
+    """Refuse numbers outside the range that their field of the schema names, or not finite; and names too long.
+
+    Raises:
+        ConfigError: names the key, its value and what would be right.
+    """
     for field in dataclasses.fields(node):
         key, value = prefix + field.name, getattr(node, field.name)
         if dataclasses.is_dataclass(value):
-            _check_numbers(value, f"{key}.")
+            check_numbers(value, f"{key}.")
+        elif isinstance(value, str):
+            _check_length(key, value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            wanted = field.metadata.get(RANGE, "")
+            wanted, whole = field.metadata.get(RANGE, ""), "int" in str(field.type)
             low = value > 0 if "above 0" in wanted else value >= 0 if wanted else True
-            if not math.isfinite(value) or not low or ("below 1" in wanted and value >= 1):
-                kind = "a whole number" if "int" in str(field.type) else "a finite number"
+            high = value < MOST if whole else value < 1 if "below 1" in wanted else math.isfinite(value)
+            if not low or not high:
+                kind = "a whole number" if whole else "a finite number"
                 join = " " if wanted.startswith("above") else ", " if wanted else ""
-                raise ConfigError(f"{key}={value}: must be {kind}{join}{wanted}")
+                most = f" and below {MOST:,}" if whole and not high else ""
+                raise ConfigError(f"{key}={value}: must be {kind}{join}{wanted}{most}")
 
 
 def check_fields(dataset: DatasetConfig) -> None:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationResolutionError, InterpolationValidationError, OmegaConfBaseException
 from yaml import YAMLError
 
 from config.errors import ConfigError
 from config.schema import Config, DatasetConfig, EditorConfig, register
 from config.sites import quoted
+from files import printable
 
 FOLDER = Path(__file__).resolve().parent
+REFUSED = (ConfigError, HydraException, OmegaConfBaseException, YAMLError)
 
 
 def compose_config(words: Sequence[str]) -> Config:
@@ -54,8 +59,35 @@ def dataset_config(name: str, folder: Path | None = None) -> DatasetConfig:
     words = [f"hydra.searchpath=['file://{_quoted(folders[-1])}']"] if folder else []
     try:
         return compose_config([f"dataset='{_quoted(name)}'", *words]).dataset
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise ConfigError(f"data set {name}: {error.__cause__ or error}") from error
+    except REFUSED as error:
+        raise ConfigError(f"data set {name}: {said(error)}") from error
+
+
+@contextmanager
+def one_line(*expected: type[Exception]) -> Iterator[None]:
+    """Around what a command does: a configuration that is refused, and errors that are expected, end it in one line.
+
+    An OSError that is not expected comes from Hydra, which makes the run directory.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints what it refuses in its own way, and exits
+    errors: tuple[type[Exception], ...] = (*REFUSED, *expected)
+    try:
+        yield
+    except errors as error:
+        sys.exit(f"error: {said(error)}")
+    except OSError as error:
+        key = "hydra.sweep.dir" if {"-m", "--multirun"} & {*sys.argv} else "hydra.run.dir"
+        sys.exit(f"error: {key}: cannot be made ({said(error)}); name another folder")
+
+
+def said(error: Exception) -> str:
+    """An error in one line; of OmegaConf's with the key, or the words on the command line that refer to others."""
+    texts = [str(error), str(error.__cause__ or "") if isinstance(error, HydraException) else ""]
+    texts = [text.partition("\n    full_key:")[0].partition("\nConfig search path")[0] for text in texts if text]
+    key = getattr(error, "full_key", None)
+    if isinstance(error, InterpolationResolutionError | InterpolationValidationError):
+        key = " ".join(word for word in sys.argv[1:] if "${" in word and not word.startswith("hydra.")) or key
+    return printable(" ".join(": ".join([key, *texts] if key else texts).split()))
 
 
 def word(key: str, value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -56,12 +56,8 @@ DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval"])
 """Which scorer runs the downstream tasks."""
 
 
-class WandbMode(Enum):  # a class, for the type that wandb wants of its values
-    """Weights & Biases: offline keeps its files in the run directory."""
-
-    offline = "offline"
-    online = "online"
-    disabled = "disabled"
+WandbMode = StrEnum("WandbMode", ["offline", "online", "disabled"])
+"""Whether Weights & Biases keeps its files in the run directory, sends them, or is left out."""
 
 
 @dataclass
@@ -194,9 +190,9 @@ class DownstreamConfig:
     """Evaluation of abilities beside the edits (docs/design.md, 6)."""
 
     tasks: list[str] = field(default_factory=lambda: ["sst", "mrpc", "cola", "rte", "mmlu", "nli"])
-    number_of_tests: int = 100
-    few_shots: int = 0
-    batch_size: int = 16
+    number_of_tests: int = above_zero(100)
+    few_shots: int = at_least_zero(0)
+    batch_size: int = above_zero(16)
     data_dir: str | None = None
     perplexity_text: str | None = None
     backend: DownstreamBackend = DownstreamBackend.builtin

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,10 +40,6 @@ class Edit:
             "mhop": (self.mhop, self.mhop_answer),
         }
         return {name: (ask, say) for name, (ask, say) in pairs.items() if ask is not None and say is not None}
-
-
-ReadRow = Callable[[dict[str, Any], int, int], Edit]
-"""How a data set's row becomes an edit: (row, its index counted from 0, seed) -> Edit."""
 
 
 class DataError(ValueError):

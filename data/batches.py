@@ -1,10 +1,4 @@
-"""From edits to token ids, as the prompt format shows them, and to padded micro-batches (docs/design.md, 2.1).
-
-| dataset.prompt_format | prompt | answer |
-| --- | --- | --- |
-| raw | as it stands | " " + answer |
-| qa | "Question: " + prompt + newline + "Answer:" | " " + answer |
-| chat | a user's turn in the model's own chat template, the assistant's turn opened | as it stands |
+"""From edits to token ids, as dataset.prompt_format shows them, and to padded micro-batches (docs/design.md, 2.1).
 
 Shape suffixes: B sequences, T positions.
 """
@@ -101,12 +95,18 @@ def answer_ids(
 
 
 def check_prompt_format(tokenizer: PreTrainedTokenizerBase, prompt_format: PromptFormat, model: str) -> None:
-    """Refuse chat where the tokenizer has no chat template, by a ConfigError that names the key and the model."""
-    if prompt_format is PromptFormat.chat and not tokenizer.chat_template:
-        raise ConfigError(
-            f"dataset.prompt_format=chat: the tokenizer of {model} has no chat template; use raw or qa, "
-            "or an instruction-tuned model"
-        )
+    """Refuse chat without a chat template that works, by a ConfigError that names the key and the model."""
+    if prompt_format is PromptFormat.chat:
+        right = "use raw or qa, or an instruction-tuned model"
+        if not tokenizer.chat_template:
+            raise ConfigError(f"dataset.prompt_format=chat: the tokenizer of {model} has no chat template; {right}")
+        try:
+            _written(tokenizer, "a", prompt_format)
+        except Exception as error:  # a template may fail in any way
+            said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise ConfigError(
+                f"dataset.prompt_format=chat: the chat template of {model} does not work ({said}); {right}"
+            ) from error
 
 
 def _written(tokenizer: PreTrainedTokenizerBase, prompt: str, prompt_format: PromptFormat) -> str:

@@ -9,15 +9,18 @@ import errno
 import http.client
 import os
 import shutil
+import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from files import read_json, sha256_of
@@ -47,16 +50,8 @@ class PublishedFile:
     @property
     def dataset(self) -> str:
         """The data set it belongs to: the folder below data/raw; known_1000.json lies in none."""
-        below_raw = PurePosixPath(self.path).parts[2:]
+        below_raw = Path(self.path).parts[2:]
         return below_raw[0] if len(below_raw) > 1 else KNOWNS.name
-
-    def below(self, root: Path) -> Path:
-        """Where the file lies under `root`. Raises ValueError if its path would leave it."""
-        parts = PurePosixPath(self.path).parts
-        # By its words only: a data/raw that is a link to a larger disk is the user's own doing.
-        if not parts or self.path.startswith("/") or ".." in parts or "\\" in self.path or ":" in self.path:
-            raise ValueError(f"manifest: path {self.path!r} must stay below the root: no '..', drive or leading '/'")
-        return root.joinpath(*parts)
 
 
 def published(dataset: str = ALL) -> list[PublishedFile]:
@@ -66,14 +61,11 @@ def published(dataset: str = ALL) -> list[PublishedFile]:
 
 
 class FetchError(RuntimeError):
-    """A file could not be brought; the message names the address and what to do.
+    """A file could not be brought; the message names the address and what to do."""
 
-    `hopeless`: no other file will fare better (no network, no space).
-    """
 
-    def __init__(self, message: str, hopeless: bool = False) -> None:
-        super().__init__(message)
-        self.hopeless = hopeless
+class HopelessError(FetchError):
+    """No other file will fare better either: there is no network, or no space."""
 
 
 class _TryAgain(Exception):
@@ -90,47 +82,63 @@ class Download:
     part: Path
 
     @property
+    def complete(self) -> bool:
+        """Whether the file is in its place and right."""
+        there = self.target.is_file() and self.target.stat().st_size == self.file.bytes
+        return there and sha256_of(self.target) == self.file.sha256
+
+    @property
     def have(self) -> int:
         """Bytes that are here already."""
         return self.part.stat().st_size if self.part.exists() else 0
 
-    def failed(self, problem: str, hopeless: bool = False) -> FetchError:
+    def failed(self, problem: str, kind: type[FetchError] = FetchError) -> FetchError:
         """The error to raise, with what can be done by hand."""
-        return FetchError(
+        return kind(
             f"{self.url}: {problem}\n  by hand: fetch that address and save it as {self.target}"
-            f" ({self.file.bytes} bytes, sha256 {self.file.sha256}); then run this command again",
-            hopeless,
+            f" ({self.file.bytes} bytes, sha256 {self.file.sha256}); then run this command again"
         )
 
 
 def fetch(file: PublishedFile, root: Path, base_url: str = BASE_URL, wait: Callable[[float], None] = time.sleep) -> str:
     """Bring `file` to its place under `root`; gives "already complete" or "fetched".
 
-    What was there is replaced only by a file of the right size and sha256. An unfinished download
-    stays as NAME.part and is continued by the next call. `wait` sleeps between tries. Raises FetchError,
-    and ValueError for a base URL that is not http(s) or a manifest path outside `root`.
+    What was there is replaced only by a file of the right size and sha256. An unfinished download stays as NAME.part
+    and is continued by the next call. Raises FetchError, and ValueError for a base URL that is not http(s).
     """
     if not base_url.startswith(("http://", "https://")):
         raise ValueError(f"base URL {base_url!r}: must begin with http:// or https://")
-    target = file.below(root)
+    target = root / file.path
     url = f"{base_url.rstrip('/')}/{urllib.parse.quote(file.path)}"
     job = Download(file, url, target, target.with_name(target.name + ".part"))
-    if target.is_file() and target.stat().st_size == file.bytes and sha256_of(target) == file.sha256:
-        return "already complete"
     try:
+        if job.complete:
+            return "already complete"
         target.parent.mkdir(parents=True, exist_ok=True)
-        _bring(job, wait)
-        os.replace(job.part, target)
+        with _alone(target):
+            if job.complete:
+                return "already complete"
+            _bring(job, wait)
+            os.replace(job.part, target)
     except OSError as error:
         problem = f"cannot write {error.filename or target} ({error.strerror})"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             problem = (
                 f"the disk is full: {file.bytes - job.have} bytes are still to come, {target.parent} has "
-                f"{shutil.disk_usage(target.parent).free} free; make room and run this command again, it goes on from "
-                f"{job.part}"
+                f"{shutil.disk_usage(target.parent).free} free; make room and run this command again to go on"
             )
-        raise FetchError(f"{url}: {problem}", hopeless=True) from error
+        raise HopelessError(f"{url}: {problem}") from error
     return "fetched"
+
+
+def _alone(target: Path) -> AbstractContextManager[object]:
+    """The lock of a file that is fetched, held; whoever fetches the same file meanwhile says that it waits."""
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    try:
+        return lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{target}: another command is fetching it; waiting for that", file=sys.stderr, flush=True)
+        return lock.acquire()
 
 
 def _bring(job: Download, wait: Callable[[float], None]) -> None:
@@ -164,26 +172,33 @@ def _fill(job: Download, wait: Callable[[float], None]) -> None:
             failures = 0 if job.have > most else failures + 1
             most = max(most, job.have)
             if failures == TRIES:
-                raise job.failed(f"{problem} (tried {TRIES} times); is there a network?", hopeless=True)
+                raise job.failed(f"{problem} (tried {TRIES} times); is there a network?", HopelessError)
             if job.have < size:
                 wait(0.5 * 2.0**failures)
 
 
 def _blocks(job: Download) -> Iterator[tuple[int, bytes]]:
-    """What the server sends, from the first missing byte on, each block with its place in the file.
+    """What the server sends, from the first missing byte on or, if it ignores that, from 0: places and blocks.
 
-    Raises _TryAgain or FetchError.
+    Raises _TryAgain, and FetchError for a file of another size.
     """
-    headers = {"User-Agent": "data.prepare", "Accept-Encoding": "identity"}
+    headers, size = {"User-Agent": "data.prepare", "Accept-Encoding": "identity"}, job.file.bytes
     if job.have:
         headers["Range"] = f"bytes={job.have}-"
     try:
         with urllib.request.urlopen(urllib.request.Request(job.url, headers=headers), timeout=TIMEOUT) as reply:
-            start = _start(job, reply)
+            sent = reply.headers.get("Content-Range", "")
+            start = job.have if reply.status == HTTPStatus.PARTIAL_CONTENT else 0
+            if start and not sent.startswith(f"bytes {start}-"):
+                job.part.unlink(missing_ok=True)
+                raise _TryAgain(f"asked from byte {start}, got {sent!r}")
+            total = sent.rpartition("/")[2] if start else reply.headers.get("Content-Length", "")
+            if total.isdigit() and int(total) != size:
+                raise job.failed(f"size mismatch: the server has {total} bytes, the manifest says {size}")
             # read1, so that what came before a broken connection is kept.
             while block := reply.read1(BLOCK):
-                if start + len(block) > job.file.bytes:
-                    raise job.failed(f"size mismatch: more came than the {job.file.bytes} bytes expected")
+                if start + len(block) > size:
+                    raise job.failed(f"size mismatch: more came than the {size} bytes expected")
                 yield start, block
                 start += len(block)
     except urllib.error.HTTPError as error:
@@ -195,17 +210,3 @@ def _blocks(job: Download) -> Iterator[tuple[int, bytes]]:
         raise _TryAgain(problem) from None
     except (http.client.HTTPException, OSError) as error:
         raise _TryAgain(f"no answer or a broken one ({getattr(error, 'reason', error)!r})") from None
-
-
-def _start(job: Download, reply: http.client.HTTPResponse) -> int:
-    """The byte the reply begins with: 0 if the server ignored the range. Raises for another size or place."""
-    start, total = 0, reply.headers.get("Content-Length", "")
-    if reply.status == HTTPStatus.PARTIAL_CONTENT:
-        sent = reply.headers.get("Content-Range", "")
-        start, total = job.have, sent.rpartition("/")[2]
-        if not sent.startswith(f"bytes {start}-"):
-            job.part.unlink(missing_ok=True)
-            raise _TryAgain(f"asked from byte {start}, got {sent!r}")
-    if total.isdigit() and int(total) != job.file.bytes:
-        raise job.failed(f"size mismatch: the server has {total} bytes, the manifest says {job.file.bytes}")
-    return start

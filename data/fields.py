@@ -16,8 +16,6 @@ from .base import DataError, Edit, as_text, missing, place, shown
 
 PAIRS = {"unrelated": "unrelated_answer", "mhop": "mhop_answer"}
 """Prompts with an answer of their own: a record has both or neither."""
-READING = ("required", "exact", "draw_rephrase", "unrelated_suffix", "missing_mhop")
-"""The keys of a data set that say, beside its field map, how a row is read."""
 ABSENT = object()
 """What stands at a path that a record does not have."""
 
@@ -32,46 +30,41 @@ class RowReader:
     def __init__(self, cfg: DatasetConfig, keys: str = "dataset.fields") -> None:
         self.cfg, self.keys = cfg, keys
         self.fields: dict[str, str | None] = asdict(cfg.fields)
+        self.needed = {"prompt", "answer", *cfg.required}
 
     def __call__(self, row: Mapping[str, Any], index: int, seed: int) -> Edit:
-        prompt, answer = self._text(row, "prompt", index), self._text(row, "answer", index)
+        texts: dict[str, Any] = {key: self._text(row, key, index) for key in self.fields if key != "rephrase"}
         # Seeded by the record itself: the same fact gets the same rephrasing wherever it stands in the file.
-        rephrase = self._rephrase(row, index, f"{seed}|{prompt}|{answer}")
-        rest = {key: self._optional(row, key, index) for key in ("persona", *PAIRS, *PAIRS.values())}
-        if self.cfg.missing_mhop is not None and None in (rest["mhop"], rest["mhop_answer"]):
-            rest["mhop"] = rest["mhop_answer"] = self.cfg.missing_mhop
+        texts["rephrase"] = self._rephrase(row, index, f"{seed}|{texts['prompt']}|{texts['answer']}")
+        if self.cfg.missing_mhop is not None and None in (texts["mhop"], texts["mhop_answer"]):
+            texts["mhop"] = texts["mhop_answer"] = self.cfg.missing_mhop
         for key, other in PAIRS.items():
-            if (rest[key] is None) != (rest[other] is None):
-                there, lacks = (key, other) if rest[other] is None else (other, key)
+            if (texts[key] is None) != (texts[other] is None):
+                there, lacks = (key, other) if texts[other] is None else (other, key)
                 raise DataError(
                     f"{place(index)}: has the field {self.fields[there]!r} ({self.keys}.{there}) but not "
                     f"{self.fields[lacks]!r} ({self.keys}.{lacks}); a row must have both or neither"
                 )
-        if rest["unrelated"] is not None:
-            rest["unrelated"] += self.cfg.unrelated_suffix
-        return Edit(index, prompt, answer, rephrase, **rest)
+        if texts["unrelated"] is not None:
+            texts["unrelated"] += self.cfg.unrelated_suffix
+        return Edit(index, **texts)
 
-    def _text(self, row: Mapping[str, Any], key: str, index: int) -> str:
-        field = str(self.fields[key])
-        value = look_up(row, field)
-        if value is ABSENT:
-            advice = f"; set {self.keys}.{key} to the field that holds it" if self.keys else ""
-            raise DataError(missing(list(paths(row)), field, index) + advice)
-        return self._written(value, f"field {field!r}", index, number=key.endswith("answer"))
-
-    def _optional(self, row: Mapping[str, Any], key: str, index: int) -> str | None:
+    def _text(self, row: Mapping[str, Any], key: str, index: int) -> str | None:
+        """The text that `key` names, None where a record may lack it and does."""
         field = self.fields[key]
         value = ABSENT if field is None else look_up(row, field)
-        nothing = value is None or value is ABSENT or (isinstance(value, str) and not value.strip())
-        if field is None or (nothing and key not in self.cfg.required):
+        if key not in self.needed and (value in (None, ABSENT) or (isinstance(value, str) and not value.strip())):
             return None
-        return self._text(row, key, index)
+        if value is ABSENT:
+            advice = f"; set {self.keys}.{key} to the field that holds it" if self.keys else ""
+            raise DataError(missing(list(paths(row)), str(field), index) + advice)
+        return self._written(value, f"field {field!r}", index, number=key.endswith("answer"))
 
     def _rephrase(self, row: Mapping[str, Any], index: int, seed: str) -> str | None:
         field = self.fields["rephrase"]
         found = None if field is None else look_up(row, field)
         if not isinstance(found, list):
-            return self._optional(row, "rephrase", index)
+            return self._text(row, "rephrase", index)
         if not found or not self.cfg.draw_rephrase:
             one = "be a non-empty string (dataset.draw_rephrase=true draws one of a list)"
             right = "list at least one rephrased prompt" if self.cfg.draw_rephrase else one
@@ -118,8 +111,7 @@ def check_named_fields(edits: Iterable[Edit], cfg: DatasetConfig, path: Path) ->
     Raises DataError, naming the file, the key and its value.
     """
     fields, usual = asdict(cfg.fields), asdict(FieldsConfig())
-    optional = fields.keys() - {"prompt", "answer", *cfg.required}
-    named = {key for key in optional if fields[key] not in (None, usual[key])}
+    named = {key for key in fields if fields[key] not in (None, usual[key])} - {"prompt", "answer", *cfg.required}
     for edit in edits if named else ():
         named = {key for key in named if getattr(edit, key) is None}
         if not named:

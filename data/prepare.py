@@ -6,8 +6,7 @@ import argparse
 import sys
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
-from itertools import islice
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +17,18 @@ from config.compose import dataset_config
 from config.schema import DatasetConfig, FieldsConfig
 
 from .base import DataError, Edit
-from .fetch import ALL, BASE_URL, FetchError, fetch, published
+from .fetch import ALL, BASE_URL, FetchError, HopelessError, fetch, published
 from .fields import KNOWNS, RowReader, check_named_fields, read_known
 from .source import PROJECT, RecordFile, locate
 
 DATASETS = [*dict.fromkeys(file.dataset for file in published()), ALL]
 FIELD_KEYS = [key.name for key in fields(FieldsConfig)]
 SHOWN = 20
-COLUMNS = ("file", "rows", "good", "bad", "prompt chars", "answer chars", "duplicate prompts")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code: 0 all is well, 1 something is not, 2 wrong usage, 130 interrupted."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.command is None:
-        parser.print_help()
-        return 2
+    args = _parser().parse_args(argv)
     try:
         return args.command(args)
     except ValueError as error:
@@ -49,8 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data.prepare", description="Fetch the published record files; check record files."
     )
-    parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="{check,fetch}")
+    commands = parser.add_subparsers(title="commands", required=True)
     check = commands.add_parser("check", help="validate record files row by row")
     check.set_defaults(command=_check)
     check.add_argument("dataset", help=f"config/dataset/DATASET.yaml, or {KNOWNS.name}", metavar="DATASET")
@@ -58,11 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--path", type=Path, metavar="FILE", help="this file (default: the files that are there)")
     example = f"dataset.fields of the run, such as prompt=question answer=a; keys: {', '.join(FIELD_KEYS)}"
     check.add_argument("--fields", nargs="+", type=_field, default=[], metavar="KEY=FIELD", help=example)
-    check.add_argument("--limit", type=_count, metavar="N", help="only the first N rows of each file")
     load = commands.add_parser("fetch", help="download published files, resuming, and verify their sha256")
     load.set_defaults(command=_fetch)
-    load.add_argument("dataset", nargs="?", choices=DATASETS, help=", ".join(DATASETS), metavar="DATASET")
-    load.add_argument("--all", action="store_true", help="every data set, as DATASET all")
+    load.add_argument("dataset", choices=DATASETS, help="which files to fetch")
     load.add_argument("--base-url", default=BASE_URL, metavar="URL", help="where data/raw/... lies (%(default)s)")
     for command in (check, load):
         command.add_argument("--root", type=Path, metavar="DIR", help="the folder that has data/raw (the project's)")
@@ -76,24 +67,15 @@ def _field(text: str) -> tuple[str, str | None]:
     return key, None if name == "null" else name
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of rows, at least 1")
-    return int(text)
-
-
 def _fetch(args: argparse.Namespace) -> int:
-    dataset = ALL if args.all else args.dataset
-    if dataset is None:
-        raise ValueError(f"fetch: name a data set: {', '.join(DATASETS)}")
     failed = 0
-    for file in published(dataset):
+    for file in published(args.dataset):
         try:
             print(f"{file.path}: {fetch(file, args.root or PROJECT, args.base_url)}", flush=True)
         except FetchError as error:
             print(f"error: {error}", file=sys.stderr)
             failed = 1
-            if error.hopeless:
+            if isinstance(error, HopelessError):
                 break
     return failed
 
@@ -104,18 +86,7 @@ def _check(args: argparse.Namespace) -> int:
     if not paths:
         print(f"error: no file to check; get them with: {reader.cfg.how_to_get}", file=sys.stderr)
         return 1
-    reports = [check_file(path, reader, args.limit) for path in paths]
-    table = [COLUMNS, *(report.cells() for report in reports)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        print("  ".join([cells[0].ljust(widths[0]), *map(str.rjust, cells[1:], widths[1:])]))
-    for report in reports:
-        if report.bad:
-            print(f"\n{report.path}: {report.bad} bad rows, the first {len(report.first_bad)}:")
-            print(*(f"  {message}" for message in report.first_bad), sep="\n")
-        if report.broken:
-            print(f"\nbroken: {report.broken}")
-    return int(any(report.bad or report.broken for report in reports))
+    return int(False in [check_file(path, reader) for path in paths])
 
 
 def _reader(args: argparse.Namespace) -> RowReader:
@@ -135,7 +106,7 @@ def _files(args: argparse.Namespace, cfg: DatasetConfig) -> list[Path]:
 
     They lie below --root; without one, where a run would look for them.
     """
-    files = [file.below(args.root or PROJECT) for file in published(cfg.name)]
+    files = [(args.root or PROJECT) / file.path for file in published(cfg.name)]
     for path in files:
         if not path.exists():
             print(f"not there, not checked: {path}")
@@ -147,50 +118,30 @@ def _files(args: argparse.Namespace, cfg: DatasetConfig) -> list[Path]:
     return [args.root / path if args.root else locate(path) for path in named]
 
 
-@dataclass(slots=True)
-class Report:
-    """What a check found in one file. Lengths are sums, in characters; `broken` is why reading stopped."""
-
-    path: Path
-    good: int = 0
-    bad: int = 0
-    first_bad: list[str] = field(default_factory=list)
-    prompt_chars: int = 0
-    answer_chars: int = 0
-    duplicates: int = 0
-    broken: str | None = None
-
-    def cells(self) -> tuple[str, ...]:
-        """Its line of the table, under COLUMNS."""
-        means = [f"{chars / max(self.good, 1):.1f}" for chars in (self.prompt_chars, self.answer_chars)]
-        counts = (self.good + self.bad, self.good, self.bad)
-        return (str(self.path), *map(str, counts), *means, str(self.duplicates))
-
-
-def check_file(path: Path, reader: RowReader, limit: int | None = None) -> Report:
-    """Read the first `limit` rows (None: all) of a file; never raises for what is in it."""
-    report, records = Report(path), RecordFile(path, reader, 0, limit, reader.cfg.how_to_get)
+def check_file(path: Path, reader: RowReader) -> bool:
+    """Print what is wrong with the rows of a file, and counts; whether nothing is."""
+    records, good, bad, broken = RecordFile(path, reader, 0), 0, 0, ""
     # 8 bytes a prompt, not the prompts: two million of them must not fill the memory
     prompts = array("q")
     try:
-        rows = islice(records.attempts(), limit)
-        for found in tqdm(rows, desc=path.name, unit=" rows", leave=False, delay=1, disable=None):
+        for found in tqdm(records.attempts(), path.name, unit=" rows", leave=False, delay=1, disable=None):
             if isinstance(found, Edit):
-                report.good += 1
-                report.prompt_chars += len(found.prompt)
-                report.answer_chars += len(found.answer)
+                good += 1
                 prompts.append(hash(found.prompt))
                 continue
-            report.bad += 1
-            if report.bad <= SHOWN:
-                report.first_bad.append(str(found).removeprefix(f"{path}: "))
-        if report.good:
-            good = (found for found in islice(records.attempts(), limit) if isinstance(found, Edit))
-            check_named_fields(good, reader.cfg, path)
+            bad += 1
+            if bad <= SHOWN:
+                tqdm.write(str(found))
+        if good:
+            check_named_fields((found for found in records.attempts() if isinstance(found, Edit)), reader.cfg, path)
     except DataError as error:
-        report.broken = str(error)
-    report.duplicates = report.good - len(np.unique(prompts))
-    return report
+        broken = str(error)
+    shown = f" (the first {SHOWN} are named above)" if bad > SHOWN else ""
+    again = good - len(np.unique(prompts))
+    print(f"{path}: {good + bad} rows, {good} good, {bad} bad{shown}, {again} duplicate prompts")
+    if broken:
+        print(f"broken: {broken}")
+    return not (bad or broken)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -13,14 +14,18 @@ from typing import Any
 from config.schema import BadRow, DatasetConfig
 from files import read_json, sha256_of, sha256_of_json, write_json
 
-from .base import DataError, Edit, ReadRow, place
-from .fields import READING, RowReader, check_named_fields
+from .base import DataError, Edit, place
+from .fields import RowReader, check_named_fields
 from .stream import scan
+
+log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parent.parent
 CHUNK = 512
 LARGE = 16 * 2**20
 """Smaller files are surveyed and hashed anew by every run: it takes no time."""
+UNUSABLE = (OSError, ValueError, RuntimeError)
+"""What a cache raises that cannot be read or written; RuntimeError where there is no home folder."""
 
 Fits = Callable[[Sequence[Edit]], list[DataError | None]]
 """Whether a model can use edits: an error in the place of each one that it cannot."""
@@ -43,23 +48,16 @@ def locate(path: str) -> Path:
 class RecordFile:
     """The edits of a record file, or its first `limit` good ones; may be iterated again and again.
 
-    `read_row` makes a row an edit (`data.fields.RowReader`), `seed` is what its draws start from,
-    `how_to_get` the command to name if the file is not there, `bad` the rows to pass over with what is wrong,
-    `count` the number of edits where it is known. Raises ValueError for a negative limit; iterating and counting raise
-    DataError, naming path and row.
+    `seed` is what the reader's draws start from, `bad` the rows to pass over with what is wrong, `count` the number
+    of edits where it is known. Iterating and counting raise DataError, naming path and row.
     """
 
     path: Path
-    read_row: ReadRow
+    read_row: RowReader
     seed: int
     limit: int | None = None
-    how_to_get: str = ""
     bad: dict[int, str] = field(default_factory=dict)
     count: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 0:
-            raise ValueError(f"limit is {self.limit}; it must be None (all edits) or at least 0")
 
     def __iter__(self) -> Iterator[Edit]:
         kept = (found for index, found in enumerate(self.attempts()) if index not in self.bad)
@@ -70,7 +68,7 @@ class RecordFile:
 
     def attempts(self) -> Iterator[Edit | DataError]:
         """Every row of the file: an edit, or what is wrong with it."""
-        for index, row in enumerate(scan(self.path, self.how_to_get)):
+        for index, row in enumerate(scan(self.path, self.read_row.cfg.how_to_get)):
             try:
                 yield row if isinstance(row, DataError) else self.read_row(row, index, self.seed)
             except DataError as error:
@@ -112,14 +110,13 @@ def accept_all(edits: Sequence[Edit]) -> list[DataError | None]:
 def with_all_prompts(fits: Fits, editor: str) -> Fits:
     """`fits` for records that a learned editor trains on: they need a rephrased and an unrelated prompt too."""
 
-    def lacking(edit: Edit, key: str) -> DataError | None:
-        advice = f"set dataset.fields.{key} to the field that holds it"
-        said = f"{place(edit.row)}: has no {key} prompt, which editor={editor} trains on; {advice}"
-        return DataError(said) if getattr(edit, key) is None else None
+    def lacking(edit: Edit) -> DataError | None:
+        key = next((key for key in ("rephrase", "unrelated") if getattr(edit, key) is None), None)
+        said = f"{place(edit.row)}: has no {key} prompt, which editor={editor} trains on"
+        return DataError(f"{said}; set dataset.fields.{key} to the field that holds it") if key else None
 
     def check(edits: Sequence[Edit]) -> list[DataError | None]:
-        found = zip(edits, fits(edits), strict=True)
-        return [lacking(edit, "rephrase") or lacking(edit, "unrelated") or error for edit, error in found]
+        return [lacking(edit) or error for edit, error in zip(edits, fits(edits), strict=True)]
 
     return check
 
@@ -129,10 +126,6 @@ class Source:
 
     def __init__(self, cfg: DatasetConfig, seed: int, fits: Fits = accept_all, fits_key: str = "") -> None:
         self.cfg, self.seed, self.fits, self.fits_key = cfg, seed, fits, fits_key
-
-    def open(self, path: str, limit: int | None = None) -> RecordFile:
-        """The first `limit` records of a file (None: all), not looked at yet."""
-        return RecordFile(locate(path), RowReader(self.cfg), self.seed, limit, self.cfg.how_to_get)
 
     def records(self, path: str, num_seq: int, num_seq_key: str) -> RecordFile:
         """The first num_seq x n_edits good records of a file.
@@ -171,13 +164,13 @@ class Source:
 
     def _surveyed(self, path: str, needed: int) -> RecordFile:
         """The first `needed` good records of a file, or all it has."""
-        cfg, records = self.cfg, self.open(path, needed)
+        cfg, records = self.cfg, RecordFile(locate(path), RowReader(self.cfg), self.seed)
         skip = cfg.on_bad_row is BadRow.skip
         drawn = self.seed if cfg.draw_rephrase else None
-        reading = [asdict(cfg.fields), *(getattr(cfg, key) for key in READING)]
         look = partial(survey, records, needed, self.fits, skip=skip)
-        key = [reading, needed, skip, drawn, self.fits_key]
-        records.count, bad = remembered(look, cfg.cache_dir, records.path, "survey", key)
+        key = [asdict(cfg), needed, drawn, self.fits_key]
+        records.limit, bad = remembered(look, cfg.cache_dir, records.path, "survey", key)
+        records.count = records.limit
         # JSON has no other keys than strings
         records.bad = {int(row): message for row, message in bad.items()}
         if records.count:
@@ -189,18 +182,21 @@ def remembered(find_out: Callable[[], Any], cache_dir: str, path: Path, kind: st
     """What `find_out` says of a file, as JSON holds it; of a large one it is asked once while the file stays as it is.
 
     `key` is what else the answer depends on. A cache is a help, not a need: one that cannot be read or
-    written is no error.
+    written is no error, but a line in the log.
     """
     if not path.is_file() or path.stat().st_size < LARGE:
         return find_out()
     stat = path.stat()
-    identity = sha256_of_json([kind, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *key])
-    known = Path(cache_dir).expanduser() / f"{kind}-{identity[:32]}.json"
-    with suppress(OSError, ValueError):
-        return read_json(known)
+    # the time of a change of content can be set back, as cp -p and touch do; that of a change of the inode cannot
+    times = (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    name = f"{kind}-{sha256_of_json([kind, str(path.resolve()), stat.st_size, *times, *key])[:32]}.json"
+    with suppress(*UNUSABLE):
+        return read_json(Path(cache_dir).expanduser() / name)
     found = find_out()
-    with suppress(OSError):
-        write_json(known, found)
+    try:
+        write_json(Path(cache_dir).expanduser() / name, found)
+    except UNUSABLE as error:
+        log.warning("dataset.cache_dir=%s: cannot be written (%s): every run reads %s anew", cache_dir, error, path)
     return found
 
 

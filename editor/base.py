@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from transformers import PreTrainedModel
 from config.check import ConfigError
 from config.schema import EditorConfig
 from data.batches import Batch, StepBatches, passes
-from editor.cache import MemoryCache, RowCache
+from editor.cache import RowCache
 from editor.capture import Inputs, capture_together, tokens_of
 from editor.ridge import Shift, SiteRecord, site_records
 from editor.sites import EditSite
@@ -99,12 +100,17 @@ class EditorState:
             found[f"weight/{site.name}"] = site.weight
             if site.master is not None:
                 found[f"master/{site.name}"] = site.master
-        for shape, statistics in self.statistics.items():
-            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
         for name, shift in self.last_shifts.items():
             found[f"shift_right/{name}"] = shift.right_NV
             if shift.left_NK is not None:
                 found[f"shift_left/{name}"] = shift.left_NK
+        return found | self.statistics_tensors()
+
+    def statistics_tensors(self) -> dict[str, Tensor]:
+        """The running statistics, by name."""
+        found: dict[str, Tensor] = {}
+        for shape, statistics in self.statistics.items():
+            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
         return found
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
@@ -115,6 +121,10 @@ class EditorState:
             if f"shift_right/{site.name}" in tensors:
                 left_NK = tensors.get(f"shift_left/{site.name}")
                 self.last_shifts[site.name] = Shift(left_NK, tensors[f"shift_right/{site.name}"])
+        self.load_statistics(tensors)
+
+    def load_statistics(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what statistics_tensors gave."""
         for shape, statistics in self.statistics.items():
             statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
 
@@ -142,7 +152,7 @@ class Editor(EditorState, ABC):
     ) -> None:
         """`inputs` is how the model is called (capture.Inputs); statistics and solves run on `solve_device`."""
         self.cfg, self.model, self.inputs, self.seed = cfg, model, inputs, seed
-        self.cache = MemoryCache() if cache is None else cache
+        self.cache = RowCache() if cache is None else cache
         super().__init__(sites, self.covariances(), solve_device or torch.device("cpu"))
 
     @classmethod
@@ -188,7 +198,7 @@ class Editor(EditorState, ABC):
 
         On failure inside, the statistics are put back; the cache is emptied in any case.
         """
-        saved = {shape: statistics.copy() for shape, statistics in self.statistics.items()}
+        saved = deepcopy(self.statistics)
         try:
             loss, tokens = self._capture_rows(batches.edit, watch)
             with watch("statistics"):
@@ -254,7 +264,8 @@ class Editor(EditorState, ABC):
 
 def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[str, StatisticsRecord]:
     """Running statistics in three numbers per shape."""
-    deviations = torch.stack([_deviations(one) for one in statistics.values()]).tolist()
+    variances = [part.mean() for one in statistics.values() for part in one.std_D.square().split((one.d_k, one.d_v))]
+    deviations = torch.stack(variances).sqrt().view(-1, 2).tolist()
     return {
         str(shape): StatisticsRecord(one.n, *pair)
         for (shape, one), pair in zip(statistics.items(), deviations, strict=True)
@@ -264,9 +275,3 @@ def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[s
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The entries whose names start with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _deviations(statistics: RunningStatistics) -> Tensor:
-    """Root mean square deviation of keys and of value gradients."""
-    variance_D = statistics.std_D.square()
-    return torch.stack([x.mean().sqrt() for x in variance_D.split((statistics.d_k, statistics.d_v))])

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,42 +21,35 @@ from editor.capture import Rows
 from files import alive, host
 
 FOLDER = re.compile(r"run-(?P<host>.+)-(?P<pid>\d+)-[a-z0-9_]{8}")
+LOCK = ".lock"
 
 
-class RowCache(ABC):
-    """Rows of one step, put in micro-batch by micro-batch and read back site by site."""
+class RowCache:
+    """Rows of one step, put in micro-batch by micro-batch and read back site by site; in memory."""
 
     def __init__(self) -> None:
-        self.batches = 0
+        self.batches: list[list[Rows]] = []
 
     def put(self, rows: list[Rows]) -> None:
         """Keep the next micro-batch's rows of all sites."""
-        self._write(self.batches, rows)
-        self.batches += 1
+        self.batches.append(rows)
+
+    def get(self, batch: int, site: int) -> Rows:
+        """The rows of one micro-batch and one site."""
+        return self.batches[batch][site]
 
     def gather(self, site: int) -> Rows:
         """All rows of one site."""
-        rows = [self.get(batch, site) for batch in range(self.batches)]
+        rows = [self.get(batch, site) for batch in range(len(self.batches))]
         return Rows(torch.cat([row.keys_NK for row in rows]), torch.cat([row.gradients_NV for row in rows]))
 
     def blocks(self, sites: Sequence[int]) -> Blocks:
         """The rows of some sites, micro-batch by micro-batch."""
-        return Blocks(self, [(batch, site) for batch in range(self.batches) for site in sites])
+        return Blocks(self, [(batch, site) for batch in range(len(self.batches)) for site in sites])
 
     def clear(self) -> None:
         """Forget the step."""
-        self._forget()
-        self.batches = 0
-
-    @abstractmethod
-    def get(self, batch: int, site: int) -> Rows:
-        """The rows of one micro-batch and one site."""
-
-    @abstractmethod
-    def _write(self, batch: int, rows: list[Rows]) -> None: ...
-
-    @abstractmethod
-    def _forget(self) -> None: ...
+        self.batches.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +65,6 @@ class Blocks:
             yield rows.keys_NK, rows.gradients_NV
 
 
-class MemoryCache(RowCache):
-    """Rows stay where they are."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._rows: dict[int, list[Rows]] = {}
-
-    def get(self, batch: int, site: int) -> Rows:
-        """The rows of one micro-batch and one site."""
-        return self._rows[batch][site]
-
-    def _write(self, batch: int, rows: list[Rows]) -> None:
-        self._rows[batch] = rows
-
-    def _forget(self) -> None:
-        self._rows.clear()
-
-
 class FileCache(RowCache):
     """One safetensors file per micro-batch in a folder of the run's own."""
 
@@ -98,64 +72,43 @@ class FileCache(RowCache):
         super().__init__()
         self._folder, self._device = folder, device
 
+    def put(self, rows: list[Rows]) -> None:
+        """Write the next micro-batch's rows of all sites."""
+        tensors: dict[str, Tensor] = {}
+        for site, row in enumerate(rows):
+            tensors[f"{site}.keys"] = row.keys_NK.contiguous()
+            tensors[f"{site}.gradients"] = row.gradients_NV.contiguous()
+        save_file(tensors, self._path(len(self.batches)))
+        super().put([])
+
     def get(self, batch: int, site: int) -> Rows:
         """Read the rows of one micro-batch and one site, and nothing else of the file."""
         with safe_open(self._path(batch), framework="pt", device=str(self._device)) as file:
             return Rows(file.get_tensor(f"{site}.keys"), file.get_tensor(f"{site}.gradients"))
 
-    def _write(self, batch: int, rows: list[Rows]) -> None:
-        tensors: dict[str, Tensor] = {}
-        for site, row in enumerate(rows):
-            tensors[f"{site}.keys"] = row.keys_NK.contiguous()
-            tensors[f"{site}.gradients"] = row.gradients_NV.contiguous()
-        save_file(tensors, self._path(batch))
-
-    def _forget(self) -> None:
-        for path in self._folder.iterdir():
+    def clear(self) -> None:
+        """Forget the step and remove its files."""
+        super().clear()
+        for path in self._folder.glob("batch_*"):
             path.unlink()
 
     def _path(self, batch: int) -> Path:
         return self._folder / f"batch_{batch:06d}.safetensors"
 
 
-@contextmanager
-def _held(folder: Path) -> Iterator[bool]:
-    """Lock the folder if nobody else has; whether it worked.
+def remove_stale(parent: Path) -> None:
+    """Remove the folders that killed runs of this host have left in `parent`.
 
-    Process numbers alone would lie where containers of one host name share a folder.
+    What has another name, is a link, belongs to another host, to a living process or to one that still holds
+    its lock is left alone: process numbers alone would lie where containers of one host name share a folder.
     """
-    descriptor = None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        locked = True
-    except OSError:
-        locked = False
-    try:
-        yield locked
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def remove_stale(parent: Path) -> list[Path]:
-    """Remove the folders that killed runs of this host have left in `parent`; they are returned.
-
-    What has another name, is a link, belongs to another host, to a living process or to one that
-    still holds its lock is left alone.
-    """
-    removed = []
     for path in sorted(parent.iterdir()):
         name = FOLDER.fullmatch(path.name)
         if name is None or name["host"] != host() or path.is_symlink() or not path.is_dir():
             continue
-        if alive(int(name["pid"])):
-            continue
-        with _held(path) as ours:
-            if ours:
-                shutil.rmtree(path, ignore_errors=True)
-                removed.append(path)
-    return removed
+        if not alive(int(name["pid"])):
+            with suppress(OSError), FileLock(path / LOCK, blocking=False):  # its Timeout is an OSError
+                shutil.rmtree(path)
 
 
 @contextmanager
@@ -165,10 +118,11 @@ def row_cache(cache_dir: str | None, device: torch.device) -> Iterator[RowCache]
     Folders that killed runs left beside it are removed first.
     """
     if cache_dir is None:
-        yield MemoryCache()
+        yield RowCache()
         return
     parent = Path(cache_dir).expanduser()
     parent.mkdir(parents=True, exist_ok=True)
     remove_stale(parent)
-    with tempfile.TemporaryDirectory(prefix=f"run-{host()}-{os.getpid()}-", dir=parent) as folder, _held(Path(folder)):
+    private = tempfile.TemporaryDirectory(prefix=f"run-{host()}-{os.getpid()}-", dir=parent)
+    with private as folder, FileLock(Path(folder) / LOCK):
         yield FileCache(Path(folder), device)

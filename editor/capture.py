@@ -132,11 +132,7 @@ def _watch(sites: Sequence[EditSite]) -> Iterator[dict[str, tuple[Tensor, Tensor
 
 
 def weight_gradients(
-    model: PreTrainedModel,
-    sites: Sequence[EditSite],
-    batch: Batch,
-    loss_of: LossOf,
-    inputs: Inputs = tokens_of,
+    model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, loss_of: LossOf, inputs: Inputs = tokens_of
 ) -> tuple[Tensor, list[Tensor]]:
     """A loss of (logits_MW, labels_M) and d(loss)/dW of every site, [d_k, d_v] float32.
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 from filelock import FileLock
@@ -31,10 +32,10 @@ from data.batches import Batch, to_device
 from editor.capture import Inputs, tokens_of
 from model import fingerprint
 
-FORMAT = 1  # of the states' folder; raise it when what is kept changes
+FORMAT = 2  # of the states' folder; raise it when what is kept changes
 LAYER = re.compile(r"layers\.(\d+)\.")
 PROBE = 12  # tokens of the sequence on which the short way is compared with the whole model
-ENTRY = struct.Struct("<16sQI")  # digest of the tokens, offset in bytes, tokens
+ENTRY = struct.Struct("<16sQII")  # digest of the tokens, offset in bytes, tokens, checksum of the states
 
 
 class FrozenLayers:
@@ -63,12 +64,6 @@ class FrozenLayers:
         return f"frozen-{key.hexdigest()[:32]}"
 
     @contextmanager
-    def upper(self) -> Iterator[None]:
-        """The model with its layers from `first` on alone."""
-        with self._only(self.above, self.decoder.norm):
-            yield
-
-    @contextmanager
     def _only(self, layers: nn.ModuleList, norm: nn.Module) -> Iterator[None]:
         whole = self.decoder.layers, self.decoder.norm
         self.decoder.layers, self.decoder.norm = layers, norm
@@ -78,35 +73,35 @@ class FrozenLayers:
             self.decoder.layers, self.decoder.norm = whole
 
     @contextmanager
-    def inputs(self, _: PreTrainedModel, batch: Batch) -> Iterator[dict[str, Tensor]]:
+    def inputs(self, _: nn.Module, batch: Batch) -> Iterator[dict[str, Tensor]]:
         """The states to call the model with; inside the block it is its upper layers alone (capture.Inputs)."""
         states_BTD = self.states(batch)
-        with self.upper():
+        with self._only(self.above, self.decoder.norm):
             yield {"inputs_embeds": states_BTD}
 
     def states(self, batch: Batch) -> Tensor:
         """Hidden states [B, T, D] that enter layer `first`, zeros at padding; computes and keeps what is missing."""
         lengths = batch.attention_BT.sum(1).tolist()
         rows = [ids[:n] for ids, n in zip(batch.input_ids_BT.tolist(), lengths, strict=True)]
-        missing = [i for i, ids in enumerate(rows) if ids not in self.file]
+        found = dict(enumerate(map(self.file.get, rows)))
+        missing = [i for i, kept in found.items() if kept is None]
         if missing:
-            self.file.refresh()
-            missing = [i for i in missing if rows[i] not in self.file]
-        found = self._computed(batch, missing, [rows[i] for i in missing]) if missing else {}
-        shape = (*batch.input_ids_BT.shape, self.file.width)
-        states_BTD = torch.zeros(shape, dtype=self.file.dtype)
-        for i, ids in enumerate(rows):
-            states_BTD[i, : lengths[i]] = self.file.get(ids) if ids in self.file else found[i]
+            found.update(zip(missing, self._computed(batch, missing, [rows[i] for i in missing]), strict=True))
+        states_BTD = torch.zeros(*batch.input_ids_BT.shape, self.file.width, dtype=self.file.dtype)
+        for i, states_TD in found.items():
+            assert states_TD is not None
+            states_BTD[i, : lengths[i]] = states_TD
         return to_device(states_BTD, self.decoder.device)
 
-    def _computed(self, batch: Batch, indices: list[int], rows: Sequence[Sequence[int]]) -> dict[int, Tensor]:
+    def _computed(self, batch: Batch, indices: list[int], rows: Sequence[Sequence[int]]) -> list[Tensor]:
         longest = max(map(len, rows))
         ids_BT = to_device(batch.input_ids_BT[indices, :longest], self.decoder.device)
         with torch.no_grad(), self._only(self.below, nn.Identity()):
             states_BTD = self.decoder(input_ids=ids_BT, use_cache=False).last_hidden_state.cpu()
         cut = [states_TD[: len(ids)] for states_TD, ids in zip(states_BTD, rows, strict=True)]
         self.file.add(rows, cut)
-        return dict(zip(indices, cut, strict=True))
+        kept = [self.file.get(ids) for ids in rows]  # another run may have been first
+        return [mine if theirs is None else theirs for mine, theirs in zip(cut, kept, strict=True)]
 
     def check(self) -> None:
         """Refuse an architecture where the layers cannot be run apart, by running a few tokens both ways."""
@@ -116,9 +111,8 @@ class FrozenLayers:
         try:
             with torch.no_grad():
                 whole = self.decoder(input_ids=device_ids_BT, use_cache=False).last_hidden_state.float()
-                states_BTD = self.states(batch)
-                with self.upper():
-                    hidden = self.decoder(inputs_embeds=states_BTD, use_cache=False).last_hidden_state.float()
+                with self.inputs(self.decoder, batch) as given:
+                    hidden = self.decoder(**given, use_cache=False).last_hidden_state.float()
             # a norm: states of another device's rounding must pass, single values of which may be far off
             same = (whole - hidden).norm() <= torch.finfo(self.file.dtype).eps ** 0.5 * whole.norm()
         except (AttributeError, LookupError, TypeError, ValueError):
@@ -197,7 +191,8 @@ class StateFile:
     """Hidden states [T, D] of token sequences in `folder`: states.bin, and index.bin with an entry for each.
 
     Processes may read and append at the same time. The states are on the disk before their entry, so a
-    process that is killed leaves at most states that nothing names. Nothing is added beyond `most` bytes.
+    process that is killed leaves at most states that nothing names. Every entry has a checksum: states that are
+    cut or changed count as missing, and are appended anew. Nothing is added beyond `most` bytes.
     """
 
     def __init__(self, folder: Path, width: int, dtype: torch.dtype, most: int) -> None:
@@ -208,55 +203,44 @@ class StateFile:
         self.index.touch()
         self._states_fd = os.open(self.states, os.O_RDONLY | os.O_CREAT, 0o644)
         weakref.finalize(self, os.close, self._states_fd)
-        self._known: dict[bytes, tuple[int, int]] = {}
+        self._known: dict[bytes, tuple[int, int, int]] = {}
         self._read = 0
-        self.refresh()
+        self._refresh()
 
-    def refresh(self) -> None:
-        """Take in what other processes have added.
-
-        Raises:
-            OSError: an entry names states that are not there, as in a copy made while a run added to it.
-        """
+    def _refresh(self) -> None:
+        """Take in what other processes have added; of two entries for a sequence the later one counts."""
         whole = self.index.stat().st_size // ENTRY.size * ENTRY.size
         if whole <= self._read:
             return
         with open(self.index, "rb") as file:
             file.seek(self._read)
-            for key, offset, tokens in ENTRY.iter_unpack(file.read(whole - self._read)):
-                if offset + tokens * self._size > os.fstat(self._states_fd).st_size:
-                    raise self._cut_short()
-                self._known.setdefault(key, (offset, tokens))
+            entries = file.read(whole - self._read)
+        end = os.fstat(self._states_fd).st_size
+        for key, offset, tokens, checksum in ENTRY.iter_unpack(entries):
+            if offset + tokens * self._size <= end:
+                self._known[key] = offset, tokens, checksum
         self._read = whole
 
-    def __contains__(self, ids: Sequence[int]) -> bool:
-        return digest(ids) in self._known
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def get(self, ids: Sequence[int]) -> Tensor:
-        """The states [T, D] of a sequence that is there, on the CPU.
-
-        Raises:
-            KeyError: it is not there.
-            OSError: the file was cut since it was opened.
-        """
-        offset, tokens = self._known[digest(ids)]
+    def get(self, ids: Sequence[int]) -> Tensor | None:
+        """The states [T, D] of a sequence, on the CPU; None where they are not there or not as they were written."""
+        key = digest(ids)
+        if key not in self._known:
+            self._refresh()
+        if key not in self._known:
+            return None
+        offset, tokens, checksum = self._known[key]
         states_TD = torch.empty(tokens, self.width, dtype=self.dtype)
         # read, not mapped: a map that torch may share has to be writable, and memory is set aside for all of it
-        read = os.preadv(self._states_fd, [states_TD.view(torch.uint8).numpy().data], offset)
-        if read != tokens * self._size:
-            raise self._cut_short()
-        return states_TD
-
-    def _cut_short(self) -> OSError:
-        return OSError(f"{self.states} is cut short: remove its folder when no run uses it")
+        data = states_TD.view(torch.uint8).numpy().data
+        if os.preadv(self._states_fd, [data], offset) == data.nbytes and crc32(data) == checksum:
+            return states_TD
+        del self._known[key]
+        return None
 
     def add(self, sequences: Sequence[Sequence[int]], states: Sequence[Tensor]) -> None:
         """Append the states [T, D] of sequences that are not there yet."""
         with FileLock(self.folder / ".lock"):
-            self.refresh()
+            self._refresh()
             os.truncate(self.index, self._read)  # an entry that a killed process left unfinished
             end = self.states.stat().st_size
             entries: dict[bytes, bytes] = {}
@@ -265,12 +249,12 @@ class StateFile:
                 key = digest(ids)
                 if key in self._known or key in entries or end + len(ids) * self._size > self.most:
                     continue
-                entries[key] = ENTRY.pack(key, end, len(ids))
                 parts.append(state_TD.detach().to("cpu", self.dtype).contiguous().view(torch.uint8).numpy().tobytes())
+                entries[key] = ENTRY.pack(key, end, len(ids), crc32(parts[-1]))
                 end += len(parts[-1])
             if entries:
                 self._append(b"".join(parts), b"".join(entries.values()))
-            self.refresh()
+            self._refresh()
 
     def _append(self, states: bytes, entries: bytes) -> None:
         with open(self.states, "ab") as file:
@@ -279,3 +263,5 @@ class StateFile:
             os.fsync(file.fileno())  # before the entries exist: not even a power cut leaves one without its states
         with open(self.index, "ab") as file:
             file.write(entries)
+            file.flush()
+            os.fsync(file.fileno())  # a run that goes on after a power cut finds the states that it began with

@@ -12,10 +12,12 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -24,9 +26,9 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from config.schema import LearnedConfig, PreheatMode, StatisticsMode
 from data.batches import Batch, StepBatches
-from editor.base import Editor, Stopwatch
+from editor.base import Editor, Shape, Stopwatch
 from editor.capture import LossOf, Rows, answer_logits, weight_gradients
-from editor.networks import Networks
+from editor.networks import Networks, check_checkpoint, read_checkpoint, save_checkpoint
 from editor.ridge import Shift, SiteRecord
 from nets import EditNetwork, Normalizer, NumericsError, RunningStatistics
 
@@ -42,15 +44,6 @@ class TrainReport:
     gradient_norm: float
     sites: dict[str, SiteRecord]
     seconds: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """Losses of a step's micro-batches at the edited weights, and the sum of their weight gradients."""
-
-    gen: list[float]
-    loc: list[float]
-    gradients_KV: list[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +76,16 @@ class LearnedEditor(Editor):
     fixed: ClassVar[dict[str, Enum]] = {
         "RunningMeanStd_mode": StatisticsMode.original, "preheat_mode": PreheatMode.none
     }  # fmt: skip
+    lookback = 1
+    """Steps whose losses a training step needs, itself included."""
+    decay = 1.0
+    """Weight of a loss one step back."""
 
     def __init__(self, *args: Any, **more: Any) -> None:
         """As Editor; `seed` draws the networks' start."""
         super().__init__(*args, **more)
         self.originals = self.snapshot()
         self.networks = Networks(self.cfg, self.sites, self.seed, self.solve_device)
-
-    @property
-    def lookback(self) -> int:
-        """Steps whose losses a training step needs, itself included."""
-        return 1
-
-    @property
-    def decay(self) -> float:
-        """Weight of a loss one step back."""
-        return 1.0
 
     @abstractmethod
     def propose(self, at: AtSite) -> list[Proposal]:
@@ -136,26 +123,25 @@ class LearnedEditor(Editor):
             self.networks.step()
             yield report
 
-    def _train_step(self, batches: StepBatches, looked_at: Sequence[StepBatches], before: Saved) -> TrainReport:
-        """Shift the weights by one step and add its gradients; the newest of `looked_at` stands first.
-
-        Raises:
-            NumericsError: something is not finite; weights, gradients and last shifts are put back.
-        """
+    @contextmanager
+    def _put_back_on_failure(self, before: Saved) -> Iterator[None]:
         gathered, last_shifts = self.networks.gradients(), dict(self.last_shifts)
         try:
-            return self._train_step_unguarded(batches, looked_at, before)
+            yield
         except NumericsError:
             self.restore(before)
             self.last_shifts = last_shifts
             self.networks.put_back(gathered)
             raise
 
-    def _train_step_unguarded(
-        self, batches: StepBatches, looked_at: Sequence[StepBatches], before: Saved
-    ) -> TrainReport:
+    def _train_step(self, batches: StepBatches, looked_at: Sequence[StepBatches], before: Saved) -> TrainReport:
+        """Shift the weights by one step and add its gradients; the newest of `looked_at` stands first.
+
+        Raises:
+            NumericsError: something is not finite; weights, gradients and last shifts are put back.
+        """
         watch, whole = Stopwatch(), range(len(self.sites))
-        with self.step_rows(batches, watch):
+        with self._put_back_on_failure(before), self.step_rows(batches, watch):
             with watch("network"), torch.enable_grad():
                 proposals = [self.propose(self.at(index)) for index in whole]
                 with torch.no_grad():
@@ -163,31 +149,44 @@ class LearnedEditor(Editor):
             self.check_shifts(shifts)
             records = self.write(shifts)
             with watch("losses"):
-                losses = [losses_of(self, step, before, self.decay**back) for back, step in enumerate(looked_at)]
+                found = [losses_of(self, step, before, self.decay**back) for back, step in enumerate(looked_at)]
+            gen, loc, gradients = (list(each) for each in zip(*found, strict=True))
             with watch("network"):
                 for index in whole:
-                    gradient_KV = torch.stack([loss.gradients_KV[index] for loss in losses]).sum(0)
-                    gradient_KV = gradient_KV.to(self.solve_device)
+                    gradient_KV = torch.stack([step[index] for step in gradients]).sum(0).to(self.solve_device)
                     self.backward(self.at(index), proposals[index], shifts[index], gradient_KV)
                     proposals[index].clear()  # and with them their graphs
-        norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters, self.cfg.max_grad_norm).item()
-        if not math.isfinite(norm):
-            raise NumericsError(f"the gradient of the {self.cfg.name} networks has norm {norm}")
-        gen, loc = self.reported([loss.gen for loss in losses], [loss.loc for loss in losses])
-        return TrainReport(gen, loc, norm, records, dict(watch.seconds))
+            norm = torch.nn.utils.clip_grad_norm_(self.networks.parameters, self.cfg.max_grad_norm).item()
+            if not math.isfinite(norm):
+                raise NumericsError(f"the gradient of the {self.cfg.name} networks has norm {norm}")
+        return TrainReport(*self.reported(gen, loc), norm, records, dict(watch.seconds))
 
     def reported(self, gen: list[list[float]], loc: list[list[float]]) -> tuple[float, float]:
         """The losses as the published program reports them: means over micro-batches."""
-        return _mean(gen[0]), _mean(loc[0])
+        return sum(gen[0]) / len(gen[0]), sum(loc[0]) / len(loc[0])
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on: networks, optimizer and gathered gradients too."""
-        return super().state_tensors() | self.networks.tensors(gathered=True)
+        return super().state_tensors() | self.networks.tensors()
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what state_tensors gave."""
         super().load_state_tensors(tensors)
         self.networks.load_tensors(tensors)
+
+    def save_networks(self, folder: Path) -> None:
+        """Keep networks, optimizer and statistics in a folder."""
+        save_checkpoint(folder, self.cfg, self._shapes(), self.networks.tensors() | self.statistics_tensors())
+
+    def load_networks(self, folder: str | Path) -> None:
+        """Take over what save_networks kept; a ConfigError names what differs or is damaged."""
+        check_checkpoint(folder, self.cfg, self._shapes())
+        tensors = read_checkpoint(folder, self.solve_device)
+        self.networks.load_tensors(tensors)
+        self.load_statistics(tensors)
+
+    def _shapes(self) -> dict[str, Shape]:
+        return {site.name: site.shape for site in self.sites}
 
     def snapshot(self) -> Saved:
         """Copies of every site's weight."""
@@ -199,8 +198,14 @@ class LearnedEditor(Editor):
             site.restore(copy)
 
 
-def losses_of(editor: LearnedEditor, batches: StepBatches, before: Saved, weight: float) -> Losses:
-    """Rephrase loss and KL to the model before the shift, at the weights as they are; gradients times weight."""
+def losses_of(
+    editor: LearnedEditor, batches: StepBatches, before: Saved, weight: float
+) -> tuple[list[float], list[float], list[Tensor]]:
+    """Each micro-batch's rephrase loss and KL to the model before the shift, at the weights as they are.
+
+    Returns:
+        both, and the sum of their gradients for every site's weight [d_k, d_v], times `weight`.
+    """
     after = editor.snapshot()
     editor.restore(before)
     with torch.no_grad():
@@ -221,13 +226,9 @@ def losses_of(editor: LearnedEditor, batches: StepBatches, before: Saved, weight
         for batch, reference_MW in zip(batches.unrelated, references, strict=True)
     ]
     numbers = torch.stack([*gen, *loc]).tolist()
-    return Losses(numbers[: len(gen)], numbers[len(gen) :], gradients)
+    return numbers[: len(gen)], numbers[len(gen) :], gradients
 
 
 def kl_to(reference_MW: Tensor, logits_MW: Tensor, _: Tensor) -> Tensor:
     """KL(reference || edited), mean over answer positions; the reference as log-probabilities."""
     return kl_div(logits_MW.log_softmax(-1), reference_MW, reduction="batchmean", log_target=True)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

@@ -38,7 +38,6 @@ class Malmen(LearnedEditor):
         ridge = lamda.detach().double().exp()
         targets_gradient_NV, product = solve_gradient(at.rows.keys_NK, gradient_KV, ridge, shift, self.retries)
         (lamda * (-ridge * product).float()).sum().backward()
-        for (differences_NV,), gradient_NV in zip(
-            proposals, targets_gradient_NV.split(self.cfg.batch_size), strict=True
-        ):
+        gradients = targets_gradient_NV.split(self.cfg.batch_size)
+        for (differences_NV,), gradient_NV in zip(proposals, gradients, strict=True):
             (differences_NV * gradient_NV).sum().backward()

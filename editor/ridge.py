@@ -58,12 +58,9 @@ class Shift:
         finite = self.right_NV.isfinite().all()
         return finite if self.left_NK is None else finite & self.left_NK.isfinite().all()
 
+    @cached_property
     def norm(self) -> Tensor:
         """Frobenius norm in float64, a 0-dim tensor; computed once, as it is asked for again by the next step."""
-        return self._norm
-
-    @cached_property
-    def _norm(self) -> Tensor:
         return self.inner(self).clamp(min=0).sqrt()
 
 
@@ -146,11 +143,7 @@ def solve_shifted(
 
 
 def solve_gradient(
-    keys_NK: Tensor,
-    gradient_KV: Tensor,
-    alpha: float | Tensor,
-    shift: Shift,
-    retries: Counter[str] | None = None,
+    keys_NK: Tensor, gradient_KV: Tensor, alpha: float | Tensor, shift: Shift, retries: Counter[str] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Gradients through solve_ridge: (K M, <M, S>) with M = (K^T K + alpha I)^(-1) G.
 
@@ -187,8 +180,8 @@ def site_records(shifts: Sequence[Shift], before: Sequence[Shift | None], lost: 
     measured = []
     for shift, previous, share in zip(shifts, before, lost, strict=True):
         product = shift.inner(previous) if previous is not None else torch.zeros_like(share)
-        norm = previous.norm() if previous is not None else torch.zeros_like(share)
-        measured.append(torch.stack([x.double() for x in (shift.norm(), product, norm, share)]))
+        norm = previous.norm if previous is not None else torch.zeros_like(share)
+        measured.append(torch.stack([x.double() for x in (shift.norm, product, norm, share)]))
     return [
         SiteRecord(norm, None if previous is None else cosine(product, norm * other), share)
         for previous, (norm, product, other, share) in zip(before, torch.stack(measured).tolist(), strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from config.schema import RLEditConfig
 from data.batches import StepBatches
@@ -22,15 +23,10 @@ class RLEdit(Malmen):
 
     cfg: RLEditConfig
 
-    @property
-    def decay(self) -> float:
-        """Weight of a loss one step back."""
-        return self.cfg.time_decay
-
-    @property
-    def lookback(self) -> int:
-        """Steps whose losses a training step needs, itself included."""
-        return self.cfg.back_depth
+    def __init__(self, *args: Any, **more: Any) -> None:
+        """As LearnedEditor."""
+        super().__init__(*args, **more)
+        self.lookback, self.decay = self.cfg.back_depth, self.cfg.time_decay
 
     def train_epoch(self, steps: Iterable[StepBatches], done: int = 0) -> Iterator[TrainReport]:
         """One sequence, starting at the weights as loaded and ending there."""
@@ -46,4 +42,4 @@ class RLEdit(Malmen):
     def reported(self, gen: list[list[float]], loc: list[list[float]]) -> tuple[float, float]:
         """Sums over micro-batches, averaged over the steps looked back on; KL times loc_coef."""
         depth = len(gen)
-        return sum(map(sum, gen)) / depth, (self.cfg.loc_coef) * sum(map(sum, loc)) / depth
+        return sum(map(sum, gen)) / depth, self.cfg.loc_coef * sum(map(sum, loc)) / depth

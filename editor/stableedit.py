@@ -28,9 +28,9 @@ from config.schema import EditorConfig, FloorMode, PreheatMode, RidgeConfig, Sta
 from editor.base import Editor, Shape, Stopwatch
 from editor.registry import register
 from editor.ridge import Shift, solve_ridge, solve_weighted, target_rows
-from nets import Normalizer, RawRows, RunningStatistics
+from nets import Normalizer, RunningStatistics
 
-Tools = dict[Shape, tuple[Normalizer | RawRows, Tensor | None]]
+Tools = dict[Shape, tuple[Normalizer | None, Tensor | None]]
 
 
 @register("stableedit", config=RidgeConfig)
@@ -41,11 +41,7 @@ class StableEdit(Editor):
 
     @classmethod
     def check(cls, cfg: EditorConfig) -> None:
-        """Also refuse a floor that is no share of the largest eigenvalue.
-
-        Raises:
-            ConfigError: names the key and its value.
-        """
+        """Also refuse, by a ConfigError, a floor that is no share of the largest eigenvalue."""
         super().check(cfg)
         assert isinstance(cfg, RidgeConfig)
         if cfg.whitening_floor_mode is FloorMode.relative and cfg.whitening_floor >= 1:
@@ -62,17 +58,20 @@ class StableEdit(Editor):
         with watch("whitening"):
             normalizers = {shape: self._normalizer(shape, warm_up) for shape in self.statistics}
         with watch("ridge"):
-            tools = {shape: (normalizers[shape], self._factor(shape)) for shape in self.statistics}
+            share = self.cfg.key_ridge  # without one the ridge is the paper's identity, which needs no factor
+            factors = {shape: found.ridge_factor(share) if share else None for shape, found in self.statistics.items()}
+            tools = {shape: (normalizers[shape], factors[shape]) for shape in self.statistics}
             whole, unseen = range(len(self.sites)), list[Tensor]()
             shifts = [self._shift(site, tools, unseen) for site in whole]
             if torch.stack(unseen).any():  # the one look of the step at whether a factorization failed
                 shifts = [self._shift(site, tools, None) for site in whole]
             return shifts
 
-    def _normalizer(self, shape: Shape, warm_up: bool) -> Normalizer | RawRows:
+    def _normalizer(self, shape: Shape, warm_up: bool) -> Normalizer | None:
+        """None leaves rows as they are."""
         statistics, cfg = self.statistics[shape], self.cfg
         if cfg.RunningMeanStd_mode is StatisticsMode.none:
-            return RawRows()
+            return None
         if warm_up or not statistics.whitens:
             return Normalizer(statistics)
         relative = cfg.whitening_floor_mode is FloorMode.relative
@@ -80,18 +79,15 @@ class StableEdit(Editor):
             statistics, statistics.inverse_root(cfg.whitening_floor, relative=relative, retries=self.retries)
         )
 
-    def _factor(self, shape: Shape) -> Tensor | None:
-        """The Cholesky factor of the ridge's weights; None for the paper's identity."""
-        return self.statistics[shape].ridge_factor(self.cfg.key_ridge) if self.cfg.key_ridge else None
-
     def _shift(self, site: int, tools: Tools, unseen: list[Tensor] | None) -> Shift:
         normalizer, factor_KK = tools[self.sites[site].shape]
         rows = self.cache.gather(site)
-        chunks = rows.split(self.cfg.batch_size)
-        targets = [
-            target_rows(normalizer.keys(c.keys_NK), normalizer.gradients(c.gradients_NV), self.cfg.lr) for c in chunks
-        ]
-        targets_NV = torch.cat(targets)
+        chunks = [(chunk.keys_NK, chunk.gradients_NV) for chunk in rows.split(self.cfg.batch_size)]
+        if normalizer is not None:
+            chunks = [
+                (normalizer.keys(keys_NK), normalizer.gradients(gradients_NV)) for keys_NK, gradients_NV in chunks
+            ]
+        targets_NV = torch.cat([target_rows(*chunk, self.cfg.lr) for chunk in chunks])
         if factor_KK is not None:
             return solve_weighted(rows.keys_NK, targets_NV, self.cfg.alpha, factor_KK, self.retries, unseen)
         return solve_ridge(rows.keys_NK, targets_NV, self.cfg.alpha, self.retries, unseen)
@@ -109,10 +105,7 @@ class StableEditPlus(StableEdit):
     The paper's ridge alpha I holds back a direction that all keys share no more than one that a single fact
     uses, so every batch also moves what it was not asked to move. Weighted by the second moment of all keys so
     far, the ridge keeps shifts out of shared directions (MEMIT does so with keys of ordinary text, collected
-    beforehand). After 10,000 edits of the embedded model this dominates the published setting at the same step
-    size: ES, GS and LS are higher by more than their intervals and no metric is lower (docs/RESULTS.md, part 7;
-    parts 9 to 11 for other sites and data). Its own sweep of 2,500 edits takes a step three times as large,
-    which by 10,000 edits has lost LS.
+    beforehand). What it gains after 10,000 edits: docs/RESULTS.md, parts 7 and 9 to 11.
     """
 
 

@@ -9,6 +9,7 @@ import sys
 from config.check import ConfigError, RunError
 from config.schema import PromptFormat
 from data.base import DataError
+from files import printable
 
 KEY = re.compile(r"^(model\.name_or_path=|dataset\.prompt_format=chat: )")  # a run's keys, which are no words of ours
 
@@ -49,10 +50,10 @@ def _ask(args: argparse.Namespace) -> None:
     device = resolve_device("--device", args.device)
     answers = ask(args.model, Question(args.prompts, PromptFormat(args.format), args.max_new_tokens, device), args.base)
     if answers.base_name:
-        print(f"base    {answers.base_name}")
-    print(f"edited  {args.model}\n\n{shown(args.prompts, answers)}")
+        print(printable(f"base    {answers.base_name}"))
+    print(printable(f"edited  {args.model}\n\n{shown(args.prompts, answers)}"))
     if answers.note:
-        print(f"\n{answers.note}", file=sys.stderr)
+        print(printable(f"\n{answers.note}"), file=sys.stderr)
 
 
 def _apply(args: argparse.Namespace) -> None:
@@ -67,7 +68,7 @@ def main() -> None:
     try:
         args.run(args)
     except (ConfigError, DataError, RunError) as error:
-        sys.exit(f"error: {KEY.sub('', str(error))}")
+        sys.exit(printable(f"error: {KEY.sub('', str(error))}"))
 
 
 if __name__ == "__main__":

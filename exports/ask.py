@@ -10,15 +10,17 @@ from textwrap import indent
 from typing import Any
 
 import torch
-from transformers import AutoConfig, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision, PromptFormat
 from data.base import DataError
+from data.base import shown as cut
 from data.batches import check_prompt_format, prompt_ids
 from exports.card import front_matter, origin
 from exports.delta import base_config, is_delta, load_base, read_delta, read_weights
-from model import load_model, load_tokenizer, model_source
+from files import printable
+from model import load_model, load_tokenizer, model_config
 
 NO_BASE = "none"
 
@@ -59,13 +61,14 @@ def _ask_delta(folder: str, question: Question, base: str | None) -> Answers:
     delta = read_delta(folder)
     new = read_weights(delta)
     source = delta.base if base in (None, NO_BASE) else base
-    tokenizer = _tokenizer(base_config(delta, source), question)
+    tokenizer, asked = _asked(base_config(delta, source), question)
     model = load_base(delta, source, question.device)
     if question.device.type == "cpu":
         model.float()  # exact, and many times faster than bfloat16 on a CPU
-    before = None if base == NO_BASE else answer(model, tokenizer, question)
+    before = None if base == NO_BASE else answer(model, tokenizer, asked, question.max_new_tokens)
     model.load_state_dict(new, strict=False)  # the changed weights alone
-    return Answers(answer(model, tokenizer, question), before, None if base == NO_BASE else source)
+    after = answer(model, tokenizer, asked, question.max_new_tokens)
+    return Answers(after, before, None if base == NO_BASE else source)
 
 
 def _ask_whole(name: str, question: Question, base: str | None) -> Answers:
@@ -89,44 +92,48 @@ def _saved_precision(cfg: ModelConfig, device: torch.device) -> Precision:
     """The dtype that the weights were saved in; float32 on the CPU, which is exact and faster there."""
     if device.type == "cpu":
         return Precision.float32
-    saved = AutoConfig.from_pretrained(model_source(cfg), local_files_only=True).dtype
-    name = str(saved).removeprefix("torch.")
-    return Precision(name) if name in Precision.__members__ else Precision.float32
+    return Precision.__members__.get(str(model_config(cfg).dtype).removeprefix("torch."), Precision.float32)
 
 
 def _ask_one(cfg: ModelConfig, question: Question) -> list[str]:
-    tokenizer = _tokenizer(cfg, question)
-    model = load_model(cfg, question.device)
-    answers = answer(model, tokenizer, question)
-    del model
+    tokenizer, asked = _asked(cfg, question)
+    answers = answer(load_model(cfg, question.device), tokenizer, asked, question.max_new_tokens)
     gc.collect()  # the two models of a comparison are never in memory together
     return answers
 
 
-def _tokenizer(cfg: ModelConfig, question: Question) -> PreTrainedTokenizerBase:
-    """The tokenizer, once it is known that it can write every prompt."""
-    tokenizer = load_tokenizer(cfg)
+def _asked(cfg: ModelConfig, question: Question) -> tuple[PreTrainedTokenizerBase, list[list[int]]]:
+    """The tokenizer and each prompt's ids, once it is known that the tokenizer can write them and that they fit."""
+    tokenizer, context = load_tokenizer(cfg), getattr(model_config(cfg), "max_position_embeddings", None)
     check_prompt_format(tokenizer, question.prompt_format, cfg.name_or_path)
-    for prompt, ids in zip(question.prompts, prompt_ids(tokenizer, question.prompts), strict=True):
-        if not ids:
+    asked = prompt_ids(tokenizer, question.prompts, question.prompt_format)
+    for prompt, bare, ids in zip(question.prompts, prompt_ids(tokenizer, question.prompts), asked, strict=True):
+        if not bare:
             raise DataError(f"prompt {prompt!r} has no token in this model's tokenizer")
-    return tokenizer
+        if context and len(ids) + question.max_new_tokens > context:
+            raise DataError(
+                f"prompt {cut(prompt)} has {len(ids)} tokens; with --max-new-tokens {question.max_new_tokens} that is "
+                f"more than the model's context of {context}: shorten it"
+            )
+    return tokenizer, asked
 
 
 @torch.inference_mode()
-def answer(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, question: Question) -> list[str]:
+def answer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, asked: Sequence[Sequence[int]], longest: int
+) -> list[str]:
     """Greedy continuations, one prompt at a time: no padding, so exactly what the model gives a lone prompt."""
     ends = model.generation_config.eos_token_id
     settings = GenerationConfig(
         do_sample=False,
         num_beams=1,
-        max_new_tokens=question.max_new_tokens,
+        max_new_tokens=longest,
         eos_token_id=tokenizer.eos_token_id if ends is None else ends,
         pad_token_id=0,
     )
     answers: list[str] = []
     generating: Any = model  # transformers types generate as a tensor
-    for ids in prompt_ids(tokenizer, question.prompts, question.prompt_format):
+    for ids in asked:
         ids_BT = torch.tensor([ids], device=model.device)
         output_BT = generating.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), generation_config=settings)
         answers.append(str(tokenizer.decode(output_BT[0, len(ids) :], skip_special_tokens=True)))
@@ -141,4 +148,4 @@ def shown(prompts: Sequence[str], answers: Answers) -> str:
 
 
 def _line(label: str, text: str) -> str:
-    return f"{label:<8}" + indent(text.strip() or "(nothing)", " " * 8).lstrip()
+    return f"{label:<8}" + indent(printable(text.strip()) or "(nothing)", " " * 8).lstrip()

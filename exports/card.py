@@ -11,10 +11,9 @@ import jinja2
 import yaml
 from huggingface_hub import ModelCardData, metadata_load, try_to_load_from_cache
 
-from model import EMBEDDED
+from model import CARD, EMBEDDED
 from report.terminal import COLUMNS, metric_rows
 
-CARD = "README.md"
 NO_EFFECT = ("name", "cache_dir", "fields", "save_checkpoint")  # settings that change no weight, or are told above
 LICENSE_KEYS = ("license", "license_name", "license_link")
 
@@ -64,6 +63,7 @@ def model_card(results: dict[str, Any], identity: dict[str, Any], *, delta: bool
         results,
         head=head.to_yaml(),
         base=base,
+        code=_code,
         identity=identity,
         columns=COLUMNS,
         scores=metric_rows(results["metrics"]),
@@ -72,6 +72,11 @@ def model_card(results: dict[str, Any], identity: dict[str, Any], *, delta: bool
         command=shlex.join(command) if isinstance(command, list) else command,
         date=f"{datetime.now(UTC):%Y-%m-%d}",
     )
+
+
+def _code(value: Any) -> str:
+    """A value as code in a line or a table's cell; its backticks, which would end the code, become quotes."""
+    return "`" + " ".join(str(value).splitlines()).replace("|", "\\|").replace("`", "'") + "`"
 
 
 def delta_note(base: str) -> str:

@@ -17,9 +17,9 @@ from transformers import PreTrainedModel
 
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision
-from exports.card import CARD, delta_note
+from exports.card import delta_note
 from files import read_json, sha256_of_json, whole_folder, write_json
-from model import DELTA_FILE, check_save_folder, load_model, load_tokenizer, save_model
+from model import CARD, DELTA_FILE, check_save_folder, load_model, load_tokenizer, save_model
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,11 @@ def read_delta(folder: str | Path) -> Delta:
         found = read_json(file)
         made_by = (found["format"], found["version"])
         described = {key: found[key] for key in ("base", "architecture", "config_sha256", "dtype", "tensors")}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        texts = [described[key] for key in ("base", "architecture", "config_sha256", "dtype")]
+        texts += [said[key] for said in described["tensors"].values() for key in ("dtype", "sha256", "sha256_before")]
+        if wrong := [text for text in texts if not isinstance(text, str)]:
+            raise TypeError(f"{wrong[0]!r} is no text")
+    except (OSError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"{file}: cannot be read ({error!r}); export the delta again") from error
     if not described["tensors"]:
         raise ConfigError(f"{file}: names no tensor that was changed; export the delta again")
@@ -178,6 +182,7 @@ def apply_delta(base: str, folder: str | Path, out: str | Path) -> Path:
     new = read_weights(delta)
     model = load_base(delta, base, torch.device("cpu"))
     model.load_state_dict(new, strict=False)  # the changed weights alone
-    card = delta.folder / CARD
-    extra = {CARD: card.read_text(encoding="utf-8").replace(delta_note(delta.base), "")} if card.is_file() else {}
-    return save_model(model, load_tokenizer(base_config(delta, base)), out, extra)
+    path, card = delta.folder / CARD, None
+    if path.is_file() and not path.is_symlink():  # a link may lead to what is not for sharing
+        card = path.read_text(encoding="utf-8", errors="replace").replace(delta_note(delta.base), "")
+    return save_model(model, load_tokenizer(base_config(delta, base)), out, card)

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import Config, Export
-from exports.card import CARD, model_card, origin
+from exports.card import model_card, origin
 from exports.delta import save_delta
 from model import check_save_folder, save_model
 
@@ -48,4 +48,4 @@ def save_edited(
     card = model_card(results, identity, delta=cfg.export is Export.delta)
     if cfg.export is Export.delta:
         return save_delta(model, origin(cfg.model.name_or_path), identity, folder, card)
-    return save_model(model, tokenizer, folder, {CARD: card})
+    return save_model(model, tokenizer, folder, card)

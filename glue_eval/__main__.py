@@ -14,10 +14,11 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from config.check import ConfigError, check_override_names
+from config.check import check_override_names
+from config.compose import one_line
 from config.schema import Config, register
 from data.base import DataError
-from report.terminal import cell
+from report.terminal import aligned, cell
 
 register()
 
@@ -28,12 +29,10 @@ COLUMNS = ("f1", "f1_new", "mcc", "accuracy", "accuracy_new", "correct", "incorr
 
 def table(figures: dict[str, float]) -> str:
     """Flat figures as a plain-text table, a task a line."""
-    lines = [f"{'task':<20}" + "".join(f"{column:>13}" for column in COLUMNS)]
     names = dict.fromkeys(name for name, _, column in (key.partition("/") for key in figures) if column in COLUMNS)
-    for name in names:
-        cells = (figures.get(f"{name}/{column}") for column in COLUMNS)
-        texts = (cell(value, "" if isinstance(value, int) else ".4f") for value in cells)
-        lines.append(f"{name:<20}" + "".join(f"{text:>13}" for text in texts))
+    found = [(name, [figures.get(f"{name}/{column}") for column in COLUMNS]) for name in names]
+    rows = [(name, *(cell(value, "" if isinstance(value, int) else ".4f") for value in row)) for name, row in found]
+    lines = [aligned(("task", *COLUMNS), rows, left=(0,))]
     if "perplexity/perplexity" in figures:
         value, tokens = figures["perplexity/perplexity"], figures["perplexity/tokens"]
         lines.append(f"perplexity {value:.3f} over {tokens:.0f} tokens")
@@ -41,32 +40,27 @@ def table(figures: dict[str, float]) -> str:
 
 
 @hydra.main(version_base="1.3", config_path=str(PROJECT / "config"), config_name="config")
-def job(cfg: DictConfig) -> float:
+def job(cfg: DictConfig) -> None:
     """One evaluation in Hydra's run directory."""
     from glue_eval.evaluate import DownstreamEvaluator  # torch and transformers load only when a run starts
     from model import load_model, load_tokenizer, resolve_device
 
-    asked, run_dir = cast(Config, OmegaConf.to_object(cfg)), Path(HydraConfig.get().runtime.output_dir)
-    try:
+    with one_line(DataError, OSError):
+        asked, run_dir = cast(Config, OmegaConf.to_object(cfg)), Path(HydraConfig.get().runtime.output_dir)
         evaluator = DownstreamEvaluator(asked.downstream, run_dir)
         model = load_model(asked.model, resolve_device("model_device", asked.model_device))
         figures = evaluator.evaluate(model, load_tokenizer(asked.model))
-    except (ConfigError, DataError) as error:
-        sys.exit(f"error: {error}")
     print(table(figures))
     print(f"written to {run_dir / 'glue_eval'}")
-    return figures.get("average/f1_new", figures.get("perplexity/perplexity", 0.0))
 
 
 def main() -> None:
     """Check the names on the command line, then let Hydra compose and run."""
-    try:
+    with one_line():
         check_override_names(sys.argv[1:])
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
-    if not any(word.startswith("hydra.run.dir=") for word in sys.argv[1:]):
-        sys.argv.append(RUN_DIR)
-    job()
+        if not any(word.startswith("hydra.run.dir=") for word in sys.argv[1:]):
+            sys.argv.append(RUN_DIR)
+        job()
 
 
 if __name__ == "__main__":

@@ -27,16 +27,6 @@ from glue_eval.tasks import TASKS, Task, read_row
 
 log = logging.getLogger(__name__)
 
-# task: repository, configuration, split
-HUB = {
-    "sst": ("nyu-mll/glue", "sst2", "validation"),
-    "mrpc": ("nyu-mll/glue", "mrpc", "validation"),
-    "cola": ("nyu-mll/glue", "cola", "validation"),
-    "rte": ("nyu-mll/glue", "rte", "validation"),
-    "mmlu": ("cais/mmlu", "all", "validation"),
-    "nli": ("nyu-mll/glue", "rte", "train"),
-    "sentiment_analysis": ("nyu-mll/glue", "sst2", "validation"),
-}
 SUFFIXES = (".jsonl", ".json", ".jsonl.xz", ".jsonl.gz", ".json.xz", ".json.gz")
 Rows = list[dict[str, Any]]
 
@@ -71,15 +61,17 @@ def as_published(name: str, raw: Mapping[str, Any]) -> dict[str, Any]:
     return dict(raw)
 
 
-def from_hub(name: str, seed: int) -> Rows:
-    """A task's balanced subset from the hub.
+def from_hub(name: str, seed: int) -> Rows | None:
+    """A task's balanced subset from the hub; None where it is not there.
 
     Raises:
         ConfigError: the hub cannot be reached.
     """
+    if not TASKS[name].hub:
+        return None
     from datasets import load_dataset  # slow to import, and not needed to convert
 
-    repository, configuration, split = HUB[name]
+    repository, configuration, split = TASKS[name].hub
     try:
         rows = load_dataset(repository, configuration, split=split)
     except (OSError, ValueError) as error:  # the hub's errors are OSErrors; datasets' cache misses ValueErrors
@@ -104,21 +96,19 @@ def build(out: Path, seed: int, folder: Path | None, names: Iterable[str]) -> di
         ConfigError: nothing to convert, or the hub cannot be reached.
         DataError: a row that does not fit its task.
     """
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"--from {folder}: no such folder")
     counts = {}
     for name in names:
-        if folder is None and name not in HUB:
-            log.warning("%s is not on the hub's GLUE or MMLU; convert it with --from DIR", name)
-        elif (rows := from_hub(name, seed) if folder is None else from_folder(name, folder)) is None:
-            log.warning("%s: %s has no %s", name, folder, TASKS[name].file)
-        else:
-            if len(rows) <= PUBLISHED_POOL:
-                log.warning("%s: %d rows; tests start at row %d, so there are none", name, len(rows), PUBLISHED_POOL)
-            write_lines(out / TASKS[name].file, rows)
-            counts[name] = len(rows)
+        rows = from_folder(name, folder) if folder else from_hub(name, seed)
+        if rows is None:
+            log.warning("%s: %s has no %s", name, folder or "the hub", TASKS[name].file)
+            continue
+        if len(rows) <= PUBLISHED_POOL:
+            log.warning("%s: %d rows; tests start at row %d, so there are none", name, len(rows), PUBLISHED_POOL)
+        write_lines(out / TASKS[name].file, rows)
+        counts[name] = len(rows)
     if not counts:
-        raise ConfigError(f"{folder}: no subset found; the files are named {', '.join(t.file for t in TASKS.values())}")
+        files = ", ".join(task.file for task in TASKS.values())
+        raise ConfigError(f"--from {folder}: no subset found; the files are named {files}")
     return counts
 
 
@@ -133,7 +123,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         counts = build(args.out, args.seed, args.folder, args.tasks)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, OSError) as error:
         sys.exit(f"error: {error}")
     for name, count in counts.items():
         print(f"{name:<20}{count:>6} rows  {args.out / TASKS[name].file}")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from config.check import ConfigError
 from config.schema import Config, DownstreamBackend, DownstreamConfig
-from files import flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines
+from files import MANIFEST, flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines
 from glue_eval.predictions import Question, averages, encode_tests, figures, predict
-from glue_eval.rows import log_cap, source_label, validate
+from glue_eval.rows import source_label, validate
 from glue_eval.scoring import perplexity, score
 from glue_eval.tasks import PERPLEXITY, TASKS
 from model import fingerprint
@@ -26,7 +26,6 @@ from model import fingerprint
 log = logging.getLogger(__name__)
 
 FORMAT = 2  # of the kept folder; raise it when what is measured changes
-FIGURES = "figures.json"
 
 
 class DownstreamEvaluator:
@@ -43,17 +42,18 @@ class DownstreamEvaluator:
         self.folder = run_dir / "glue_eval"
         self.rows = validate(cfg)
         self.source = source_label(cfg)
-        log_cap(cfg, self.rows)
 
     def evaluate(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: int | None = None
-    ) -> dict[str, float]:
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, edits: int | None = None,
+        folder: Path | None = None,
+    ) -> dict[str, float]:  # fmt: skip
         """Run every task; return the figures by name, such as sst/f1 and average/accuracy_new.
 
         Writes base_glue.json and base_TASK.jsonl (no edits yet) or case_K_glue.json and case_K_TASK.jsonl
-        (K edits so far). A figure that does not exist (no question fitted) is null there and left out here.
+        (K edits so far), to `folder` or the run's own. A figure that does not exist (no question fitted) is null
+        there and left out here.
         """
-        stem = f"case_{edits}" if edits else "base"
+        stem = (folder or self.folder) / (f"case_{edits}" if edits else "base")
         measure: Callable[[str, list[Question]], dict[str, Any]] = partial(self._figures, model, tokenizer, stem)
         if self.cfg.backend is DownstreamBackend.lm_eval:
             from glue_eval.lm_eval_backend import harness  # an optional package
@@ -73,24 +73,27 @@ class DownstreamEvaluator:
             start, path = time.perf_counter(), Path(self.cfg.perplexity_text or "").expanduser()
             results[PERPLEXITY] = {**perplexity(model, tokenizer, path), "source": str(path)}
             results[PERPLEXITY] |= {"time": time.perf_counter() - start}
-        about = {"backend": self.cfg.backend.value, "few_shots": self.cfg.few_shots}
-        setting = {"edits": edits or 0, "source": self.source, **about}
-        write_json(self.folder / f"{stem}_glue.json", setting | results | average)
-        return {k: v for k, v in flatten(results | average, "/").items() if isinstance(v, int | float)}
+        setting = {"edits": edits or 0, "source": self.source, "backend": self.cfg.backend.value}
+        content = setting | {"few_shots": self.cfg.few_shots} | results | average
+        write_json(Path(f"{stem}_glue.json"), content)
+        return numbers(content)
 
     def _figures(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: str, name: str,
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: Path, name: str,
         questions: Sequence[Question],
     ) -> dict[str, Any]:  # fmt: skip
         """A task's figures, its examples written to STEM_NAME.jsonl."""
         task = TASKS[name]
-        with tqdm(total=len(questions), desc=name, disable=None, leave=False) as bar:
-            scores = score(model, questions, self.cfg.batch_size, bar.update)
-        said = predict(task, questions, scores, tokenizer)
-        write_lines(self.folder / f"{stem}_{name}.jsonl", said)
+        said = predict(task, questions, score(model, questions, self.cfg.batch_size, name), tokenizer)
+        write_lines(Path(f"{stem}_{name}.jsonl"), said)
         labels, answers, choices = ([one[key] for one in said] for key in ("label", "answer", "choice"))
         broken = sum(None in one["probabilities"].values() for one in said)
         return figures(labels, answers, choices, task.glue_flipped) | {"not_finite": broken}
+
+
+def numbers(content: Mapping[str, Any]) -> dict[str, float]:
+    """The figures of a record such as base_glue.json by name; what does not exist is left out."""
+    return {k: v for k, v in flatten(content, "/").items() if "/" in k and isinstance(v, int | float)}
 
 
 def abilities_before(
@@ -100,22 +103,23 @@ def abilities_before(
 
     The records base_*.json and base_*.jsonl stand in the run directory either way; the times in kept
     ones are those of the run that measured them.
+
+    Raises:
+        ConfigError: eval.cache_dir cannot be written.
     """
     if cfg.eval.cache_dir is None or cfg.downstream.backend is DownstreamBackend.lm_eval:
         return downstream.evaluate(model, tokenizer, 0)
 
     def measure(folder: Path) -> None:
-        write_json(folder / FIGURES, downstream.evaluate(model, tokenizer, 0))
-        for path in downstream.folder.glob("base_*"):
-            shutil.copy2(path, folder)
+        downstream.evaluate(model, tokenizer, 0, folder)
 
-    folder = kept(
-        Path(cfg.eval.cache_dir).expanduser(), f"abilities-{_key(cfg, downstream, model, tokenizer)}", measure
-    )
-    downstream.folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob("base_*"):
-        shutil.copy2(path, downstream.folder)
-    return read_json(folder / FIGURES)
+    name = f"abilities-{_key(cfg, downstream, model, tokenizer)}"
+    try:
+        folder = kept(Path(cfg.eval.cache_dir).expanduser(), name, measure)
+    except OSError as error:
+        raise ConfigError(f"eval.cache_dir={cfg.eval.cache_dir}: {error}; name another folder, or null") from error
+    shutil.copytree(folder, downstream.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+    return numbers(read_json(folder / "base_glue.json"))
 
 
 def _key(

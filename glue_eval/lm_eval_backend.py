@@ -17,24 +17,6 @@ from glue_eval.predictions import Question, choice_figures
 from glue_eval.tasks import TASKS
 
 
-def task_config(name: str, questions: Sequence[Question]) -> dict[str, Any]:
-    """A task as the harness defines one: the rendered prompts, and the choices behind a space."""
-    docs = Dataset.from_list([{"prompt": question.text, "label": question.row.label} for question in questions])
-    return {
-        "task": f"local_{name}",
-        "custom_dataset": lambda **_: {"test": docs},
-        "test_split": "test",
-        "output_type": "multiple_choice",
-        "doc_to_text": "prompt",
-        "doc_to_target": "label",
-        "doc_to_choice": list(TASKS[name].choices),
-        "target_delimiter": " ",
-        "num_fewshot": 0,  # the shots are part of the rendered prompt
-        "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
-        "metadata": {"version": TASKS[name].version},
-    }
-
-
 def harness(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
 ) -> Callable[[str, Sequence[Question]], dict[str, Any]]:
@@ -49,11 +31,24 @@ def harness(
     offline = TaskManager(include_defaults=False)  # the harness's own tasks take long to list and live on the hub
 
     def measure(name: str, questions: Sequence[Question]) -> dict[str, Any]:
-        choices = []
+        task, choices = TASKS[name], []
+        docs = Dataset.from_list([{"prompt": question.text, "label": question.row.label} for question in questions])
+        asked = {
+            "task": f"local_{name}",
+            "custom_dataset": lambda **_: {"test": docs},
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "doc_to_text": "prompt",
+            "doc_to_target": "label",
+            "doc_to_choice": list(task.choices),
+            "target_delimiter": " ",
+            "num_fewshot": 0,  # the shots are part of the rendered prompt
+            "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+            "metadata": {"version": task.version},
+        }
         if questions:
-            task = task_config(name, questions)
-            found = simple_evaluate(model=wrapped, tasks=[task], task_manager=offline, bootstrap_iters=0)
-            for sample in sorted(found["samples"][task["task"]], key=lambda sample: sample["doc_id"]):
+            found = simple_evaluate(model=wrapped, tasks=[asked], task_manager=offline, bootstrap_iters=0)
+            for sample in sorted(found["samples"][asked["task"]], key=lambda sample: sample["doc_id"]):
                 log_probs = [float(response[0]) for response in sample["filtered_resps"]]
                 choices.append(log_probs.index(max(log_probs)))  # the first of equals, as the harness takes it
         return choice_figures([q.row.label for q in questions], choices)

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from config.check import ConfigError
+from config.check import ConfigError, check_numbers
 from config.schema import DownstreamBackend, DownstreamConfig
 from data.base import DataError
 from data.stream import iter_rows
@@ -53,13 +53,20 @@ def validate(cfg: DownstreamConfig) -> dict[str, TaskRows]:
             raise ConfigError(f"downstream.tasks: there is no task {name}; the tasks are {', '.join(known)}")
         if cfg.tasks.count(name) > 1:
             raise ConfigError(f"downstream.tasks: {name} is named twice; name each task once")
-    for key, least in (("number_of_tests", 1), ("few_shots", 0), ("batch_size", 1)):
-        if getattr(cfg, key) < least:
-            raise ConfigError(f"downstream.{key}={getattr(cfg, key)}: must be a whole number, {least} or more")
-    _check_perplexity(cfg)
+    check_numbers(cfg, "downstream.")
+    if PERPLEXITY not in cfg.tasks and cfg.perplexity_text is not None:
+        log.warning("downstream.perplexity_text has no effect unless downstream.tasks names perplexity")
+    elif PERPLEXITY in cfg.tasks and not Path(cfg.perplexity_text or "").expanduser().is_file():
+        said = "names no file" if cfg.perplexity_text is None else "no such file"
+        raise ConfigError(f"downstream.perplexity_text={cfg.perplexity_text}: {said}; the task perplexity reads one")
     if cfg.backend is DownstreamBackend.lm_eval and importlib.util.find_spec("lm_eval") is None:
         raise ConfigError("downstream.backend=lm_eval: the package lm_eval is missing: sh run.sh install lm_eval")
-    return {name: load_rows(TASKS[name], cfg) for name in cfg.tasks if name != PERPLEXITY}
+    rows = {name: load_rows(TASKS[name], cfg) for name in cfg.tasks if name != PERPLEXITY}
+    short = {name: len(part.tests) for name, part in rows.items() if len(part.tests) < cfg.number_of_tests}
+    if short:  # the shipped sample may hold fewer than the default asks for
+        listed = ", ".join(f"{name} {count}" for name, count in short.items())
+        log.warning("downstream: the %s has fewer than %d tests: %s", SAMPLE_LABEL, cfg.number_of_tests, listed)
+    return rows
 
 
 def checked_rows(task: Task, path: Path, limit: int | None = None) -> Iterator[tuple[dict[str, Any], Row]]:
@@ -84,7 +91,10 @@ def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
     """
     folder, pool = (SAMPLE_DIR, SAMPLE_POOL) if cfg.data_dir is None else (Path(cfg.data_dir), PUBLISHED_POOL)
     path = folder.expanduser() / task.file
-    rows = [row for _, row in checked_rows(task, path, pool + cfg.number_of_tests)]
+    try:
+        rows = [row for _, row in checked_rows(task, path, pool + cfg.number_of_tests)]
+    except DataError as error:
+        raise DataError(f"downstream.data_dir={cfg.data_dir}: {error}") from None
     shots, tests = rows[:pool], rows[pool:]
     if cfg.few_shots > len(shots):
         raise ConfigError(
@@ -98,21 +108,3 @@ def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
             f" row {pool} (counted from 0); at most {len(tests)}"
         )
     return TaskRows(shots[: cfg.few_shots], tests)
-
-
-def log_cap(cfg: DownstreamConfig, rows: dict[str, TaskRows]) -> None:
-    """Say once where the shipped sample holds fewer tests than the default asks for."""
-    short = {name: len(part.tests) for name, part in rows.items() if len(part.tests) < cfg.number_of_tests}
-    if short:
-        listed = ", ".join(f"{name} {count}" for name, count in short.items())
-        log.warning("downstream: the %s has fewer than %d tests: %s", SAMPLE_LABEL, cfg.number_of_tests, listed)
-
-
-def _check_perplexity(cfg: DownstreamConfig) -> None:
-    if PERPLEXITY in cfg.tasks:
-        if cfg.perplexity_text is None:
-            raise ConfigError("downstream.tasks names perplexity: set downstream.perplexity_text=FILE")
-        if not Path(cfg.perplexity_text).expanduser().is_file():
-            raise ConfigError(f"downstream.perplexity_text={cfg.perplexity_text}: no such file")
-    elif cfg.perplexity_text is not None:
-        log.warning("downstream.perplexity_text has no effect unless downstream.tasks names perplexity")

@@ -7,11 +7,10 @@ K last prompt positions, E tokens that end a text.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,24 +65,22 @@ def token_batches(lengths: Sequence[int], batch_size: int, tokens_per_batch: int
 
 @torch.inference_mode()
 def score(
-    model: PreTrainedModel,
-    questions: Sequence[Question],
-    batch_size: int,
-    on_done: Callable[[int], Any] = lambda count: None,
+    model: PreTrainedModel, questions: Sequence[Question], batch_size: int, name: str = "questions"
 ) -> list[Scored]:
     """Score the questions, in the order given; `batch_size` bounds memory and never changes a result.
 
-    `on_done` is called with the number of questions of each finished batch.
+    `name` stands before the progress that a terminal shows.
     """
     results: dict[int, Scored] = {}
     prefix = shared_prefix(model, questions)
-    for batch in token_batches([len(q.prompt) for q in questions], batch_size, TOKENS_PER_BATCH):
-        part = [questions[at] for at in batch]
-        prefilled = prefill(model, part, prefix)
-        log_probs = _choice_log_probs(model, part, prefilled)
-        new_tokens = _greedy(model, prefilled)
-        results |= dict(zip(batch, map(Scored, new_tokens, log_probs), strict=True))
-        on_done(len(batch))
+    with tqdm(total=len(questions), desc=name, disable=None, leave=False) as bar:
+        for batch in token_batches([len(q.prompt) for q in questions], batch_size, TOKENS_PER_BATCH):
+            part = [questions[at] for at in batch]
+            prefilled = prefill(model, part, prefix)
+            log_probs = _choice_log_probs(model, part, prefilled)
+            new_tokens = _greedy(model, prefilled)
+            results |= dict(zip(batch, map(Scored, new_tokens, log_probs), strict=True))
+            bar.update(len(batch))
     return [results[at] for at in range(len(questions))]
 
 
@@ -154,9 +151,7 @@ def _joined(parts: Sequence[Prefilled]) -> Prefilled:
         return torch.cat([pad(tensor, (*behind, gap, 0)) for tensor, gap in zip(tensors, gaps, strict=True)])
 
     layers = zip(*(part.cache.layers for part in parts), strict=True)
-    states = [
-        tuple(joined([getattr(at, name) for at in layer], 0, 0) for name in ("keys", "values")) for layer in layers
-    ]
+    states = [(joined([at.keys for at in one], 0, 0), joined([at.values for at in one], 0, 0)) for one in layers]
     return Prefilled(
         DynamicCache(states),
         joined([part.input_ids_BP for part in parts]),
@@ -214,11 +209,14 @@ def _greedy(model: PreTrainedModel, prefilled: Prefilled) -> list[list[int]]:
     settings, device = model.generation_config, model.device
     ends = [] if settings.eos_token_id is None else settings.eos_token_id
     ends_E = torch.tensor(ends, dtype=torch.long, device=device)
-    seen_BT, attention_BT, logits_BV = prefilled.input_ids_BP, prefilled.attention_BP, prefilled.logits_BKV[:, -1]
+    penalized = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty or 1.0)
+    attention_BT, logits_BV = prefilled.attention_BP, prefilled.logits_BKV[:, -1]
+    # padding stands on the left; the penalty sees the last token in its place
+    seen_BT = prefilled.input_ids_BP.where(attention_BT.bool(), prefilled.input_ids_BP[:, -1:])
     new_tokens: list[list[int]] = [[] for _ in range(len(seen_BT))]
     rows_B = torch.arange(len(seen_BT), device=device)
     for step in range(NEW_TOKENS):
-        next_B = _penalized(logits_BV.float(), seen_BT, attention_BT, settings.repetition_penalty).argmax(1)
+        next_B = penalized(seen_BT, logits_BV.float()).argmax(1)
         for row, token in zip(rows_B.tolist(), next_B.tolist(), strict=True):
             new_tokens[row].append(token)
         on_B = (~torch.isin(next_B, ends_E)).nonzero()[:, 0]
@@ -237,14 +235,6 @@ def _greedy(model: PreTrainedModel, prefilled: Prefilled) -> list[list[int]]:
             use_cache=True,
         ).logits[:, -1]
     return new_tokens
-
-
-def _penalized(logits_BV: Tensor, seen_BT: Tensor, attention_BT: Tensor, penalty: float | None) -> Tensor:
-    """The repetition penalty of the model's generation config, over the tokens that are no padding."""
-    if penalty is None or penalty == 1.0:
-        return logits_BV
-    real_BT = seen_BT.where(attention_BT.bool(), seen_BT[:, -1:])  # padding stands on the left
-    return RepetitionPenaltyLogitsProcessor(penalty)(real_BT, logits_BV)
 
 
 @torch.inference_mode()

@@ -2,112 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from string import Formatter
 from typing import Any
 
+import yaml
+
 from data.base import DataError, as_text, place, shown, text
 
+TABLE = Path(__file__).with_name("tasks.yaml")
 INVALID = -1
 PERPLEXITY = "perplexity"
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One task. A label is an index into `choices`.
+    """A row of tasks.yaml. A label is an index into `choices`.
 
     `question` names the fields of a row, {choices[0]} one that holds a string per choice. `labels[i]` is how the
     file writes label i. `rules` are (substring, label), the first that matches wins, without any the choices, the
     last first; they read the text after the last `after`, or only the new text where `after` is None.
-    `glue_flipped` marks a task whose published scorer reads GLUE's labels the wrong way round.
+    `glue_flipped` marks a task whose published scorer reads GLUE's labels the wrong way round. `hub`: the repository,
+    configuration and split that the published subset was drawn from.
     """
 
     file: str
     question: str
-    choices: tuple[str, ...]
-    rules: tuple[tuple[str, int], ...] = ()
+    choices: Sequence[str]
+    rules: Sequence[tuple[str, int]] = ()
     label_field: str = "label"
-    labels: tuple[str, ...] = ("0", "1")
+    labels: Sequence[str] = ("0", "1")
     after: str | None = None
     shot: str | None = None
     shot_end: str = " {choice}\n"
     glue_flipped: bool = False
     version: int = 1
+    hub: Sequence[str] = ()
 
 
-LETTERS = (("a\n", 0), ("b\n", 1), ("c\n", 2), ("d\n", 3))
-
-TASKS = {
-    "sst": Task(
-        file="sst2.jsonl",
-        question="Review :{sentence}\nSentiment :",
-        shot="Review : {sentence}\nSentiment : {choice}\n",
-        choices=("negative", "positive"),
-        after="Sentiment :",
-    ),
-    "mrpc": Task(
-        file="mrpc.jsonl",
-        question=(
-            "Are the sentences paraphrases of each other.\nSentence 1: {sentence1}\nSentence 2: {sentence2}\nAnswer:"
-        ),
-        choices=("No", "Yes"),
-        after="Answer:",
-    ),
-    "cola": Task(
-        file="cola.jsonl",
-        question="Is this sentence linguistically acceptable?\nSentence: {sentence}\nAnswer: ",
-        shot_end="{choice}\n",
-        choices=("No", "Yes"),
-        after="Answer:",
-    ),
-    "rte": Task(
-        file="rte.jsonl",
-        question="{sentence1}\nquestion: {sentence2} True or False?\nanswer:",
-        choices=("False", "True"),
-        rules=(("false", 0), ("true", 1)),
-        after="answer:",
-        glue_flipped=True,
-    ),
-    "mmlu": Task(
-        file="mmlu.jsonl",
-        question=(
-            "Question: {question}\n(A) {choices[0]}\n(B) {choices[1]}\n(C) {choices[2]}\n(D) {choices[3]}\nAnswer:"
-        ),
-        choices=("A", "B", "C", "D"),
-        label_field="answer",
-        labels=("0", "1", "2", "3"),
-        rules=LETTERS,
-    ),
-    "nli": Task(
-        file="nli.jsonl",
-        question="{sentence1} entails the {sentence2} True or False? Answer:",
-        choices=("False", "True"),
-        labels=("not_entailment", "entailment"),
-        after="True or False? Answer:",
-    ),
-    "sentiment_analysis": Task(
-        file="sentiment_analysis.jsonl",
-        question=(
-            "For each snippet of text,label the sentiment of the text as positive or negative."
-            "The answer should be exact 'positive' or 'negative'. text: {sentence} answer:"
-        ),
-        choices=("negative", "positive"),
-        after="answer:",
-    ),
-    "dialogue": Task(
-        file="dialogue.jsonl",
-        question=(
-            "Q: Given the following: {article}\nWhich choice is correct?\n"
-            "(A){options[0]}\n(B){options[1]}\n(C){options[2]}\n(D){options[3]}\nAnswer:"
-        ),
-        shot_end=" {choice}\n\n",
-        choices=("A", "B", "C", "D"),
-        label_field="answers",
-        labels=("A", "B", "C", "D"),
-        rules=LETTERS,
-    ),
-}
+TASKS = {name: Task(**row) for name, row in yaml.safe_load(TABLE.read_text(encoding="utf-8")).items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,28 @@
-"""What a model answers, teacher-forced: which answer tokens are its first choice (docs/design.md, 1).
+"""What a model answers: teacher-forced, which answer tokens are its first choice (docs/design.md, 1); and greedy
+generation as a user would get it: no answer length given away, a natural stop, then compared as text.
 
-Shape suffixes: M answer positions, W vocabulary.
+Shape suffixes: B sequences, T positions, M answer positions, W vocabulary.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
-from transformers import PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from data.base import Edit
 from data.batches import IGNORED, Tokens, pad
@@ -21,6 +30,8 @@ from editor.capture import Inputs, answer_logits, tokens_of
 
 ENOUGH = 256  # tokens that keep a processor busy: filling a batch up further is not worth padding
 CHUNK = 256  # edits tokenized and sorted together: bounds memory, leaves little padding
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+METRIC_OF = {"prompt": "ES", "rephrase": "GS", "unrelated": "LS", "persona": "person_score", "mhop": "mhop_score"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +54,7 @@ class Answered:
 
 def probes(edit: Edit, *, mhop: bool) -> dict[str, tuple[str, str]]:
     """The (prompt, answer) pairs that measure one edit, by metric name; those that the edit has."""
-    pairs = {
-        "ES": (edit.prompt, edit.answer),
-        "GS": (edit.rephrase, edit.answer),
-        "LS": (edit.unrelated, edit.unrelated_answer),
-        "person_score": (edit.persona, edit.answer),
-        "mhop_score": (edit.mhop, edit.mhop_answer) if mhop else (None, None),
-    }
-    return {
-        name: (prompt, answer) for name, (prompt, answer) in pairs.items() if prompt is not None and answer is not None
-    }
+    return {METRIC_OF[name]: pair for name, pair in edit.asked().items() if mhop or name != "mhop"}
 
 
 def batched(rows: Sequence[Tokens], tokens_per_batch: int) -> Iterator[list[int]]:
@@ -113,3 +115,88 @@ def chunks(edits: Iterable[Item], total: int | None, label: str) -> Iterator[lis
         while chunk := list(islice(stream, CHUNK)):
             yield chunk
             bar.update(len(chunk))
+
+
+class AnswerEnds(StoppingCriteria):
+    """A row is done at the first line break after some text, when first_line has all it needs."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: int) -> None:
+        self.tokenizer, self.prompt = tokenizer, prompt
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:
+        """Which rows [B] are done after the last token of input_ids [B, T], of which the first `prompt` are given."""
+        texts = self.tokenizer.batch_decode(input_ids[:, self.prompt :], skip_special_tokens=True)
+        return torch.tensor(["\n" in text.lstrip() for text in texts], device=input_ids.device)
+
+
+def first_line(text: str) -> str:
+    """The answer in a continuation: its first line with something on it."""
+    return text.strip().split("\n")[0].strip()
+
+
+@torch.inference_mode()
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    tokens_per_batch: int,
+) -> list[str]:
+    """Greedy answers to tokenized prompts, in their order; batches are padded on the left.
+
+    An answer ends with the model's own end token, at a line break, or after `max_new_tokens`.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+    found: dict[int, str] = {}
+    while order:
+        rows = max(1, tokens_per_batch // (len(prompts[order[0]]) + max_new_tokens))
+        indices, order = order[:rows], order[rows:]
+        texts = _generate_batch(model, tokenizer, [prompts[i] for i in indices], max_new_tokens)
+        found |= dict(zip(indices, texts, strict=True))
+    return [found[i] for i in range(len(prompts))]
+
+
+def _generate_batch(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], max_new_tokens: int
+) -> list[str]:
+    longest = max(map(len, prompts))
+    ends = model.generation_config.eos_token_id
+    ends = tokenizer.eos_token_id if ends is None else ends
+    padding = tokenizer.pad_token_id
+    if padding is None:
+        padding = (ends[0] if isinstance(ends, list) else ends) or 0
+    ids_BT = torch.tensor([[padding] * (longest - len(ids)) + ids for ids in prompts], device=model.device)
+    attention_BT = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=model.device)
+    settings = GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=padding
+    )
+    stop = AnswerEnds(tokenizer, longest)
+    generating: Any = model  # transformers types generate as a tensor
+    output_BT = generating.generate(
+        input_ids=ids_BT,
+        attention_mask=attention_BT,
+        generation_config=settings,
+        stopping_criteria=StoppingCriteriaList([stop]),
+    )
+    texts = tokenizer.batch_decode(output_BT[:, longest:], skip_special_tokens=True)
+    return [first_line(text) for text in texts]
+
+
+def normalized(text: str) -> str:
+    """Compatible characters made one, lower case, no punctuation, no articles, single spaces."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = "".join(" " if unicodedata.category(char).startswith("P") else char for char in text)
+    return " ".join(ARTICLES.sub(" ", text).split())
+
+
+def exact(answer: str, target: str) -> bool:
+    """Whether the answer is the target, after normalization where it leaves something of the target."""
+    wanted = normalized(target)
+    return normalized(answer) == wanted if wanted else answer.strip() == target.strip()
+
+
+def contains(answer: str, target: str) -> bool:
+    """Whether the target stands in the answer as whole words, after normalization."""
+    wanted = normalized(target)
+    return f" {wanted} " in f" {normalized(answer)} " if wanted else target.strip() in answer

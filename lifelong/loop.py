@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from tqdm import tqdm
 
@@ -15,21 +16,22 @@ from config.schema import Config, LearnedConfig
 from data.base import DataError, Edit
 from data.batches import StepBatches, steps
 from data.source import RecordFile
-from editor import saved_networks
 from editor.base import StepReport, Stopwatch
 from editor.learned import LearnedEditor
 from lifelong.recorder import Recorder
-from lifelong.resume import Checkpoints, Owner
+from lifelong.resume import Checkpoints, Kept, Owner
 from lifelong.session import Session
 from lifelong.setup import Data, schedule, warm_up_steps
-from lifelong.status import StopRequests
+from lifelong.status import StopRequests, writing
 from nets import NumericsError
 
 log = logging.getLogger(__name__)
 
 
-class Training:
+class Training(Kept):
     """The passes of a learned editor over its training edits, and how far they are."""
+
+    kept = ("epoch", "trained", "done", "losses")
 
     def __init__(self, session: Session, records: RecordFile | None, recorder: Recorder) -> None:
         assert isinstance(session.editor, LearnedEditor)
@@ -39,15 +41,6 @@ class Training:
         self.epoch, self.trained, self.done = 0, 0, False
         self.losses: dict[str, float] = {}
 
-    def state_dict(self) -> dict[str, Any]:
-        """How far training is."""
-        return {"epoch": self.epoch, "trained": self.trained, "done": self.done, "losses": self.losses}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what state_dict gave."""
-        self.epoch, self.trained, self.done = state["epoch"], state["trained"], state["done"]
-        self.losses = dict(state["losses"])
-
     def steps(self) -> Iterator[int]:
         """Train, or load trained networks; gives the number of steps of the pass that are done after each.
 
@@ -55,12 +48,12 @@ class Training:
             NumericsError: something is not finite; names step and edits, the state is that before the step.
         """
         if self.cfg.load_checkpoint:
-            saved_networks.load(self.editor, self.cfg.load_checkpoint)
+            self.editor.load_networks(self.cfg.load_checkpoint)
         else:
             yield from self._epochs()
             self.editor.last_shifts.clear()
             if self.cfg.save_checkpoint:
-                saved_networks.save(self.editor, Path(self.recorder.run_dir) / "checkpoint")
+                self.editor.save_networks(Path(self.recorder.run_dir) / "checkpoint")
         self.done = True
 
     def _epochs(self) -> Iterator[int]:
@@ -81,7 +74,8 @@ class Training:
 
     def _epoch(self) -> Iterator[dict[str, Any]]:
         try:
-            yield from map(asdict, self.editor.train_epoch(self._batches(), self.trained))
+            with writing("editor.cache_dir", self.cfg.cache_dir):
+                yield from map(asdict, self.editor.train_epoch(self._batches(), self.trained))
         except NumericsError as error:
             first = self.trained * self.n_edits
             where = f"training step {self.trained} of epoch {self.epoch}"
@@ -96,18 +90,39 @@ class Training:
             yield self.session.batches(edits)
 
 
-class Watcher(Owner, Protocol):
-    """Looks at the model before the first edit and after every step of edits; measures where it is due."""
+class Watcher(Kept):
+    """Measures the model before the first edit and after every so many steps of edits (0: never)."""
 
-    patient: bool
+    kept: ClassVar[tuple[str, ...]] = ("measured",)
+    event: ClassVar[str]  # what its lines of metrics.jsonl are called
+    phase: ClassVar[str]  # what its seconds are called
+    patient = False
     """Looks only after the state was saved: a stop need not wait for it, and a resumed run catches up."""
 
+    def __init__(self, every: int, n_edits: int, recorder: Recorder, watch: Stopwatch) -> None:
+        self.every, self.n_edits, self.recorder, self.watch = every, n_edits, recorder, watch
+        self.measured = -1  # the last step that was measured
+
     def look(self, edits_done: int, batch: Sequence[Edit]) -> str:
-        """`batch` is what the last step wrote; gives a word for the progress bar, or nothing."""
+        """Measure where it is due, `batch` being what the last step wrote; a word for the progress bar, or nothing."""
+        step = edits_done // self.n_edits
+        if not self.every or step % self.every or step <= self.measured:
+            return ""
+        with self.watch(self.phase):
+            found = self.measure(step, batch)
+        self.measured = step
+        self.recorder.log({"event": self.event, "edits": edits_done, **found})
+        return f"ES of step {step}={found['immediate']['ES']:.2f}" if "immediate" in found else ""
+
+    @abstractmethod
+    def measure(self, step: int, batch: Sequence[Edit]) -> dict[str, Any]:
+        """What there is to say after `step` steps."""
 
 
-class Loop:
+class Loop(Kept):
     """The steps of a run over a session, and how far they are."""
+
+    kept = ("position", "edits", "tokens", "changed")
 
     def __init__(
         self, cfg: Config, session: Session, data: Data, recorder: Recorder, checkpoints: Checkpoints,
@@ -122,21 +137,6 @@ class Loop:
         self.owners: dict[str, Owner] = {
             "session": session, "loop": self, "recorder": recorder, "watch": watch, **owners, **watchers, **training
         }  # fmt: skip
-        self._shown_retries = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        """How far the steps are."""
-        return {"position": self.position, "edits": self.edits, "tokens": self.tokens, "changed": self.changed}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what state_dict gave."""
-        self.position, self.edits = state["position"], state["edits"]
-        self.tokens, self.changed = state["tokens"], state["changed"]
-
-    def restore(self, folder: Any, found: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.checkpoints.load(folder, found, self.session, self.owners)
-        log.info("resumed from %s: %d steps, %d edits", folder, self.position, self.edits)
 
     def save(self) -> None:
         """Save the state between two steps, unless checkpoint.every is 0."""
@@ -185,14 +185,15 @@ class Loop:
 
     def step(self, edits: list[Edit], *, warm_up: bool) -> StepReport:
         """Write one step and record it."""
+        retries = self.session.editor.retries
+        before = retries.total()
         try:
-            report = self.session.step(edits, warm_up=warm_up)
+            with writing("editor.cache_dir", self.cfg.editor.cache_dir):
+                report = self.session.step(edits, warm_up=warm_up)
         except (NumericsError, DataError) as error:
             where = f"{'warm-up ' * warm_up}step {self.position} (rows {edits[0].row} to {edits[-1].row})"
             raise NumericsError(f"{where}: {error}") from error
-        retries = self.session.editor.retries
-        if retries.total() > self._shown_retries:
-            self._shown_retries = retries.total()
+        if retries.total() > before:
             log.warning("step %d: decompositions retried so far: %s", self.position, dict(retries))
         self.position += 1
         self.edits += 0 if warm_up else len(edits)

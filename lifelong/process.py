@@ -31,12 +31,16 @@ def run_python(*words: str, **options: Any) -> str:
     with start_python(*words, stdout=subprocess.PIPE, **options) as child:
         try:
             printed, _ = child.communicate()
-        except BaseException:
-            child.kill()
-            raise
+        finally:
+            child.kill()  # where we were stopped; else it has ended
     if child.returncode:
         raise RunError(f"python {' '.join(words[:2])} ended with status {child.returncode}; what it said is above")
     return printed
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Processes:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import logging
 import os
 import platform
 import resource
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ import torch
 from config.schema import WandbConfig, WandbMode
 from files import finite, flatten, write_json
 
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "numpy", "safetensors")
 
 
@@ -36,10 +41,13 @@ def peak_memory() -> dict[str, int]:
 class Recorder:
     """Appends to metrics.jsonl, writes results.json, mirrors both to wandb. Use as a context manager."""
 
-    def __init__(self, run_dir: Path, wandb_cfg: WandbConfig, name: str, config: dict[str, Any]) -> None:
+    def __init__(
+        self, run_dir: Path, wandb_cfg: WandbConfig, name: str, config: dict[str, Any], *, resumes: bool = False
+    ) -> None:
         self.run_dir = run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
-        self._metrics = open(run_dir / "metrics.jsonl", "a", encoding="utf-8")  # noqa: SIM115  closed in __exit__
+        self.path, self._digest = run_dir / "metrics.jsonl", sha256()
+        self._metrics = open(self.path, "a" if resumes else "w", encoding="utf-8")  # noqa: SIM115  closed in __exit__
         self._wandb = None
         if wandb_cfg.mode is not WandbMode.disabled:
             if wandb_cfg.mode is not WandbMode.online:
@@ -60,30 +68,39 @@ class Recorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._metrics.close()
+        with suppress(OSError):  # of a full disk log has told
+            self._metrics.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=1 if kind else 0)
 
     def log(self, record: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
-        self._metrics.write(json.dumps(finite(record), allow_nan=False) + "\n")
+        line = json.dumps(finite(record), allow_nan=False) + "\n"
+        self._metrics.write(line)
         self._metrics.flush()
+        self._digest.update(line.encode())
         if self._wandb is not None:
             self._wandb.log(flatten(record, "/"))
 
-    def state_dict(self) -> dict[str, int]:
-        """How long metrics.jsonl is."""
-        return {"bytes": self._metrics.tell()}
+    def state_dict(self) -> dict[str, Any]:
+        """How long metrics.jsonl is and its sha256, all of it on the disk: a checkpoint's lines outlive a power cut."""
+        os.fsync(self._metrics.fileno())
+        return {"bytes": self._metrics.tell(), "sha256": self._digest.hexdigest()}
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Cut metrics.jsonl back to an earlier length: what came after is written again."""
-        self._metrics.truncate(state["bytes"])
-        self._metrics.seek(state["bytes"])
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl of one kind of event, those from before a resume included."""
-        with open(self.run_dir / "metrics.jsonl", encoding="utf-8") as file:
-            return [line for line in map(json.loads, file) if line["event"] == name]
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Cut metrics.jsonl back to an earlier state: what came after is written again. A damaged one is set aside."""
+        with open(self.path, "rb") as file:
+            self._digest = sha256(file.read(state["bytes"]))
+        length = state["bytes"]
+        if self._digest.hexdigest() != state["sha256"]:
+            log.warning(
+                "resume: %s was lost, cut or changed: what is left of it is kept as %s.damaged, and it begins anew; "
+                "weights and scores do not depend on it", self.path, self.path.name,
+            )  # fmt: skip
+            shutil.copyfile(self.path, f"{self.path}.damaged")
+            self._digest, length = sha256(), 0
+        self._metrics.truncate(length)
+        self._metrics.seek(length)
 
     def finish(self, results: dict[str, Any]) -> None:
         """Write results.json and wandb's summary."""

@@ -11,34 +11,21 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
-from files import flatten, read_json, sha256_of, sha256_of_json, whole_folder, write_json
+from files import finite, flatten, read_json, sha256_of, sha256_of_json, whole_folder, write_json
 from lifelong.session import Session
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 KEPT = 2
 # what may differ between a run and its continuation without moving a number
-FREE = (
-    "wandb.",
-    "checkpoint.",
-    "resume",
-    "editor.cache_dir",
-    "model_cache",
-    "model.embedded_cache_dir",
-    "dataset.cache_dir",
-    "eval.cache_dir",
-    "eval.per_edit",
-    "eval.examples",
-    "export",
-    "report",
-    "verbose",
-)
+FREE = ("wandb.", "checkpoint.", "resume", "editor.cache_dir", "model_cache", "model.embedded_cache_dir", "export",
+        "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.examples", "report", "verbose")  # fmt: skip
 
 
 class Owner(Protocol):
@@ -49,6 +36,21 @@ class Owner(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what state_dict gave."""
+
+
+class Kept:
+    """An owner whose state are the attributes that `kept` names."""
+
+    kept: ClassVar[tuple[str, ...]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state as it is now."""
+        return {name: getattr(self, name) for name in self.kept}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what state_dict gave."""
+        for name in self.kept:
+            setattr(self, name, state[name])
 
 
 class Checkpoints:
@@ -70,6 +72,7 @@ class Checkpoints:
             save_file(session.tensors(), fresh / "state.safetensors")
             said = {"format": FORMAT, "number": self.number + 1, "config": self.config, "files": self.files}
             said |= {"state": state, "model": session.fingerprint, "tensors": sha256_of(fresh / "state.safetensors")}
+            said = finite(said)
             write_json(fresh / "state.json", said | {"sha256": sha256_of_json(said)})
         self.number += 1
         for old in sorted(path for path in self.folder.iterdir() if path != folder)[: -(KEPT - 1)]:
@@ -80,18 +83,11 @@ class Checkpoints:
         """As the function `newest`, of this run.
 
         Raises:
-            ConfigError: it belongs to other settings or files, or an earlier program wrote it.
+            ConfigError: it belongs to other settings or files, or another version wrote it.
         """
         found = newest(self.folder.parent)
-        if found is None:
-            return None
-        folder, described = found
-        if described.get("format") != FORMAT:
-            raise ConfigError(
-                f"resume: {folder} was written by an earlier version of this program, which alone can go on "
-                "with it; start the run again, or finish it with that version"
-            )
-        check_same(described, self.config, self.files)
+        if found is not None:
+            check_same(found[1], self.config, self.files)
         return found
 
     def load(self, folder: Path, found: dict[str, Any], session: Session, owners: Mapping[str, Owner]) -> None:
@@ -110,18 +106,28 @@ class Checkpoints:
 
 
 def newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest intact checkpoint of a run and what it says; damaged ones are named in the log and passed over."""
+    """The newest intact checkpoint of a run and what it says; damaged ones are named in the log and passed over.
+
+    Raises:
+        ConfigError: another version of this program wrote it.
+    """
     for folder in sorted((run_dir / "checkpoints").glob("[0-9]*"), reverse=True):
         try:
             found = read_json(folder / "state.json")
             said = {key: value for key, value in found.items() if key != "sha256"}
-            if found.get("format") == FORMAT and sha256_of_json(said) != found["sha256"]:
+            ours = found.get("format") == FORMAT
+            if ours and sha256_of_json(said) != found["sha256"]:
                 raise ValueError("state.json does not have the sha256 that it names")
-            if found.get("format") == FORMAT and sha256_of(folder / "state.safetensors") != found["tensors"]:
+            if ours and sha256_of(folder / "state.safetensors") != found["tensors"]:
                 raise ValueError("state.safetensors does not have the sha256 that state.json names")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             log.warning("checkpoint %s is damaged (%s): the one before it is used", folder, error)
             continue
+        if not ours:
+            raise ConfigError(
+                f"resume: {folder} was written by an earlier version of this program or a later one, which alone can "
+                "go on with it; start the run again, or finish it with that version"
+            )
         return folder, found
     return None
 

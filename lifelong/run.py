@@ -6,7 +6,7 @@ import logging
 import shlex
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,11 @@ from config.check import ConfigError, RunError, check_values
 from config.schema import Config, LearnedConfig
 from data.base import Edit
 from data.source import file_hashes
-from editor import saved_networks
 from editor.base import Stopwatch
+from editor.networks import check_checkpoint
 from exports.delta import base_identity
 from exports.save import check_export, save_edited
+from files import finite, read_json
 from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.loop import Loop, Watcher
@@ -31,16 +32,12 @@ from lifelong.recorder import Recorder, peak_memory, versions
 from lifelong.resume import Checkpoints
 from lifelong.session import Session, check_editor, open_session
 from lifelong.setup import Data, prepare, warm_up_steps
-from lifelong.status import StopRequests
+from lifelong.status import StopRequests, writing
 from model import resolve_device
 from report.metrics import Measured, described
 from report.terminal import downstream_table, print_examples, print_metrics
 
 log = logging.getLogger(__name__)
-
-
-class UnchangedError(RunError):
-    """The run ended with the weights that it started with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,7 @@ def check(cfg: Config) -> None:
             log.warning("editor.%s has no effect on editor=%s, which trains nothing", key, cfg.editor.name)
     if kind.trains and cfg.editor.load_checkpoint:
         assert isinstance(cfg.editor, LearnedConfig)
-        saved_networks.check(cfg.editor, cfg.model.edit_modules)
+        check_checkpoint(cfg.editor.load_checkpoint, cfg.editor, cfg.model.edit_modules)
     if kind.trains and not cfg.editor.load_checkpoint and cfg.dataset.train_path is None:
         raise ConfigError(
             f"dataset.train_path=null: editor={cfg.editor.name} learns from training records; "
@@ -83,17 +80,39 @@ def check(cfg: Config) -> None:
         raise ConfigError(f"resume={cfg.resume}: no such folder; name the run directory of a run that was stopped")
 
 
-def check_writable(run_dir: Path) -> None:
-    """Refuse a run directory that nothing can be written to.
+def check_writable(cfg: Config, run_dir: Path) -> None:
+    """Refuse a run directory or a cache that nothing can be written to.
 
     Raises:
-        ConfigError: names the folder and why.
+        ConfigError: names the key, the folder and why.
     """
+    folders = {"hydra.run.dir": str(run_dir), "editor.cache_dir": cfg.editor.cache_dir}
+    folders["eval.cache_dir"] = cfg.eval.cache_dir if cfg.eval.before else None
+    for key, folder in folders.items():
+        try:
+            if folder is not None:
+                Path(folder).expanduser().mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=Path(folder).expanduser()).close()
+        except (OSError, RuntimeError) as error:  # the latter of a home that nobody knows
+            null = ", null for none" if "cache" in key else ""
+            raise ConfigError(f"{key}={folder}: cannot be written ({error}); name another folder{null}") from error
+
+
+def as_dict(cfg: Config) -> dict[str, Any]:
+    """The configuration in JSON's types."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True))
+
+
+def done_before(cfg: Config, run_dir: Path) -> dict[str, Any] | None:
+    """The results of a run that is done, shown again; None where it is not, or where something else is asked for."""
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=run_dir).close()
-    except OSError as error:
-        raise ConfigError(f"hydra.run.dir={run_dir}: cannot be written ({error}); name another folder") from error
+        results = read_json(run_dir / "results.json")
+        if results["config"] | {"resume": cfg.resume, "verbose": cfg.verbose} != as_dict(cfg):
+            return None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    show(results, run_dir)
+    return dict(results)
 
 
 def plan_run(cfg: Config, run_dir: Path) -> Plan:
@@ -110,11 +129,10 @@ def plan_run(cfg: Config, run_dir: Path) -> Plan:
     data, tokenizer = prepare(cfg)
     for path, rows in data.skipped.items():
         log.warning("%s: %d bad rows are skipped: %s", path, len(rows), list(rows)[:20])
-    config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(cfg), enum_to_str=True))
     files = file_hashes(cfg.dataset.cache_dir, data.edits, data.training)
-    checkpoints = Checkpoints(run_dir, config, files)
+    checkpoints = Checkpoints(run_dir, as_dict(cfg), files)
     newest = checkpoints.newest() if cfg.resume else None
-    check_writable(run_dir)
+    check_writable(cfg, run_dir)
     return Plan(cfg, run_dir, device, solve_device, data, tokenizer, downstream, checkpoints, newest)
 
 
@@ -124,30 +142,31 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: bad input, before any model is loaded.
         Interrupted, NumericsError: as Loop.run.
-        UnchangedError: the weights did not change; results.json is written all the same.
+        RunError: the weights did not change; results.json is written all the same.
     """
     watch = Stopwatch()
     with watch("check"):
         plan = plan_run(cfg, run_dir)
-    with ExitStack() as stack:
+    with writing("hydra.run.dir", plan.run_dir), ExitStack() as stack:
         with watch("load"):
             session = stack.enter_context(open_session(cfg, plan.tokenizer, plan.device, plan.solve_device))
         identity = base_identity(session.model, cfg.model.edit_modules) if cfg.model_cache else None
         name = f"{cfg.dataset.name}_{cfg.model.name}_{cfg.editor.name}"
-        recorder = stack.enter_context(Recorder(plan.run_dir, cfg.wandb, name, plan.checkpoints.config))
+        recorder = Recorder(plan.run_dir, cfg.wandb, name, plan.checkpoints.config, resumes=plan.newest is not None)
+        stack.enter_context(recorder)
         loop, evaluation = assemble(plan, session, recorder, watch)
         results = finish(cfg, session, recorder, carry_out(plan, loop, evaluation), identity)
         evaluation.forget()
     show(results, plan.run_dir)
     if not loop.changed:
-        raise UnchangedError("no edited weight changed: every shift was zero or lost to rounding")
+        raise RunError("no edited weight changed: every shift was zero or lost to rounding")
     return results
 
 
 def assemble(plan: Plan, session: Session, recorder: Recorder, watch: Stopwatch) -> tuple[Loop, Evaluation]:
     """The loop over a session, with what measures it."""
     cfg, stop = plan.cfg, StopRequests(plan.run_dir)
-    evaluation = Evaluation(cfg, session, plan.data, plan.checkpoints.files, recorder, stop.check)
+    evaluation = Evaluation(session, plan.data, plan.checkpoints.files, recorder, stop.check)
     watchers: dict[str, Watcher] = {"over_time": OverTime(evaluation, watch)}
     if plan.downstream is not None:
         watchers["downstream"] = Downstream(cfg, plan.downstream, session, recorder, watch)
@@ -163,9 +182,8 @@ def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
             with watch("evaluate before"):
                 evaluation.measure_before()
         if plan.newest:
-            loop.restore(*plan.newest)
-        elif cfg.resume:
-            loop.recorder.load_state_dict({"bytes": 0})
+            plan.checkpoints.load(*plan.newest, loop.session, loop.owners)
+            log.info("resumed from %s: %d steps, %d edits", plan.newest[0], loop.position, loop.edits)
         if evaluation.before is not None and not evaluation.logged_before:
             evaluation.log(evaluation.before, edits=0)
             loop.save()
@@ -192,43 +210,37 @@ def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -
     }
     if loop.training and loop.training.losses:
         results["train"] = loop.training.losses | {"reg_coef": loop.training.cfg.reg_coef}
+    downstream = loop.watchers.get("downstream")
+    if isinstance(downstream, Downstream):
+        results["downstream"] = downstream.found
     spectrum = editor.spectrum()
     return results | ({"spectrum": spectrum} if spectrum else {})
 
 
-class Downstream:
-    """Runs the tasks before the first step and after every downstream_eval_steps."""
+class Downstream(Watcher):
+    """Runs the downstream tasks."""
 
+    kept = (*Watcher.kept, "found")
+    event = phase = "downstream"
     patient = True
 
     def __init__(
         self, cfg: Config, evaluator: DownstreamEvaluator, session: Session, recorder: Recorder, watch: Stopwatch
     ) -> None:
-        self.cfg, self.evaluator, self.session, self.recorder, self.watch = cfg, evaluator, session, recorder, watch
-        self.measured = -1
+        super().__init__(cfg.downstream_eval_steps, cfg.dataset.n_edits, recorder, watch)
+        self.cfg, self.evaluator, self.session = cfg, evaluator, session
+        self.found: list[dict[str, Any]] = []  # what every look has measured
 
-    def state_dict(self) -> dict[str, int]:
-        """The last step that was measured."""
-        return {"measured": self.measured}
-
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Take over what state_dict gave."""
-        self.measured = state["measured"]
-
-    def look(self, edits_done: int, batch: Sequence[Edit]) -> str:
-        """Run the tasks where they are due, and write their figures to metrics.jsonl."""
-        step = edits_done // self.cfg.dataset.n_edits
-        if step % self.cfg.downstream_eval_steps or step == self.measured:
-            return ""
-        model, tokenizer = self.session.model, self.session.tokenizer
-        with self.watch("downstream"):
-            if edits_done:
-                found = self.evaluator.evaluate(model, tokenizer, edits_done)
-            else:
-                found = abilities_before(self.cfg, self.evaluator, model, tokenizer)
-        self.measured = step
-        self.recorder.log({"event": "downstream", "edits": edits_done, **found})
-        return ""
+    def measure(self, step: int, batch: Sequence[Edit]) -> dict[str, Any]:
+        """The tasks' figures."""
+        model, tokenizer, edits = self.session.model, self.session.tokenizer, step * self.n_edits
+        if step:
+            figures = self.evaluator.evaluate(model, tokenizer, edits)
+        else:
+            with writing("eval.cache_dir", self.cfg.eval.cache_dir):
+                figures = abilities_before(self.cfg, self.evaluator, model, tokenizer)
+        self.found.append(finite({"edits": edits, **figures}))
+        return self.found[-1]
 
 
 def finish(
@@ -237,12 +249,11 @@ def finish(
     """Complete the results and write them, with the edited model where `identity` (of its base) is given; report."""
     results |= {"peak_memory": peak_memory(), "versions": versions()}
     results["command"] = shlex.join(["python", "main.py", *sys.argv[1:]])
-    evaluations = recorder.events("downstream")
-    if evaluations:
-        results["downstream"] = [{k: v for k, v in line.items() if k != "event"} for line in evaluations]
     recorder.finish(results)  # before the model is saved: a full disk must not take the numbers
     if identity is not None:
-        results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))
+        then = f"the numbers are in {recorder.run_dir}; make room and save the model by resume={recorder.run_dir}"
+        with writing("model_cache_dir", cfg.model_cache_dir, f"{then} model_cache_dir=ANOTHER"):
+            results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))
         recorder.finish(results)
     return results | ({"report": _report(recorder.run_dir)} if cfg.report else {})
 

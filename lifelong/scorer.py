@@ -1,19 +1,24 @@
-"""Scores of edits with the model as it stands: teacher-forced for all, generated for a sample."""
+"""Scores of edits with the model as it stands: teacher-forced for all, generated for a sample, locality against before.
+
+Shape suffixes: M answer positions, W vocabulary.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from config.schema import Config
 from data.base import Edit
-from data.batches import prompt_ids, tokenize
+from data.batches import prompt_ids
 from data.source import RecordFile
-from lifelong.answers import Answered, answers, chunks, probes
-from lifelong.generation import contains, exact, generate
-from lifelong.sample import at_positions, drawn
+from lifelong.answers import Look, chunks, contains, exact, generate, probes
 from lifelong.session import Session
 from report.metrics import Tally
 
@@ -21,15 +26,31 @@ Scores = dict[str, dict[str, Any]]
 """What one edit's prompts gave, by metric: ids, prediction, tokens, all; generated, exact, contain where generated."""
 
 
+def drawn(total: int, size: int | None, seed: int) -> list[int]:
+    """`size` of range(total), one from each of as many equal stretches: spread over the whole run, in order."""
+    if size is None or size >= total:
+        return list(range(total))
+    generator = random.Random(seed)
+    return [generator.randrange(i * total // size, (i + 1) * total // size) for i in range(size)]
+
+
+def at_positions(edits: Iterable[Edit], indices: list[int]) -> Iterator[tuple[int, Edit]]:
+    """The edits at ascending positions, with these, in one streaming pass that ends at the last of them."""
+    wanted = set(indices)
+    for index, edit in enumerate(islice(edits, indices[-1] + 1 if indices else 0)):
+        if index in wanted:
+            yield index, edit
+
+
 class Scorer:
     """Scores the edits of a run; `between` is called between chunks of edits."""
 
-    def __init__(self, cfg: Config, session: Session, edits: RecordFile, between: Callable[[], None]) -> None:
-        self.cfg, self.model, self.tokenizer, self.edits = cfg, session.model, session.tokenizer, edits
-        self.inputs, self.between = session.inputs, between
-        self.chosen = drawn(len(edits), cfg.eval.edits, cfg.seed)
-        self.examples = self.some(cfg.eval.examples)
-        self.generated = set(self.some(cfg.eval.generate_sample)) if cfg.eval.generate else set()
+    def __init__(self, session: Session, edits: RecordFile, between: Callable[[], None]) -> None:
+        self.session, self.cfg, self.edits, self.between = session, session.cfg, edits, between
+        cfg = self.cfg.eval
+        self.chosen = drawn(len(edits), cfg.edits, self.cfg.seed)
+        self.examples = self.some(cfg.examples)
+        self.generated = set(self.some(cfg.generate_sample)) if cfg.generate else set()
 
     def some(self, size: int | None) -> list[int]:
         """Positions of `size` of the edits that are scored, the same at every call."""
@@ -45,57 +66,39 @@ class Scorer:
             self.between()
 
     def _score(self, edits: list[tuple[int, Edit]]) -> list[Scores]:
-        asked = [
-            (position, metric, prompt, answer)
-            for position, (_, edit) in enumerate(edits)
-            for metric, (prompt, answer) in probes(edit, mhop=self.cfg.dataset.eval_mhop).items()
-        ]
-        style, budget = self.cfg.dataset.prompt_format, self.cfg.eval.tokens_per_batch
-        rows = tokenize(self.tokenizer, [(prompt, answer) for _, _, prompt, answer in asked], style)
+        mhop = self.cfg.dataset.eval_mhop
+        asked = [(at, *probe) for at, (_, edit) in enumerate(edits) for probe in probes(edit, mhop=mhop).items()]
         scores: list[Scores] = [{} for _ in edits]
-        for (position, metric, _, _), answered in zip(
-            asked, answers(self.model, rows, budget, inputs=self.inputs), strict=True
-        ):
-            scores[position][metric] = self._teacher_forced(answered)
-        spoken = [entry for entry in asked if self._is_generated(edits[entry[0]][0], entry[1])]
-        prompts = prompt_ids(self.tokenizer, [prompt for _, _, prompt, _ in spoken], style)
-        texts = generate(
-            self.model, self.tokenizer, prompts,
-            max_new_tokens=self.cfg.eval.max_new_tokens, tokens_per_batch=budget,
-        )  # fmt: skip
-        for (position, metric, _, answer), text in zip(spoken, texts, strict=True):
-            said = {"generated": text, "exact": exact(text, answer), "contain": contains(text, answer)}
-            scores[position][metric] |= said
+        for (at, metric, _), answered in zip(asked, self.session.answers([pair for *_, pair in asked]), strict=True):
+            prediction = str(self.session.tokenizer.decode(answered.chosen_M)).strip()
+            right = {"tokens": answered.accuracy, "all": answered.all_right}
+            scores[at][metric] = {"ids": answered.chosen_M, "prediction": prediction} | right
+        spoken = [(at, metric, pair) for at, metric, pair in asked if self._is_generated(edits[at][0], metric)]
+        for (at, metric, (_, answer)), text in zip(spoken, self._texts([ask for *_, (ask, _) in spoken]), strict=True):
+            scores[at][metric] |= {"generated": text, "exact": exact(text, answer), "contain": contains(text, answer)}
         return scores
 
-    def _teacher_forced(self, answered: Answered) -> dict[str, Any]:
-        prediction = str(self.tokenizer.decode(answered.chosen_M)).strip()
-        return {
-            "ids": answered.chosen_M,
-            "prediction": prediction,
-            "tokens": answered.accuracy,
-            "all": answered.all_right,
-        }
+    def _texts(self, prompts: Sequence[str]) -> list[str]:
+        cfg, model, tokenizer = self.cfg.eval, self.session.model, self.session.tokenizer
+        ids = prompt_ids(tokenizer, prompts, self.cfg.dataset.prompt_format)
+        limits = {"max_new_tokens": cfg.max_new_tokens, "tokens_per_batch": cfg.tokens_per_batch}
+        return generate(model, tokenizer, ids, **limits)
 
     def _is_generated(self, index: int, metric: str) -> bool:
         return (index in self.generated and metric in ("ES", "GS", "LS")) or (index in self.examples and metric == "ES")
 
-    def measure_knowns(self, knowns: Sequence[Edit], tally: Tally) -> None:
+    def measure_knowns(self, knowns: Sequence[tuple[str, str]], tally: Tally) -> None:
         """KS over known facts, into the tally."""
-        pairs = [(fact.prompt, fact.answer.strip()) for fact in knowns]
-        rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)
-        for answered in answers(self.model, rows, self.cfg.eval.tokens_per_batch, inputs=self.inputs):
+        for answered in self.session.answers(knowns):
             tally.add("KS", answered.accuracy)
             tally.add("KS_all", answered.all_right)
 
-    def look_at(self, sample: list[int], look: Callable[[int, Tensor], None]) -> None:
-        """Show the logits at the unrelated answers of the sample."""
-        edits = dict(at_positions(self.edits, sample))
-        pairs = {i: (e.unrelated, e.unrelated_answer) for i, e in edits.items() if e.unrelated and e.unrelated_answer}
-        rows = tokenize(self.tokenizer, list(pairs.values()), self.cfg.dataset.prompt_format)
+    def look_at(self, sample: list[int], look: Look) -> None:
+        """Show the logits at the unrelated answers of the sample, each with its edit's position."""
+        asked = {index: edit.asked().get("unrelated") for index, edit in at_positions(self.edits, sample)}
+        pairs = {index: pair for index, pair in asked.items() if pair is not None}
         indices = list(pairs)
-        budget = self.cfg.eval.tokens_per_batch
-        answers(self.model, rows, budget, lambda row, logits_MW: look(indices[row], logits_MW), self.inputs)
+        self.session.answers(list(pairs.values()), lambda row, logits_MW: look(indices[row], logits_MW))
 
 
 def count(tally: Tally, metric: str, found: dict[str, Any], *, generated: bool) -> None:
@@ -120,3 +123,29 @@ def compare(tally: Tally, before: Scores, after: Scores) -> None:
 def agreement(then: Sequence[int], now: Sequence[int]) -> float:
     """Share of positions with the same first choice."""
     return sum(a == b for a, b in zip(then, now, strict=True)) / len(then)
+
+
+@dataclass
+class Reference:
+    """Log-probabilities before any edit at rows' answer positions, and how far the model has moved from them."""
+
+    log_probs: dict[int, Tensor]
+
+    def look(self, index: int, logits_MW: Tensor) -> None:
+        """Keep a row's log-probabilities [M, W], on the CPU."""
+        self.log_probs[index] = logits_MW.log_softmax(-1).cpu()
+
+    def divergence(self, index: int, logits_MW: Tensor) -> float:
+        """Mean over positions of KL(before || now), in nats."""
+        before_MW = self.log_probs[index].to(logits_MW.device)
+        now_MW = logits_MW.log_softmax(-1)
+        return (before_MW.exp() * (before_MW - now_MW)).sum(-1).mean().item()
+
+    def save(self, path: Path) -> None:
+        """One tensor per row."""
+        save_file({str(index): value.contiguous() for index, value in self.log_probs.items()}, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Reference:
+        """What save wrote."""
+        return cls({int(name): value for name, value in load_file(path).items()})

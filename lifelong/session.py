@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from config.check import ConfigError, check_values
 from config.schema import Config
 from data.base import DataError, Edit, place
-from data.batches import check_prompt_format, context_check, tokenize
+from data.batches import check_prompt_format, context_check, prompt_ids
 from editor.base import Editor
 from editor.cache import row_cache
 from editor.capture import tokens_of
@@ -26,9 +26,9 @@ from editor.frozen import check_layers, frozen_inputs
 from editor.learned import LearnedEditor
 from editor.registry import editor_class
 from editor.sites import check_sites, find_sites
-from exports.ask import Question, answer
+from exports.ask import answer
 from lifelong import saved_sessions
-from lifelong.answers import answers, chunks
+from lifelong.answers import chunks
 from lifelong.facts import Facts, asked_of, edits_of, facts_of
 from lifelong.ledger import Step
 from lifelong.scores import Scores
@@ -162,8 +162,8 @@ class Session(SessionState):
 
     def ask(self, prompt: str, max_new_tokens: int = 24) -> str:
         """The model's greedy answer to a prompt in the session's format."""
-        question = Question([prompt], self.cfg.dataset.prompt_format, max_new_tokens, self.model.device)
-        return answer(self.model, self.tokenizer, question)[0].strip()
+        asked = prompt_ids(self.tokenizer, [prompt], self.cfg.dataset.prompt_format)
+        return answer(self.model, self.tokenizer, asked, max_new_tokens)[0].strip()
 
     def score(self, facts: Facts) -> Scores:
         """ES, GS, LS and their kin, teacher-forced: the mean of a fact's prompts, then of the facts that have any."""
@@ -171,10 +171,8 @@ class Session(SessionState):
         for chunk in chunks(facts_of(facts), None, "score"):
             asked = [(n, *one) for n, fact in enumerate(chunk) for one in asked_of(fact, mhop=cfg.dataset.eval_mhop)]
             pairs = [(prompt, answer) for *_, prompt, answer in asked]
-            rows = tokenize(self.tokenizer, pairs, cfg.dataset.prompt_format)
-            found = answers(self.model, rows, cfg.eval.tokens_per_batch, inputs=self.inputs)
             within: dict[tuple[int, str], list[float]] = defaultdict(list)
-            for (n, metric, *_), one in zip(asked, found, strict=True):
+            for (n, metric, *_), one in zip(asked, self.answers(pairs), strict=True):
                 within[n, metric].append(one.accuracy)
                 within[n, f"{metric}_all"].append(one.all_right)
             for (_, metric), values in within.items():

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.schema import Config
 from data.base import Edit
-from data.batches import StepBatches, step_batches
+from data.batches import StepBatches, step_batches, tokenize
 from editor.base import Editor, StepReport
 from files import sha256_of_json
+from lifelong.answers import Answered, Look, answers
 from lifelong.ledger import Ledger
 from model import fingerprint
 
@@ -42,6 +43,11 @@ class SessionState:
             NumericsError: something is not finite; model and statistics are then as before.
         """
         return self.editor.step(self.batches(edits), warm_up=warm_up)
+
+    def answers(self, pairs: Sequence[tuple[str, str]], look: Look | None = None) -> list[Answered]:
+        """What the model would choose where the answers of these (prompt, answer) stand; `look` sees the logits."""
+        rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)
+        return answers(self.model, rows, self.cfg.eval.tokens_per_batch, look, self.inputs)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name: weights, statistics, networks, the random state."""

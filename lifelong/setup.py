@@ -11,14 +11,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.compose import dataset_config
-from config.schema import Config, DatasetConfig, PreheatMode
+from config.schema import Config, DatasetConfig, EvalConfig, PreheatMode
 from data.base import DataError, Edit
 from data.batches import check_prompt_format, context_check, steps
-from data.source import Fits, RecordFile, Source, with_all_prompts
+from data.fields import KNOWNS, read_known
+from data.source import Fits, RecordFile, Source, locate, with_all_prompts
 from editor.frozen import check_layers
 from editor.registry import editor_class
 from editor.sites import check_sites
-from lifelong.sample import known_facts
+from lifelong.scorer import drawn
 from model import load_tokenizer, model_skeleton
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class Data:
 
     edits: RecordFile
     training: RecordFile | None
-    knowns: Sequence[Edit] = ()
+    knowns: Sequence[tuple[str, str]] = ()
 
     @property
     def skipped(self) -> dict[str, dict[int, str]]:
@@ -46,23 +47,13 @@ def warm_up_steps(cfg: Config) -> int:
     return getattr(cfg, cfg.dataset.warm_up.value)
 
 
-def warm_up_position(mode: PreheatMode, num_seq: int) -> int | None:
-    """Index of the step that the warm-up precedes (docs/design.md, 2), None for never."""
-    return {
-        PreheatMode.start: 0,
-        PreheatMode.q1: num_seq // 4,
-        PreheatMode.middle: num_seq // 2,
-        PreheatMode.q3: 3 * num_seq // 4,
-        PreheatMode.end: num_seq - 1,
-        PreheatMode.none: None,
-    }[mode]
-
-
 def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
-    """Every step of the run in order, as (warm-up?, its edits)."""
-    position = warm_up_position(cfg.editor.preheat_mode, cfg.num_seq)
+    """Every step of the run in order, as (warm-up?, its edits); docs/design.md, 2.8."""
+    mode, last = cfg.editor.preheat_mode, cfg.num_seq - 1
+    quarters = {PreheatMode.start: 0, PreheatMode.q1: 1, PreheatMode.middle: 2, PreheatMode.q3: 3}
+    position = quarters[mode] * cfg.num_seq // 4 if mode in quarters else last
     for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits)):
-        if index == position and warm_up_steps(cfg):
+        if index == position and warm_up_steps(cfg):  # none with preheat_mode none
             assert data.training is not None
             for training in steps(iter(data.training), cfg.dataset.n_edits):
                 yield True, training
@@ -115,6 +106,24 @@ def warm_up_data(dataset: DatasetConfig) -> DatasetConfig:
     except ConfigError as error:
         raise ConfigError(f"dataset.warm_up_data={dataset.warm_up_data}: {error}") from error
     return replace(other, n_edits=dataset.n_edits, cache_dir=dataset.cache_dir)
+
+
+def known_facts(cfg: EvalConfig, seed: int) -> list[tuple[str, str]]:
+    """Prompt and answer of a sample of known facts; none where the default file is not there.
+
+    Raises:
+        ConfigError: a file that was asked for by name is not there.
+        DataError: the file is broken.
+    """
+    path = locate(cfg.knowns_path)
+    if not cfg.knowns or not path.is_file():
+        if cfg.knowns and cfg.knowns_path != EvalConfig.knowns_path:
+            raise ConfigError(
+                f"eval.knowns_path={cfg.knowns_path}: no such file; get it: {KNOWNS.how_to_get}, or eval.knowns=0"
+            )
+        return []
+    facts = list(RecordFile(path, read_known, seed))
+    return [(facts[i].prompt, facts[i].answer.strip()) for i in drawn(len(facts), cfg.knowns, seed)]
 
 
 @contextmanager

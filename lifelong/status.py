@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import logging
 import os
 import signal
@@ -16,13 +16,16 @@ from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
-from config.errors import ConfigError
+from config.errors import ConfigError, RunError
 from data.base import DataError
-from files import host, write_json
+from files import host, read_json, remove_parts, sync, write_json
 
 STATUS = "status.json"
 ENDED = ("done", "failed", "interrupted")
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EEXIST,
+              errno.ENOTDIR, errno.EISDIR)  # fmt: skip
 RECORDS = ("metrics.jsonl", "results.json", "checkpoints")  # what a run leaves that another must not mix with
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,6 +50,12 @@ class Listener:
         """Let those listen again who did before."""
         while self._before:
             signal.signal(*self._before.popitem())
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
 
 
 class StopRequests:
@@ -89,10 +98,10 @@ def new_status(overrides: Sequence[str], job: int | None) -> dict[str, Any]:
 
 
 def read_status(run_dir: Path) -> dict[str, Any]:
-    """A run's status.json; {} where there is none."""
+    """A run's status.json; {} where there is none that can be read."""
     try:
-        return json.loads((run_dir / STATUS).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return dict(read_json(run_dir / STATUS))
+    except (OSError, ValueError, TypeError):
         return {}
 
 
@@ -114,13 +123,31 @@ def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | N
 
 
 @contextmanager
+def writing(key: str, folder: object, then: str = "make room, then go on by resume") -> Iterator[None]:
+    """Say in one line that a folder cannot be written, which key names it, and what to do then; not for None.
+
+    Raises:
+        RunError: it cannot.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:  # of a full disk the latter says "I/O error"
+        full = error.errno in UNWRITABLE if isinstance(error, OSError) else "I/O error" in str(error)
+        if folder is None or not full:
+            raise
+        raise RunError(f"{key}={folder}: cannot be written ({error}); {then}") from error
+
+
+@contextmanager
 def held(run_dir: Path, *, resumes: bool) -> Iterator[None]:
-    """A run directory that is this process's alone; its death frees it.
+    """A run directory that is this process's alone, which may ask for it twice; its death frees it.
+
+    What Hydra wrote down of the run is on the disk then: without it no resume knows what the run was.
 
     Raises:
         ConfigError: it cannot be written, another run is at work in it, or it holds a run that is not resumed.
     """
-    lock = FileLock(run_dir / ".lock")
+    lock = FileLock(run_dir / ".lock", is_singleton=True)
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -133,6 +160,8 @@ def held(run_dir: Path, *, resumes: bool) -> Iterator[None]:
             raise ConfigError(
                 f"hydra.run.dir={run_dir}: holds another run; go on with it by resume={run_dir}, or name another folder"
             )
+        remove_parts(run_dir)
+        sync(run_dir / ".hydra")
         yield
 
 
@@ -143,11 +172,14 @@ def tracked(run_dir: Path, overrides: Sequence[str], job: int | None) -> Iterato
     Raises:
         Interrupted: SIGINT or SIGTERM came while the run did not listen itself.
     """
-    run_dir.mkdir(parents=True, exist_ok=True)
     before, status = read_status(run_dir), new_status(overrides, job)
     write_status(run_dir, status)
+
+    def leave(signum: int, _: FrameType | None) -> None:
+        raise Interrupted(signum, run_dir)
+
     try:
-        with _signals_raise(run_dir):
+        with Listener(leave):
             yield
     except BaseException as error:
         if before.get("state") in ENDED and isinstance(error, ConfigError | DataError):
@@ -159,15 +191,3 @@ def tracked(run_dir: Path, overrides: Sequence[str], job: int | None) -> Iterato
         end_status(run_dir, status, "interrupted" if stopped else "failed", line, trace)
         raise
     end_status(run_dir, status, "done")
-
-
-@contextmanager
-def _signals_raise(run_dir: Path) -> Iterator[None]:
-    def leave(signum: int, _: FrameType | None) -> None:
-        raise Interrupted(signum, run_dir)
-
-    listener = Listener(leave)
-    try:
-        yield
-    finally:
-        listener.give_back()

@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 
 from config.check import ConfigError
+from files import printable
 from report.metrics import merit, protocol
 
 RECORDS = ("results.json", "metrics.jsonl", "status.json")
@@ -134,7 +135,7 @@ def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
 
 def load_run(path: Path, name: str = "") -> Run:
     """Read one run directory."""
-    run = Run(path, name or path.resolve().name)
+    run = Run(path, printable(name or path.resolve().name))
     run.results = _read(run, "results.json", json.loads)
     run.status = _read(run, "status.json", json.loads)
     run.overrides = list(run.status.get("overrides") or _read(run, ".hydra/overrides.yaml", yaml.safe_load))
@@ -142,7 +143,7 @@ def load_run(path: Path, name: str = "") -> Run:
     broken = 0
     for text in _read(run, "metrics.jsonl", str.splitlines):
         try:
-            line = json.loads(text)
+            line = clean(json.loads(text))
             run.events[line["event"]].append(line)
         except ValueError:  # cut off by a crash
             broken += 1
@@ -153,11 +154,20 @@ def load_run(path: Path, name: str = "") -> Run:
     return run
 
 
+def clean(tree: Any) -> Any:
+    """The same content with every text as files.printable shows it: names and prompts are other people's."""
+    if isinstance(tree, dict):
+        return {clean(key): clean(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [clean(value) for value in tree]
+    return printable(tree) if isinstance(tree, str) else tree
+
+
 def _read(run: Run, name: str, parse: Callable[[str], Any]) -> Any:
     try:
-        return parse((run.path / name).read_text(encoding="utf-8")) or {}
+        return clean(parse((run.path / name).read_text(encoding="utf-8"))) or {}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, yaml.YAMLError) as error:
-        run.notes.append(f"{name} cannot be read: {error}")
+        run.notes.append(printable(f"{name} cannot be read: {error}"))
         return {}

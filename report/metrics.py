@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
-TOKENS = "token accuracy, teacher-forced"
-ALL = "all answer tokens right, teacher-forced"
-EXACT = "exact match, greedy generation"
-CONTAIN = "target contained, greedy generation"
-SAME = "same text as before editing, greedy generation"
+import yaml
+
 NINETY_FIVE = 1.959963984540054
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A row of the table of metrics; `interval`: whether it is a share, for which Wilson's interval is defined."""
+    """A row of metrics.yaml; `interval`: whether it is a share, for which Wilson's interval is defined."""
 
     name: str
     protocol: str
@@ -27,42 +25,8 @@ class Metric:
     better: Literal["up", "down"] = "up"
 
 
-_ROWS = (
-    Metric("ES", TOKENS, "efficacy: the edited prompts themselves", headline=True),
-    Metric("GS", TOKENS, "generalization: rephrased prompts of the same facts", headline=True),
-    Metric("LS", TOKENS, "specificity: unrelated prompts, scored against their own true answers", headline=True),
-    Metric("person_score", TOKENS, "the edited facts asked by a persona", headline=True),
-    Metric("mhop_score", TOKENS, "the edited facts asked through a second fact (two-hop questions)", headline=True),
-    Metric("KS", TOKENS, "known facts: prompts that the unedited model should know and that no edit touches"),
-    Metric("ES_all", ALL, "edited prompts with every answer token right"),
-    Metric("GS_all", ALL, "rephrased prompts with every answer token right"),
-    Metric("LS_all", ALL, "unrelated prompts with every answer token right"),
-    Metric("person_score_all", ALL, "the edited facts asked by a persona, every answer token right"),
-    Metric("mhop_score_all", ALL, "the edited facts asked through a second fact, every answer token right"),
-    Metric("KS_all", ALL, "known facts with every answer token right"),
-    Metric(
-        "LS_agreement",
-        "answer tokens as before editing, teacher-forced",
-        "share of the answer tokens of unrelated prompts whose first choice is what it was before editing",
-    ),
-    Metric(
-        "LS_kl",
-        "KL(before || after) at answer tokens, nats, teacher-forced",
-        "KL(before || after) of the next-token distribution on unrelated prompts, in nats, mean over answer "
-        "positions; 0 is no change",
-        interval=False,
-        better="down",
-    ),
-    Metric("ES_exact", EXACT, "edited prompts whose greedy answer equals the target after normalization"),
-    Metric("GS_exact", EXACT, "rephrased prompts whose greedy answer equals the target after normalization"),
-    Metric("LS_exact", EXACT, "unrelated prompts whose greedy answer equals the true one after normalization"),
-    Metric("ES_contain", CONTAIN, "edited prompts whose greedy answer contains the target after normalization"),
-    Metric("GS_contain", CONTAIN, "rephrased prompts whose greedy answer contains the target after normalization"),
-    Metric("LS_contain", CONTAIN, "unrelated prompts whose greedy answer contains the true one after normalization"),
-    Metric("LS_same", SAME, "unrelated prompts whose greedy answer is letter by letter what it was before editing"),
-)
-METRICS = {row.name: row for row in _ROWS}
-"""Every metric, in the order of tables and explanations. A new one is a row here and the function that measures it."""
+_TABLE = yaml.safe_load(Path(__file__).with_name("metrics.yaml").read_text(encoding="utf-8"))
+METRICS = {name: Metric(name, **row) for name, row in _TABLE.items()}
 HEADLINE = tuple(name for name, row in METRICS.items() if row.headline)
 MERIT = ("ES", "GS", "LS")
 
@@ -73,7 +37,7 @@ Measured = Mapping[str, tuple[float, int]]
 def protocol(metric: str) -> str:
     """How a metric is measured. Raises ValueError for one without a row in METRICS."""
     if metric not in METRICS:
-        raise ValueError(f"metric {metric}: has no row in METRICS (report/metrics.py)")
+        raise ValueError(f"metric {metric}: has no row in METRICS (report/metrics.yaml)")
     return METRICS[metric].protocol
 
 

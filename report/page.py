@@ -14,7 +14,7 @@ import matplotlib
 import pandas as pd
 
 from config.check import ConfigError
-from files import write_whole
+from files import printable, write_whole
 from report import terminal
 from report.comparison import Table, compare, comparison_figures, comparison_table, shown
 from report.figures import run_figures
@@ -31,7 +31,11 @@ TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
     lstrip_blocks=True,
 )  # fmt: skip
-TEMPLATES.filters |= {"base64": lambda text: base64.b64encode(text.encode()).decode(), "shown": shown}
+TEMPLATES.filters |= {
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "shown": shown,
+    "printable": printable,
+}
 TEMPLATES.globals |= {"metrics": METRICS.values(), "quoted": shlex.join}
 
 
@@ -50,7 +54,7 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
             write_whole(out / "figures" / f"{plate.name}.png", png)
             write_whole(out / "figures" / f"{plate.name}.svg", plate.svg)
     long, table = long_table(runs), comparison_table(found) if found else final_table(runs[0])
-    write_whole(out / "table.csv", long.to_csv(index=False, lineterminator="\n"))
+    write_whole(out / "table.csv", long.map(no_formula).to_csv(index=False, lineterminator="\n"))
     write_whole(out / "table.md", markdown(*table))
     write_whole(out / "table.tex", latex(*table))
     # what the glossary explains; downstream figures by the last part of their names
@@ -66,6 +70,11 @@ def long_table(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [{"run": run.name} | row for run in runs for row in _records(run)]
     table = pd.DataFrame(rows, columns=LONG, dtype=object)
     return table.assign(difference=table["value"].astype(float) - table["before"].astype(float))
+
+
+def no_formula(cell: Any) -> Any:
+    """A cell that no spreadsheet runs: text that starts as a formula does gets the quote that says it is text."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t")) else cell
 
 
 def _records(run: Run) -> Iterator[dict[str, Any]]:

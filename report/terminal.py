@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from files import printable
+
 COLUMNS = ("metric", "before", "after", "change", "95 % interval", "n", "protocol")
 
 
@@ -66,9 +68,9 @@ def print_metrics(metrics: Sequence[Mapping[str, Any]]) -> None:
 def print_examples(examples: Sequence[Mapping[str, Any]]) -> None:
     """A handful of edits: prompt, answer before, answer after, target."""
     for example in examples:
-        print(f"\n  {example['prompt']}")
+        print(f"\n  {printable(example['prompt'])}")
         for name in ("before", "after", "target"):
             if example[name] is not None:
-                print(f"    {name:<7} {example[name]}")
+                print(f"    {name:<7} {printable(example[name])}")
     if examples:
         print()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from claims.evidence import Evidence
-from claims.plan import FULL, SHORT, Job, Scale, final, settings
+from claims.plan import FULL, SHORT, Job, Scale, settings
 from claims.runner import Runner
 from claims.verdicts import judge
 from files import write_json
@@ -58,7 +58,8 @@ def made_up(
 
 
 def long_run(out: Path, name: str, scores: dict[str, float] | None = None, seed: int = 0, **more: Any) -> Path:
-    return made_up(out, final(SHORT, settings(FULL)[name], "editor.lr=1", out, seed, knowns=False), scores, **more)
+    job = Runner(SHORT, out).final(settings(FULL)[name], "editor.lr=1", seed, knowns=False)
+    return made_up(out, job, scores, **more)
 
 
 def verdict(part: str, out: Path) -> str:

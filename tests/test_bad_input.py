@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import json
 import re
+import sys
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
 
+import main
 from config.check import ConfigError, check_override_names
 from config.compose import compose_config
 from config.schema import Config
 from data.base import DataError
+from glue_eval.__main__ import main as glue_main
 from lifelong import run as lifelong_run
 from lifelong import session
 from tests.tiny import DATA, SITES, run_main, tiny_words
@@ -409,3 +413,123 @@ def test_main_shows_no_traceback_for_what_hydra_refuses(tmp_path, word):
     done = run_main(*tiny_words(word), cwd=tmp_path)
     assert done.returncode != 0 and "Traceback" not in done.stderr
     assert word.split("=")[1] in done.stderr
+
+
+# the real command line, in this process
+
+
+def said(monkeypatch, capfd, folder: Path, *words: str, program: Callable[[], None] = main.main) -> str:
+    """What `main.py WORDS` ends with, started in a folder: one line and no other."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+    monkeypatch.setattr(sys, "argv", ["main.py", *words])
+    with pytest.raises(SystemExit) as stop:
+        program()
+    line, printed = str(stop.value.code), capfd.readouterr()
+    assert line.startswith("error: ") and "\n" not in line and "Traceback" not in line
+    assert printed.out + printed.err == ""
+    return line
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["model.name=${nosuch}"], ["model.name=${nosuch}", "'nosuch' not found"]),
+        (["model.name=${oc.env:NOSUCH}"], ["model.name=${oc.env:NOSUCH}", "Environment variable 'NOSUCH' not found"]),
+        (["num_seq=${model.name}"], ["num_seq=${model.name}", "could not be converted to Integer"]),
+        (["dataset=null"], ["dataset=null", "name of a file of config/dataset"]),
+        (["model=null"], ["model=null", "name of a file of config/model"]),
+        (["editor=null"], ["editor=null", "name of a file of config/editor"]),
+        (["editor=3"], ["editor=3", "name of a file of config/editor"]),
+        (["experiment=[quickstart,null]"], ["experiment=[quickstart,null]", "name of a file of config/experiment"]),
+        (["-m", "dataset=null,zsre"], ["dataset=null,zsre", "name of a file of config/dataset"]),
+        (["experiment=nosuch"], ["experiment/nosuch", "quickstart", "zsre_mistral-7b"]),
+        (["wandb.mode=offline", "wandb.project=a/b"], ["wandb.project=a/b", "up to 128 characters"]),
+        ([f"model.name={LONG}"], ["model.name=xxx", "300 bytes", "255 at most"]),
+        ([f"editor.cache_dir=cache/{LONG}"], ["editor.cache_dir=cache/xxx", "300 bytes", "255 at most"]),
+        ([f"resume={LONG}"], ["resume=xxx", "does not say what it ran"]),
+        (["num_seq=1" + 20 * "0"], ["num_seq=100000000000000000000", "above 0 and below 2,147,483,648"]),
+        (["num_seq=3", "num_seq=many"], ["num_seq=many", "could not be converted to Integer"]),
+        (["editor.lr=1", "editor.lr=[1]"], ["editor.lr=[1]", "could not be converted to Float"]),
+        (["dataset.fields=3"], ["dataset.fields=3", "FieldsConfig"]),
+        (["hydra.run.dir=file/run"], ["hydra.run.dir", "file/run", "name another folder"]),
+        (["-m", "hydra.sweep.dir=file/run"], ["hydra.sweep.dir", "file/run", "name another folder"]),
+        (["model.name=a\x1b[31m${"], ["model.name=a\\x1b[31m${"]),
+    ],
+)
+def test_the_command_line_refuses_in_one_line(monkeypatch, capfd, tmp_path, words, parts):
+    (tmp_path / "file").write_text("in the way")
+    line = said(monkeypatch, capfd, tmp_path, *sorted(tiny_words(*words), key=lambda word: word != "-m"))
+    assert [part for part in parts if part not in line] == [], line
+
+
+def keys_of(kind: str, editor: str) -> list[str]:
+    """The keys of a configuration whose values are of a type, by its name."""
+    found = []
+    for group, node in [("", composed(editor=editor)), *vars(composed(editor=editor)).items()]:
+        if is_dataclass(node):
+            prefix = f"{group}." if group else ""
+            found += [prefix + one.name for one in fields(node) if kind in str(one.type).split(" | ")]
+    return found
+
+
+@pytest.mark.parametrize("editor", ["stableedit", "rledit"])
+def test_no_whole_number_is_too_large(tmp_path, editor):
+    keys = keys_of("int", editor)
+    assert len(keys) > 20
+    for key in keys:
+        for value in (10**20, 10**400):
+            message = refused_value(tmp_path, key, value, editor=editor)
+            assert message.startswith(f"{key}={value}: must be a whole number") and "below 2,147,483,648" in message
+
+
+def test_no_name_is_too_long(tmp_path):
+    keys = [key for key in keys_of("str", "malmen") if key.endswith(("name", "dir", "text", "resume"))]
+    assert len(keys) > 9
+    for key in keys:
+        assert refused_value(tmp_path, key, LONG).startswith(f"{key}=xxx")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "hydra"),
+    [(b"\xff\xfe", b""), (b"3", b""), (b"[1, 2]", b""), (b"a: [", b""), (b"", b""), (b"[[a]]", b"")]
+    + [(b"- num_seq=3", hydra) for hydra in (b"\xff", b"[]", b"hydra: 3", b"hydra: {runtime: {config_sources: [a]}}")],
+)
+def test_a_garbled_record_of_what_ran_is_refused(monkeypatch, capfd, tmp_path, overrides, hydra):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_bytes(overrides)
+    (tmp_path / ".hydra" / "hydra.yaml").write_bytes(hydra)
+    line = said(monkeypatch, capfd, tmp_path, f"resume={tmp_path}")
+    assert f"resume={tmp_path}: its .hydra folder does not say what it ran" in line
+
+
+def test_overrides_that_refer_to_others_are_taken_over(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- model.name=${dataset.name}\n")
+    assert main.with_saved_overrides([f"resume={tmp_path}"])[0] == "model.name=${dataset.name}"
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["downstream.number_of_tests=1" + 20 * "0"], ["downstream.number_of_tests=1000", "below 2,147,483,648"]),
+        (["downstream.number_of_tests=null"], ["downstream.number_of_tests=null", "not Optional"]),
+        ([f"downstream.data_dir={LONG}"], ["downstream.data_dir=xxx", "255 at most"]),
+        (["downstream.data_dir=file"], ["downstream.data_dir=file", "sst2.jsonl", "cannot be opened"]),
+        (
+            ["downstream.tasks=[perplexity]", "downstream.perplexity_text=."],
+            ["downstream.perplexity_text=.", "no such"],
+        ),
+        (["downstream.tasks=[sst,'b\x1b[0m']"], ["downstream.tasks", "no task b\\x1b[0m"]),
+        (["downstream.perplexity_text=${nosuch}"], ["downstream.perplexity_text=${nosuch}:", "'nosuch' not found"]),
+        (["hydra.run.dir=file/run"], ["hydra.run.dir", "file/run", "name another folder"]),
+    ],
+)
+def test_the_downstream_command_refuses_in_one_line(monkeypatch, capfd, tmp_path, words, parts):
+    (tmp_path / "file").write_text("in the way")
+    all_words = ["model=smollm2-135m", "model_device=cpu", "downstream.tasks=[sst]", *words]
+    line = said(monkeypatch, capfd, tmp_path, *all_words, program=glue_main)
+    assert [part for part in parts if part not in line] == [], line

@@ -56,7 +56,7 @@ def test_a_cleared_step_is_gone(cache_dir):
     with row_cache(cache_dir, CPU) as cache:
         cache.put(micro_batch(0))
         cache.clear()
-        with pytest.raises((KeyError, OSError)):
+        with pytest.raises((LookupError, OSError)):
             cache.get(0, 0)
 
 

@@ -16,16 +16,15 @@ import pytest
 from filelock import FileLock
 
 from claims.__main__ import main
+from claims.evidence import mean, paired, slope
 from claims.inputs import write_data
 from claims.page import Page
-from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, final, settings, tuning
-from claims.runner import Runner, choose, state
-from claims.stats import mean, paired, slope
+from claims.plan import FULL, PARTS, SHORT, Job, Scale, Setting, chosen_settings, settings
+from claims.runner import Runner, state
 from config.check import ConfigError, check_override_names, check_values
 from config.compose import compose_config
-from lifelong.process import Processes
+from lifelong.process import Processes, cores
 from lifelong.status import write_status
-from lifelong.sweep_job import cores
 from report.load import load_run
 from tests.claims_runs import made_up
 from tests.test_run_sh import PROGRAM, installed_and_run, tree, whole_tree  # noqa: F401  two fixtures
@@ -40,16 +39,17 @@ SCALES = pytest.mark.parametrize("scale", [FULL, SHORT], ids=lambda scale: scale
 @SCALES
 def test_every_run_of_the_plan_composes(scale, tmp_path):
     for setting in settings(scale).values():
-        jobs = tuning(scale, setting, tmp_path)
+        runner = Runner(scale, tmp_path)
+        jobs = [] if setting.tuned_as else runner.sweep(setting)
         point = f"editor.lr={(setting.tuned_as or setting).lr[0]:g}"
-        long = final(scale, setting, point, tmp_path, 0, knowns=True)
+        long = runner.final(setting, point, 0, knowns=True)
         for job in [*jobs, long]:
             check_override_names(job.words)
         for job in [*jobs[:1], long]:  # the other points differ in a number
             cfg = compose_config(list(job.words))
             check_values(cfg)
             assert cfg.dataset.n_edits == scale.n_edits
-            held_out = cfg.num_seq * cfg.dataset.n_edits == (scale.tune_edits if job.stage == "tune" else 0)
+            held_out = cfg.num_seq * cfg.dataset.n_edits == (scale.tune_edits if job is not long else 0)
             assert held_out or cfg.num_seq == scale.num_seq, "YAML and Scale say the same"
             assert cfg.num_seq_zsre * cfg.dataset.n_edits == scale.warm_up
 
@@ -58,7 +58,7 @@ def test_every_run_of_the_plan_composes(scale, tmp_path):
 def test_each_setting_has_the_same_budget(scale, tmp_path):
     there = settings(scale)
     tuned = [setting for setting in there.values() if setting.tuned_as is None]
-    assert {len(tuning(scale, setting, tmp_path)) for setting in tuned} == {scale.points}
+    assert {len(Runner(scale, tmp_path).sweep(setting)) for setting in tuned} == {scale.points}
     for setting in there.values():
         if setting.tuned_as:
             assert setting.tuned_as.lr and not setting.lr and there[setting.tuned_as.name] == setting.tuned_as
@@ -73,7 +73,8 @@ def test_every_part_is_made_of_settings():
 
 
 def test_runs_differ_in_what_they_compare(tmp_path):
-    jobs = [job for setting in settings(FULL).values() for job in tuning(FULL, setting, tmp_path)]
+    tuned = [setting for setting in settings(FULL).values() if setting.tuned_as is None]
+    jobs = [job for setting in tuned for job in Runner(FULL, tmp_path).sweep(setting)]
     assert len({job.path for job in jobs}) == len({job.words for job in jobs}) == len(jobs)
 
 
@@ -122,27 +123,29 @@ def setting() -> Setting:
 
 
 def test_the_best_mean_gain_is_chosen(setting, tmp_path):
-    jobs = tuning(SHORT, setting, tmp_path)
-    assert choose(setting, jobs, tmp_path) is None
+    runner = Runner(SHORT, tmp_path)
+    jobs = runner.sweep(setting)
+    assert runner.choice(setting) is None
     made_up(tmp_path, jobs[0], {"ES": 0.6})
     made_up(tmp_path, jobs[1], {"ES": 0.5, "GS": 0.5})
-    assert choose(setting, jobs, tmp_path) is None, "a point is missing"
+    assert runner.choice(setting) is None, "a point is missing"
     made_up(tmp_path, jobs[2], {"ES": 0.9, "LS": 0.0})
-    found = choose(setting, jobs, tmp_path)
+    found = runner.choice(setting)
     assert found.point == "editor.lr=2" and not found.edge
     assert found.scores["lr_2"] == pytest.approx((0.45 + 0.45 - 0.1) / 3)
     made_up(tmp_path, jobs[2], {"ES": 0.9, "LS": 0.3})
-    assert choose(setting, jobs, tmp_path).point == "editor.lr=3" and choose(setting, jobs, tmp_path).edge
+    assert runner.choice(setting).point == "editor.lr=3" and runner.choice(setting).edge
 
 
 def test_points_that_failed_are_never_chosen(setting, tmp_path):
-    jobs = tuning(SHORT, setting, tmp_path)
+    runner = Runner(SHORT, tmp_path)
+    jobs = runner.sweep(setting)
     for job in jobs:
         made_up(tmp_path, job, failed="NumericsError: step 3: the loss is nan")
-    assert choose(setting, jobs, tmp_path) is None
+    assert runner.choice(setting) is None
     made_up(tmp_path, jobs[1], {"ES": 0.0, "GS": 0.0, "LS": 0.0})
-    assert choose(setting, jobs, tmp_path).scores["lr_1"] is None
-    assert choose(setting, jobs, tmp_path).point == "editor.lr=2"
+    assert runner.choice(setting).scores["lr_1"] is None
+    assert runner.choice(setting).point == "editor.lr=2"
 
 
 # running
@@ -158,7 +161,7 @@ def commands(monkeypatch) -> Iterator[list[list[str]]]:
         ran.append(list(given))
         words = {key: value for key, _, value in (word.partition("=") for word in given)}
         folder = Path(words.get("hydra.run.dir") or words["resume"])
-        job = Job(*folder.parts[-2:-1], folder.parts[-3], folder.name, given[:-1])
+        job = Job("/".join(folder.parts[-3:]), given[:-1])
         if "resume" in words:
             status = json.loads((folder / "status.json").read_text())
             write_status(folder, status | {"state": "done", "overrides": [*status["overrides"], *given]})
@@ -170,12 +173,12 @@ def commands(monkeypatch) -> Iterator[list[list[str]]]:
 
 
 def test_done_runs_stay_and_changed_ones_do_not(commands, tmp_path):
-    job = Job("a", "tune", "lr_1", ("editor.lr=1",))
+    job = Job("tune/a/lr_1", ("editor.lr=1",))
     assert state(job, tmp_path) == "new"
     assert Runner(SHORT, tmp_path).execute(job) == "done" and len(commands) == 1
     assert Runner(SHORT, tmp_path).execute(job) == "done" and len(commands) == 1
     (tmp_path / job.path / "left").touch()
-    other = Job("a", "tune", "lr_1", ("editor.lr=1", "num_seq=2"))
+    other = Job("tune/a/lr_1", ("editor.lr=1", "num_seq=2"))
     assert state(other, tmp_path) == "new"
     assert Runner(SHORT, tmp_path).execute(other) == "done" and len(commands) == 2
     assert not (tmp_path / job.path / "left").exists(), "nothing of the old run stays"
@@ -183,7 +186,7 @@ def test_done_runs_stay_and_changed_ones_do_not(commands, tmp_path):
 
 @pytest.mark.parametrize("said", ["interrupted", "running"])
 def test_a_stopped_run_goes_on(commands, said, tmp_path):
-    job = Job("a", "final", "seed0", ("editor.lr=1",))
+    job = Job("final/a/seed0", ("editor.lr=1",))
     folder = made_up(tmp_path, job)
     write_status(folder, json.loads((folder / "status.json").read_text()) | {"state": said})
     assert state(job, tmp_path) == "stopped"
@@ -193,7 +196,7 @@ def test_a_stopped_run_goes_on(commands, said, tmp_path):
 
 
 def test_failures_are_tried_again_and_divergence_is_a_result(commands, tmp_path):
-    job = Job("a", "final", "seed0", ("editor.lr=1",))
+    job = Job("final/a/seed0", ("editor.lr=1",))
     made_up(tmp_path, job, failed="OSError: no space left")
     assert Runner(SHORT, tmp_path).execute(job) == "done" and len(commands) == 1
     made_up(tmp_path, job, failed="NumericsError: step 3")

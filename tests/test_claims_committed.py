@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from claims.page import BEGIN, END, TEMPLATES, command
-from claims.plan import FULL, PARTS, final, settings
-from claims.runner import Choice
+from claims.plan import FULL, PARTS, settings
+from claims.runner import Choice, Runner
 from claims.verdicts import JUDGED, Verdict
 from tests.tiny import PROJECT
 
@@ -74,7 +74,7 @@ def content(monkeypatch) -> dict[str, Any]:
         return Choice(row["chosen"].split(" (as ")[0], scores, row["at an edge"] == "yes")
 
     def overrides(name: str) -> list[str]:
-        job = final(FULL, SETTINGS[name], choice(SETTINGS[name]).point, OUT, 0, knowns=True)
+        job = Runner(FULL, OUT).final(SETTINGS[name], choice(SETTINGS[name]).point, 0, knowns=True)
         return list(job.words)
 
     model, sites = re.search(r"a step, (\S+) edited at (.*)\.", PAGE).groups()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from claims.__main__ import page_path
-from claims.evidence import Evidence
+from claims.evidence import Estimate, Evidence
 from claims.page import BEGIN, END, Page
-from claims.plan import FULL, PARTS, SHORT, settings, tuning
+from claims.plan import FULL, PARTS, SHORT, settings
 from claims.runner import Runner
-from claims.stats import Estimate
 from claims.verdicts import HELD, NOT_HELD, NOT_RUN, OPEN, PAIRS, dominance, gains, judge
 from config.check import ConfigError
 from tests.claims_runs import long_run, made_up, noted, verdict
@@ -130,7 +129,7 @@ def test_page_with_runs(tmp_path):
     for name in settings(SHORT):
         if name != "mend":
             long_run(tmp_path, name, {"ES": 0.123456})
-    for job in tuning(SHORT, settings(SHORT)["stableedit"], tmp_path):
+    for job in runner.sweep(settings(SHORT)["stableedit"]):
         made_up(tmp_path, job)
     text = Page(runner).write(tmp_path / "page" / "RESULTS.md").read_text()
     assert "**short run**" in text and "a <processor>" in text and "python 3" in text

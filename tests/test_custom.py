@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from config.check import ConfigError
 from config.compose import compose_config
-from config.schema import Config, DatasetConfig, FieldsConfig, ModelConfig, PromptFormat
+from config.schema import BadRow, Config, DatasetConfig, FieldsConfig, ModelConfig, PromptFormat
 from data.base import DataError, Edit
 from data.batches import (
     check_prompt_format,
@@ -24,7 +26,7 @@ from data.batches import (
     tokenize,
 )
 from data.fields import RowReader
-from data.source import Source
+from data.source import Source, file_hashes
 from lifelong import run as lifelong_run
 from lifelong import setup
 from model import load_tokenizer, model_source
@@ -43,6 +45,7 @@ FACTS = [
     ("Who wrote the novel The Lanterns of Vesper?", "Imelda Quartz"),
     ("What colour is the library card of the town of Hollin?", "orange"),
 ]
+TWO_FIELDS = FieldsConfig("question", "a", None, None, None)
 FACT_ROWS = [{"question": prompt, "a": answer} for prompt, answer in FACTS]
 
 
@@ -70,8 +73,7 @@ def test_rephrased_and_unrelated_prompts_may_be_missing(nothing):
 
 
 def test_fields_mapped_to_null_are_never_read():
-    fields = FieldsConfig("question", "a", None, None, None)
-    assert read(ROW | {"also": ["no", "text"], "other_a": None}, fields) == Edit(
+    assert read(ROW | {"also": ["no", "text"], "other_a": None}, TWO_FIELDS) == Edit(
         3, ROW["question"], ROW["a"], None, None, None
     )
 
@@ -133,6 +135,32 @@ def test_the_three_kinds_of_file_say_the_same(tmp_path, name):
     assert second == Edit(1, ROW["question"], "7", None, "2+2?", "4")
 
 
+@pytest.mark.parametrize("name", ["my.json", "my.jsonl"])
+def test_half_a_surrogate_pair_is_refused_with_file_record_and_field(tmp_path, name):
+    path = write_facts(tmp_path / name, [ROW, ROW | {"a": "Port \ud83d"}, ROW])
+    with pytest.raises(DataError) as caught:
+        source(path).records(str(path), 3, "num_seq")
+    assert f"{path}: row 1 (counted from 0): field 'a' is 'Port \\ud83d', which holds half a surrogate pair" in str(
+        caught.value
+    )
+    skipping = source(path, on_bad_row=BadRow.skip).records(str(path), 2, "num_seq")
+    assert [edit.row for edit in skipping] == [0, 2]
+
+
+@pytest.mark.parametrize("key", ["n_edits", "num_seq"])
+def test_numbers_of_twenty_digits_are_too_large_in_words(tmp_path, key):
+    path = write_facts(tmp_path / "my.csv", [ROW] * 5)
+    counts = {"n_edits": 1, "num_seq": 1} | {key: 10**20}
+    cfg = DatasetConfig("custom", n_edits=counts["n_edits"], fields=MAP)
+    with pytest.raises(DataError, match=r"holds 5 records, but num_seq x n_edits = .* = 10{20} are needed"):
+        Source(cfg, 42).records(str(path), counts["num_seq"], "num_seq")
+    cfg.train_path = str(path)
+    if key == "num_seq":
+        assert len(list(Source(cfg, 42).training(10**20))) == 5
+    step = step_batches(tiny_tokenizer("tiny-llama"), [read(ROW)] * 3, 10**20)
+    assert [len(batch.labels_BT) for batch in step.edit] == [3]
+
+
 def test_a_file_too_short_says_what_to_set(tmp_path):
     path = write_facts(tmp_path / "my.csv", [ROW] * 5)
     with pytest.raises(DataError) as caught:
@@ -160,6 +188,43 @@ def test_what_is_known_of_a_large_file_depends_on_the_field_map(tmp_path, monkey
     assert len(source(path, **cache).records(str(path), 1, "num_seq")) == 1
     with pytest.raises(DataError, match="field 'prompt' is missing"):
         source(path, FieldsConfig(), **cache).records(str(path), 1, "num_seq")
+
+
+def test_a_large_file_replaced_with_the_same_size_and_time_is_hashed_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.source.LARGE", 1)
+    path = write_facts(tmp_path / "my.csv", FACT_ROWS)
+    look = source(path, TWO_FIELDS, cache_dir=str(tmp_path / "cache"))
+
+    def known() -> tuple[dict[str, str], list[str]]:
+        records = look.records(str(path), 3, "num_seq")
+        return file_hashes(look.cfg.cache_dir, records), [edit.answer for edit in records]
+
+    before, old = known(), path.stat()
+    path.write_bytes(path.read_bytes().replace(b"orange", b"purple"))
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (old.st_size, old.st_mtime_ns)
+    after = known()
+    assert after[0] != before[0] and after[1][2] == "purple"
+    monkeypatch.setattr("data.source.sha256_of", lambda _: pytest.fail("a file that stayed as it is was hashed again"))
+    assert known() == after
+
+
+@pytest.mark.parametrize("why", ["a file in its place", "no home", "disk full", "a long name"])
+def test_a_cache_that_cannot_be_written_is_a_line_with_its_key(tmp_path, monkeypatch, caplog, why):
+    monkeypatch.setattr("data.source.LARGE", 1)
+    path = write_facts(tmp_path / "my.csv", FACT_ROWS)
+    folders = {"no home": "~nobody-of-this-name/cache", "a long name": str(tmp_path / ("x" * 300))}
+    folder = folders.get(why, str(tmp_path / "cache"))
+    if why == "a file in its place":
+        (tmp_path / "cache").write_text("")
+    if why == "disk full":
+        monkeypatch.setattr("files.os.fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    look = source(path, TWO_FIELDS, cache_dir=folder)
+    assert len(file_hashes(folder, look.records(str(path), 3, "num_seq"))) == 1
+    lines = caplog.messages
+    assert len(lines) == 2 and all(
+        line.startswith(f"dataset.cache_dir={folder}: cannot be written (") for line in lines
+    )
 
 
 def test_what_is_known_of_a_large_file_depends_on_the_prompt_format(tmp_path, monkeypatch):

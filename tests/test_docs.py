@@ -233,7 +233,7 @@ def patched_project(folder: Path) -> None:
             shutil.copy(path, folder)
         elif (path / "__init__.py").is_file() and path.name != "tests":
             shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__", "raw"))
-    for more, body in blocks(GUIDE, "python"):
+    for more, body in [*blocks(GUIDE, "python"), *blocks(GUIDE, "yaml")]:
         match = re.fullmatch(r'title=(\S+) after="(.*)"', more)
         if match:
             file = folder / match[1]

@@ -34,9 +34,9 @@ def test_the_unedited_model_is_evaluated_once(tmp_path, monkeypatch):
     asked: list[int | None] = []
     real = DownstreamEvaluator.evaluate
 
-    def evaluate(self, model, tokenizer, edits=None):
+    def evaluate(self, model, tokenizer, edits=None, folder=None):
         asked.append(edits)
-        return real(self, model, tokenizer, edits)
+        return real(self, model, tokenizer, edits, folder)
 
     monkeypatch.setattr(DownstreamEvaluator, "evaluate", evaluate)
 

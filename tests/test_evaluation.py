@@ -15,7 +15,7 @@ from config.compose import compose_config
 from data.batches import tokenize
 from lifelong import evaluation
 from lifelong import run as lifelong_run
-from lifelong.sample import drawn
+from lifelong.scorer import drawn
 from model import fingerprint
 from report.metrics import Tally, described, interval, protocol
 from tests.tiny import load_tiny, run_main, tiny_edits, tiny_tokenizer, tiny_words

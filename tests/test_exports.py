@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,18 @@ def test_card_without_what_is_not_known():
     assert "```sh" not in card and "warm-up" not in card
 
 
+def test_what_a_card_quotes_is_no_markup():
+    cfg = config()
+    cfg.model.name = cfg.dataset.name = "<script>alert(1)</script>"
+    cfg.dataset.valid_path = "a`<script>|\n\n<script>.json"
+    body = model_card(results_of(cfg), edited(cfg)[0]).split("---\n", 2)[2]
+    assert "# &lt;script&gt;alert(1)&lt;/script&gt; edited by stableedit" in body.splitlines()
+    assert "edits of the data set &lt;script&gt;alert" in body
+    outside = re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```$", "", body, flags=re.MULTILINE | re.DOTALL))
+    assert "<script>" not in outside
+    assert r"| `dataset.valid_path` | `a'<script>\|  <script>.json` |" in body.splitlines()
+
+
 def test_license_comes_from_the_base_only(tmp_path):
     base = tmp_path / "base"
     shutil.copytree(MODELS / "tiny-llama", base)
@@ -302,6 +315,113 @@ def test_a_delta_holds_what_it_declares_and_nothing_else(wrong, tmp_path):
     (delta / "delta.json").write_text(json.dumps(said))
     with pytest.raises(ConfigError, match="is not what delta.json says"):
         read_weights(read_delta(delta))
+
+
+@pytest.fixture(scope="module")
+def whole_delta(tmp_path_factory) -> Path:
+    """A delta to copy and damage."""
+    return save(config(), tmp_path_factory.mktemp("delta") / "delta", Export.delta)
+
+
+NAME = "model.layers.1.mlp.down_proj.weight"
+
+
+def described(**more) -> Callable[[Path], None]:
+    """Change delta.json."""
+    return rewritten(lambda said: said | more)
+
+
+def tensor(**more) -> Callable[[Path], None]:
+    """Change what delta.json says of one tensor; None takes a key away."""
+
+    def change(said: dict) -> dict:
+        kept = {key: value for key, value in (said["tensors"][NAME] | more).items() if value is not None}
+        return said | {"tensors": said["tensors"] | {NAME: kept}}
+
+    return rewritten(change)
+
+
+def rewritten(change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def write(delta: Path) -> None:
+        path = delta / "delta.json"
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+    return write
+
+
+def renamed(name: str) -> Callable[[Path], None]:
+    """Give one tensor another name, in both files."""
+
+    def change(delta: Path) -> None:
+        weights = load_file(delta / "delta.safetensors")
+        save_file({name if key == NAME else key: value for key, value in weights.items()}, delta / "delta.safetensors")
+        rewritten(lambda said: said | {"tensors": {name if k == NAME else k: v for k, v in said["tensors"].items()}})(
+            delta
+        )
+
+    return change
+
+
+MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no weights": (lambda delta: (delta / "delta.safetensors").unlink(), "delta.safetensors: cannot be read"),
+    "weights of garbage": (lambda delta: (delta / "delta.safetensors").write_bytes(b"x" * 99), "cannot be read"),
+    "empty weights": (lambda delta: (delta / "delta.safetensors").write_bytes(b""), "cannot be read"),
+    "no description": (lambda delta: (delta / "delta.json").unlink(), "holds no delta.json"),
+    "garbage": (lambda delta: (delta / "delta.json").write_bytes(b"\xff\xfe{"), "delta.json: cannot be read"),
+    "without end": (lambda delta: (delta / "delta.json").write_text("[" * 100_000), "delta.json: cannot be read"),
+    "a list": (rewritten(lambda _: []), "cannot be read"),
+    "null": (rewritten(lambda _: None), "cannot be read"),
+    "another version": (described(version=[2]), "this program reads stableedit-delta 1"),
+    "another format": (described(format={"a": 1}), "this program reads stableedit-delta 1"),
+    "a dtype that is a list": (described(dtype=["float32"]), "cannot be read.*is no text"),
+    "an unknown dtype": (described(dtype="int8"), "in int8"),
+    "a base that is a number": (described(base=7), "7 is no text"),
+    "tensors in a list": (described(tensors=[NAME]), "cannot be read"),
+    "tensors in a text": (described(tensors=NAME), "cannot be read"),
+    "a tensor that is null": (described(tensors={NAME: None}), "cannot be read"),
+    "no hash of the base": (tensor(sha256_before=None), "cannot be read.*sha256_before"),
+    "a hash that is a number": (tensor(sha256=1), "1 is no text"),
+    "another hash": (tensor(sha256="0" * 64), f"{NAME} is not what delta.json says"),
+    "another hash of the base": (tensor(sha256_before="0" * 64), f"{NAME} differs from the weight that was edited"),
+    "another shape": (tensor(shape=[48, 111]), f"{NAME} is not what delta.json says"),
+    "no shape": (tensor(shape=None), f"{NAME} is not what delta.json says"),
+    "another dtype": (tensor(dtype="float16"), f"{NAME} is not what delta.json says"),
+    "a name that leads out": (renamed("../../outside.weight"), r"has no \.\./\.\./outside\.weight"),
+    "a name of nothing": (renamed("nosuch.weight"), r"has no nosuch\.weight"),
+    "a base that leads out": (described(base="../../nowhere"), "stays"),
+}
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_deltas_are_refused_in_one_line(kind, whole_delta, tmp_path, call):
+    delta, (change, says) = tmp_path / "delta", MALFORMED[kind]
+    shutil.copytree(whole_delta, delta)
+    change(delta)
+    before = contents(delta)
+    status, out, errors = call("apply-delta", str(MODELS / "tiny-llama"), str(delta), str(tmp_path / "out"))
+    if says == "stays":  # the base is named on the command line: what the delta says of it is only told
+        assert (status, errors) == (0, "")
+    else:
+        assert status == 1 and not out and not (tmp_path / "out").exists()
+        assert errors.startswith("error: ") and len(errors.splitlines()) == 1, errors
+        assert re.search(says, errors), errors
+    assert contents(delta) == before and {path.name for path in tmp_path.iterdir()} <= {"delta", "out"}
+
+
+def test_a_card_that_is_a_link_is_neither_copied_nor_written_through(whole_delta, tmp_path):
+    secret, delta, out = tmp_path / "secret", tmp_path / "delta", tmp_path / "out"
+    secret.write_text("not for sharing")
+    shutil.copytree(whole_delta, delta)
+    (delta / "README.md").unlink()
+    (delta / "README.md").symlink_to(secret)
+    shutil.copytree(MODELS / "tiny-llama", out)
+    (out / "README.md").symlink_to(secret)
+    apply_delta(str(MODELS / "tiny-llama"), delta, out)
+    assert not (out / "README.md").exists() and secret.read_text() == "not for sharing"
+    (delta / "README.md").unlink()
+    (delta / "README.md").write_bytes(b"caf\xe9")
+    apply_delta(str(MODELS / "tiny-llama"), delta, out)
+    assert (out / "README.md").read_text() == "caf\ufffd"
 
 
 def test_identity_does_not_depend_on_where_the_model_lies(tmp_path):
@@ -440,6 +560,30 @@ def test_ask_refuses_prompts_that_cannot_be_asked(call):
     assert status == 1 and not out and errors.startswith("error: the tokenizer of") and "use raw or qa" in errors
     status, out, errors = call("ask", str(MODELS / "tiny-gpt2"), PROMPT, "")
     assert status == 1 and not out and errors == "error: prompt '' has no token in this model's tokenizer\n"
+
+
+@pytest.mark.parametrize("kind", ["whole", "delta"])
+def test_ask_refuses_more_than_the_model_can_read_at_once(kind, whole_delta, call, monkeypatch):
+    monkeypatch.setattr("exports.ask.load_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("exports.ask.load_base", lambda *_: pytest.fail("a model was loaded"))
+    folder = str(MODELS / "tiny-llama" if kind == "whole" else whole_delta)
+    context = model_skeleton(ModelConfig(name_or_path=str(MODELS / "tiny-llama"))).config.max_position_embeddings
+    status, out, errors = call("ask", folder, PROMPT, "word " * 20_000)
+    assert status == 1 and not out and len(errors) < 400
+    assert re.fullmatch(rf"error: prompt 'word .*\.\.\. has \d+ tokens; .*context of {context}: shorten it\n", errors)
+    status, _, errors = call("ask", folder, PROMPT, "--max-new-tokens", str(context))
+    assert status == 1 and f"--max-new-tokens {context}" in errors
+
+
+def test_ask_shows_controls_as_text(call, monkeypatch):
+    prompt = "\x1b[2J\x1b]0;mine\x07 What \u202eis\r it\x9b?"
+    monkeypatch.setattr("exports.ask.answer", lambda *_: ["\x1b[31mred\x08\nnaïve 日本 עברית"])
+    status, out, errors = call("ask", str(MODELS / "tiny-llama"), prompt, "--base", "none")
+    assert status == 0 and not errors and not set(out) & set("\x1b\x07\x08\x9b\r\u202e")
+    assert r"prompt  \x1b[2J\x1b]0;mine\x07 What \u202eis\r it\x9b?" in out
+    assert "edited  \\x1b[31mred\\x08\n        naïve 日本 עברית" in out
+    errors = call("ask", "\x1b[31m/nowhere", "hi")[2]
+    assert errors.startswith(r"error: \x1b[31m/nowhere: ")
 
 
 @pytest.mark.parametrize(

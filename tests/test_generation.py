@@ -1,4 +1,4 @@
-"""editor/generation.py: batches give what one prompt at a time gives; answers are compared as text."""
+"""lifelong/answers.py: batches give what one prompt at a time gives; answers are compared as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from config.compose import dataset_config
 from config.schema import ModelConfig
 from data.batches import prompt_ids
 from data.source import Source
-from lifelong.generation import contains, exact, first_line, generate, normalized
+from lifelong.answers import contains, exact, first_line, generate, normalized
 from model import load_model, load_tokenizer
 from tests.tiny import PROJECT, SITES, load_tiny, tiny_edits, tiny_tokenizer
 

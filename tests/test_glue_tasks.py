@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from collections import Counter
@@ -12,14 +13,16 @@ import pytest
 from sklearn.metrics import f1_score
 
 from config.check import ConfigError
+from config.compose import compose_config
 from config.schema import DownstreamBackend, DownstreamConfig
 from data.base import DataError
-from glue_eval import build_subsets
+from glue_eval import build_subsets, evaluate
 from glue_eval.__main__ import table
 from glue_eval.evaluate import DownstreamEvaluator
 from glue_eval.predictions import averages, figures
 from glue_eval.rows import SAMPLE_DIR, SAMPLE_LABEL, validate
 from glue_eval.tasks import INVALID, TASKS, likelihood_choice, read_answer, read_row, render_question, render_shot
+from tests.tiny import load_tiny, tiny_tokenizer, tiny_words
 
 ROWS: dict[str, tuple[dict[str, Any], str, int]] = {
     "sst": ({"sentence": "a {fine} film ", "label": 1}, "Review :a {fine} film \nSentiment :", 1),
@@ -178,7 +181,7 @@ def test_published_subset_has_its_pool_first(tmp_path):
         ({"few_shots": 101}, ["downstream.few_shots=101", "first 100 rows", "at most 100"]),
         ({"data_dir": None, "number_of_tests": 31}, ["downstream.number_of_tests=31", "at most 30"]),
         ({"data_dir": None, "few_shots": 11}, ["downstream.few_shots=11", "at most 10"]),
-        ({"tasks": ["perplexity"]}, ["downstream.perplexity_text=FILE"]),
+        ({"tasks": ["perplexity"]}, ["downstream.perplexity_text=None: names no file"]),
         ({"tasks": ["perplexity"], "perplexity_text": "/no/such"}, ["downstream.perplexity_text=/no/such"]),
     ],
 )
@@ -275,3 +278,38 @@ def test_table_lists_tasks_and_perplexity():
     assert lines[1].split()[:2] == ["sst", "0.5000"]
     assert lines[1].split()[-2:] == ["30", "-"]
     assert lines[2] == "perplexity 12.500 over 40 tokens"
+
+
+@pytest.mark.parametrize("where", ["unwritable", "full"])
+def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, where):
+    """Before the first edit, so nothing that was computed is lost."""
+    folder = tmp_path / "file" / "kept" if where == "unwritable" else tmp_path / "kept"
+    (tmp_path / "file").write_text("in the way")
+    if where == "full":
+
+        def no_room(path, records):
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+        monkeypatch.setattr(evaluate, "write_lines", no_room)
+    cfg = compose_config(tiny_words("downstream.tasks=[sst]", "downstream.number_of_tests=2"))
+    cfg.eval.cache_dir = str(folder)
+    evaluator = DownstreamEvaluator(cfg.downstream, tmp_path / "run")
+    with pytest.raises(ConfigError, match=f"eval.cache_dir={folder}: .*name another folder, or null"):
+        evaluate.abilities_before(cfg, evaluator, load_tiny("tiny-llama"), tiny_tokenizer("tiny-llama"))
+    assert not list(tmp_path.glob("kept/abilities*"))
+
+
+def test_subsets_that_cannot_be_written_are_an_error_in_one_line(tmp_path, monkeypatch):
+    written(tmp_path, "sst", [ROWS["sst"][0]])
+    (tmp_path / "file").write_text("in the way")
+    words = ["build_subsets", "--from", str(tmp_path), "--out", str(tmp_path / "file"), "--tasks", "sst"]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit, match=f"error: .*{tmp_path / 'file'}"):
+        build_subsets.main()
+
+
+def test_the_table_of_tasks_holds_strings():
+    """A bare Yes or 0 is none in yaml."""
+    for name, task in TASKS.items():
+        for text in [task.file, task.question, *task.choices, *task.labels, *(word for word, _ in task.rules)]:
+            assert isinstance(text, str), (name, text)

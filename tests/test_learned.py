@@ -10,7 +10,6 @@ import torch
 
 from config.check import ConfigError
 from config.compose import compose_config
-from editor import saved_networks
 from editor.learned import LearnedEditor
 from lifelong import run as lifelong_run
 from lifelong import session, setup
@@ -82,7 +81,7 @@ def test_checkpoint_reproduces_the_run_bit_for_bit(editor, tmp_path):
 )
 def test_checkpoint_of_something_else_is_refused(words, named, tmp_path, monkeypatch):
     made = trained("malmen", tmp_path / "a")
-    saved_networks.save(made, tmp_path / "checkpoint")
+    made.save_networks(tmp_path / "checkpoint")
     monkeypatch.setattr(session, "load_model", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(ConfigError, match=named):
         run("malmen", tmp_path / "b", f"editor.load_checkpoint={tmp_path / 'checkpoint'}", *words)
@@ -90,15 +89,27 @@ def test_checkpoint_of_something_else_is_refused(words, named, tmp_path, monkeyp
 
 def test_checkpoint_of_other_shapes_is_refused(tmp_path):
     made = trained("malmen", tmp_path / "a")
-    saved_networks.save(made, tmp_path / "checkpoint")
+    made.save_networks(tmp_path / "checkpoint")
     made.sites[0].d_k += 1
     with pytest.raises(ConfigError, match="its sites is"):
-        saved_networks.load(made, tmp_path / "checkpoint")
+        made.load_networks(tmp_path / "checkpoint")
 
 
 def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"editor\.load_checkpoint=.*is no checkpoint"):
         run("malmen", tmp_path, f"editor.load_checkpoint={tmp_path / 'nothing'}")
+
+
+def test_a_damaged_checkpoint_is_refused_in_words(tmp_path):
+    made, folder = trained("malmen", tmp_path / "a"), tmp_path / "checkpoint"
+    no_sites = '{"editor": "malmen", "rank": 16, "n_blocks": 2, "sites": 7}'
+    for name, contents in {"checkpoint.json": ["[]", "null", no_sites, "{}"], "tensors.safetensors": ["x"]}.items():
+        for content in contents:
+            made.save_networks(folder)
+            made.load_networks(folder)
+            (folder / name).write_text(content)
+            with pytest.raises(ConfigError, match=r"editor\.load_checkpoint=.*is no checkpoint .*save_checkpoint=true"):
+                made.load_networks(folder)
 
 
 def test_n_epochs_passes_over_the_training_steps(tmp_path):

@@ -17,11 +17,11 @@ import pytest
 
 import report
 from config.check import ConfigError
-from lifelong.sweep_job import objective
 from report.comparison import compare
 from report.load import load_runs
-from report.metrics import METRICS, Metric, Tally, described, interval
+from report.metrics import METRICS, Metric, Tally, described, interval, merit
 from report.page import latex, markdown
+from report.terminal import print_examples
 from tests.report_runs import write_failed, write_run, write_sweep
 from tests.tiny import PROJECT, run_main, tiny_words
 
@@ -174,6 +174,60 @@ def test_what_comes_from_data_is_escaped(run):
     assert "&lt;b&gt;tags" in text
 
 
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory) -> list[Path]:
+    """Two runs whose names, overrides, settings, prompts and errors would steer a page, a terminal, a spreadsheet."""
+    bad = "<script>alert(1)</script>\x1b[31m\u202e"
+    folders = [tmp_path_factory.mktemp("hostile") / f"=1+1 {bad.replace('/', '')}{at}" for at in range(2)]
+    for at, folder in enumerate(folders):
+        write_run(folder, overrides=(f"editor.alpha={at}", f"wandb.name='{bad}{at}'"), alpha=float(at))
+        results = json.loads((folder / "results.json").read_text())
+        for group in ("dataset", "model", "editor"):
+            results["config"][group]["name"] = f"{bad}{group}{at}"
+        results["config"]["editor"][bad] = {bad: [bad]}
+        results["examples"][0] = dict.fromkeys(
+            ("prompt", "before", "after", "target"), f"naïve 東京\nsecond line {bad}"
+        )
+        results["metrics"][0] |= {"protocol": f"=cmd|' /C calc'!A0{bad}"}
+        results["versions"][bad] = bad
+        (folder / "results.json").write_text(json.dumps(results))
+        status = json.loads((folder / "status.json").read_text()) | {"error": bad, "traceback": bad}
+        (folder / "status.json").write_text(json.dumps(status))
+    report.make(folders[:1])
+    report.make(folders, folders[0] / "both")
+    return folders
+
+
+def test_scripts_controls_and_formulas_of_data_do_nothing(hostile):
+    first = hostile[0]
+    for folder in (first / "report", first / "both"):
+        text = (folder / "report.html").read_text(encoding="utf-8")
+        assert "<script" not in text.lower() and "&lt;script&gt;alert(1)" in text
+        for path in [folder / "report.html", *folder.glob("table.*"), *folder.glob("figures/*.svg")]:
+            assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", path.read_text(encoding="utf-8")), path
+        assert "naïve 東京\nsecond line" in text and "\\x1b[31m\\u202e" in text
+        with open(folder / "table.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        words = {cell for row in rows for cell in row.values() if cell and cell[0] in "=+-@" and not is_number(cell)}
+        assert words == set() and rows[0]["run"].startswith("'=1+1 ") and rows[0]["protocol"].startswith("'=cmd|")
+
+
+def is_number(text: str) -> bool:
+    try:
+        return float(text) is not None
+    except ValueError:
+        return False
+
+
+def test_the_terminal_shows_controls_escaped(hostile, capsys):
+    examples = json.loads((hostile[0] / "results.json").read_text())["examples"]
+    print_examples(examples)
+    print(report.sweep_table(hostile[0].parent))
+    out = capsys.readouterr().out
+    assert "naïve 東京\nsecond line" in out and "\\x1b[31m\\u202e" in out
+    assert "\x1b" not in out and "\u202e" not in out
+
+
 def test_nothing_is_asked_of_the_network(run, sweep):
     for folder in (run, sweep):
         text = page(folder)
@@ -288,9 +342,9 @@ def test_a_sweeps_table_and_its_search_name_the_same_winner(tmp_path, before):
     lacking(tmp_path / "1", before=("ES", "GS", "LS", "person_score"))
     write_failed(tmp_path / "5")
     runs = load_runs([tmp_path])
-    values: list[Any] = [objective(run.results) for run in runs]
+    values: list[Any] = [merit(run.results, run.results.get("pre")) for run in runs]
     found = compare(runs)
-    assert [None if merit != merit else merit for merit in found.scores[told]] == values
+    assert [None if value != value else value for value in found.scores[told]] == values
     assert values[4] is None and values[5] is None and None not in values[:4]
     assert found.best == max(range(4), key=lambda job: values[job])
     assert report.sweep_table(tmp_path).splitlines()[1 + found.best].startswith(f"*  {found.best}")

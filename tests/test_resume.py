@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from config.check import ConfigError
+from config.check import ConfigError, RunError
 from config.compose import compose_config
 from editor.learned import LearnedEditor
-from lifelong import resume, scorer
+from lifelong import resume, scorer, session
 from lifelong import run as lifelong_run
 from lifelong.status import Interrupted, StopRequests
 from main import with_saved_overrides
@@ -124,7 +124,7 @@ def test_killed_in_evaluation(name, calls, tmp_path, monkeypatch):
     argv = words("stableedit", "eval.every=1", "eval.sample=6", "eval.generate=true", "eval.generate_sample=3")
     run(tmp_path / "whole", argv)
     with monkeypatch.context() as patch:
-        kill_after(patch, calls, scorer, name)
+        kill_after(patch, calls, scorer if name == "generate" else session, name)
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")
@@ -257,7 +257,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_one(tmp_path, monke
 
     with monkeypatch.context() as patch:
         patch.setattr(resume, "save_file", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(RunError, match=r"hydra\.run\.dir=.*No space left"):
             run(tmp_path / "run", argv)
     assert resume.newest(tmp_path / "run")[1]["state"]["loop"]["position"] == 1
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))

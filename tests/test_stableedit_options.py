@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import asdict
 from enum import Enum
 from typing import Any
@@ -95,7 +96,7 @@ def test_key_scatter_is_merged_exactly():
 
 def test_key_scatter_is_copied_and_kept_only_where_asked_for():
     statistics = pooled(blocks_of(40))
-    kept, loaded = statistics.copy(), pooled([])
+    kept, loaded = deepcopy(statistics), pooled([])
     loaded.load_state_dict(statistics.state_dict())
     statistics.add(*blocks_of(9)[0].split((D_K, D_V), dim=1))
     for twin in (kept, loaded):

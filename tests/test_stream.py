@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from data import stream
 from data.base import DataError
-from data.stream import MAX_LINE, array_values, iter_rows, scan
+from data.stream import MAX_RECORD, array_values, iter_rows, scan
 
 ROWS = [
     {"src": "Wim Ilmarin was born in", "n": 1.5, "more": {"list": [1, None, True]}},
@@ -84,10 +85,13 @@ VALUES = st.recursive(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.dictionaries(st.text("abcé", max_size=4), VALUES, max_size=4), max_size=6))
-def test_array_is_what_json_says(rows: list[dict[str, object]]) -> None:
-    for text in (json.dumps(rows), json.dumps(rows, indent=1, ensure_ascii=False)):
-        assert list(array_values(io.BytesIO(text.encode()))) == json.loads(text)
+@given(st.lists(st.dictionaries(st.text("abcé", max_size=4), VALUES, max_size=4) | VALUES, max_size=6))
+@pytest.mark.parametrize("chunk", [1, 3, stream.CHUNK])
+def test_array_is_what_json_says(chunk: int, rows: list[object]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stream, "CHUNK", chunk)
+        for text in (json.dumps(rows), json.dumps(rows, indent=1, ensure_ascii=False)):
+            assert list(array_values(io.StringIO(text))) == json.loads(text)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.jsonl.gz", "a.csv.xz"])
@@ -129,6 +133,17 @@ def test_directory(tmp_path: Path) -> None:
     assert "is a directory; name the record file inside it" in problem(tmp_path / "zsre")
 
 
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "device.jsonl").symlink_to(os.devnull)
+    for name in ("pipe.json", "device.jsonl"):
+        assert "is not a regular file but a pipe, a socket or a device" in problem(tmp_path / name)
+
+
+def test_a_name_of_300_characters(tmp_path: Path) -> None:
+    assert "cannot be opened (File name too long)" in problem(tmp_path / f"{'x' * 300}.json")
+
+
 def test_unreadable_file(tmp_path: Path) -> None:
     (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
     assert "cannot be opened" in problem(tmp_path / "loop.json")
@@ -143,7 +158,7 @@ WHOLE_FILE = [
     ("a.json", b"", "is empty (0 bytes)"),
     ("a.csv", b"", "is empty (0 bytes)"),
     ("a.csv", b" \n ", "is empty but for white space"),
-    ("a.csv.gz", b"a,b\n1,2\n", "is no .gz file"),
+    ("a.csv.gz", b"a,b\n1,2\n", "damaged or no .gz file; fetch it again"),
     ("a.jsonl.xz", b"", "is empty (0 bytes)"),
     ("a.json", b" \n ", "is empty but for white space"),
     ("a.json.gz", gzip.compress(b""), "is empty but for white space"),
@@ -152,8 +167,8 @@ WHOLE_FILE = [
     ("a.json", b"<html>", "is no JSON array (starts with '<html>'); it must be one array: [{...}, ...]"),
     ("a.json", b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
     ("a.jsonl", b'[{"a": 1}]', "starts with '['; a .jsonl file has one object a line"),
-    ("a.json.xz", b'[{"a": 1}]', "is no .xz file"),
-    ("a.jsonl.gz", b'{"a": 1}', "is no .gz file"),
+    ("a.json.xz", b'[{"a": 1}]', "damaged or no .xz file; fetch it again"),
+    ("a.jsonl.gz", b'{"a": 1}', "damaged or no .gz file; fetch it again"),
 ]
 
 
@@ -162,11 +177,12 @@ def test_file_of_another_kind(write, name: str, content: bytes, says: str) -> No
     assert says in problem(write(name, content))
 
 
+TOO_LONG = "is longer than 16 MiB, which no record may be"
 ROW_ONE = [
-    ("a.json", b'[{"a":1}, oops]', "is not JSON near '[{\"a\":1}, oops]'"),
+    ("a.json", b'[{"a":1}, oops]', "is not JSON near '[{\"a\":1}, oops]' (Expecting value)"),
     ("a.json", b'[{"a":1},]', "the file must be one array of objects"),
-    ("a.json", b'[{"a":1},{"a":NaN}]', "NaN is no JSON number"),
-    ("a.json", b'[{"a":1},{"a":-Infinity}]', "Infinity is no JSON number"),
+    ("a.json", b'[{"a":1},{"a":NaN}]', "holds NaN, which is no JSON number; write a number or null"),
+    ("a.json", b'[{"a":1},{"a":-Infinity}]', "holds -Infinity, which is no JSON number"),
     ("a.json", b'[{"a":1},{"a":"\xff\xfe"}]', "holds bytes that are not UTF-8; the file must be UTF-8 text"),
     ("a.json", b'[{"a":1},7]', "is 7; it must be an object of named fields"),
     ("a.json", b'[{"a":1},null]', "is null; it must be an object"),
@@ -181,14 +197,14 @@ ROW_ONE = [
     ("a.jsonl", b'{"a":1}\n{"b":' + b"[" * 200_000 + b"\n", "it must be one object on its line"),
     ("a.jsonl", b'{"a":1}\n{"b": 2', "ends inside this row; the file is cut short, fetch it again"),
     ("a.jsonl", b'{"a":1}\n{"b":"\xc3', "ends inside this row; the file is cut short, fetch it again"),
-    ("a.jsonl", b'{"a":1}\n' + b" " * (MAX_LINE + 1), "is longer than 16 MiB; it must be one object a line"),
+    ("a.jsonl", b'{"a":1}\n' + b" " * (MAX_RECORD + 1), TOO_LONG),
     ("a.csv", b"a,b\n1,2\n1,2,3\n", "has 3 cells where the header has 2 ('a, b'); put a cell that holds a comma in"),
     ("a.csv", b"a,b\n1,2\n1\n", "has 1 cells where the header has 2"),
     ("a.csv", b"a,b\n1,2\n1,\xe9\n", "holds bytes that are not UTF-8; the file must be UTF-8 text"),
     ("a.csv", b'a,b\n1,2\n1,"2\n3,4\n', "is not CSV (unexpected end of data); is a quote left open?"),
     ("a.csv", b'a,b\n1,2\n1,"2"3\n', "is not CSV (',' expected after '\"'); is a quote left open?"),
     ("a.csv", b"a,b\n1,2\n1," + b"x" * 200_000, "is not CSV (field larger than field limit (131072))"),
-    ("a.csv", b"a,b\n1,2\n" + b"x," * (MAX_LINE // 2 + 1), "has a line longer than 16 MiB; it must be one row a line"),
+    ("a.csv", b"a,b\n1,2\n" + b"x," * (MAX_RECORD // 2 + 1), TOO_LONG),
 ]
 
 
@@ -214,7 +230,8 @@ def test_csv_header_that_is_none(write, content: bytes, says: str) -> None:
 
 
 def test_an_array_cut_anywhere_is_said_to_be_cut(write) -> None:
-    whole = json.dumps([{"a": True, "é": [1.5, "☃"]}, {"b": "x\u2028y"}], ensure_ascii=False).encode()
+    whole = json.dumps([{"a": True, "é": [-1.5e-7, "☃"]}, {"b": "x\u2028y"}], ensure_ascii=False).encode()
+    whole = whole.replace(b"y", b"\\u00e9\\n\\ud83d\\ude00")
     for end in range(1, len(whole)):
         assert "ends before its array is closed; the file is cut short, fetch it again" in problem(
             write("a.json", whole[:end])
@@ -239,7 +256,7 @@ def noise(count: int) -> list[object]:
 def test_cut_compressed_file(write, name: str) -> None:
     content = encode(name, noise(2000))
     for end in (10, len(content) // 2, len(content) - 4):
-        assert "the file is cut short, fetch it again" in problem(write(name, content[:end]))
+        assert "the file is cut short, damaged or no ." in problem(write(name, content[:end]))
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n.endswith(("xz", "gz"))])
@@ -253,6 +270,7 @@ def test_damaged_compressed_file(write, name: str) -> None:
 def test_scan_goes_on_after_a_bad_row(write) -> None:
     content = {"a.json": b'[{"a":1},3,{"a":2}]', "a.jsonl": b'{"a":1}\n{oops}\n{"a":2}\n'}
     content["a.csv"] = b"a\n1\n1,2\n2\n"
+    content |= {"b.json": b'[{"a":1},{"a":"\xff"},{"a":2}]', "b.jsonl": b'{"a":1}\n{"a":"\xff"}\n{"a":2}\n'}
     for name, text in content.items():
         first, bad, last = scan(write(name, text))
         assert [int(row["a"]) for row in (first, last)] == [1, 2]
@@ -300,6 +318,37 @@ def test_reading_a_hundred_rows_of_a_big_file_reads_little(
     rows.close()
     assert opener.bytes < 300_000
     assert opener.closed
+
+
+@pytest.mark.parametrize(("start", "more"), [('{"a": "', "x"), ('{"a": [', '"y", '), ('{"a": 1', " ")])
+def test_a_record_of_an_array_has_a_limit_and_is_refused_soon(tmp_path, monkeypatch, start: str, more: str) -> None:
+    path = tmp_path / "long.json"
+    with path.open("w") as out:
+        out.write('[{"a": 1}, ' + start)
+        for _ in range(64):
+            out.write(more * ((1 << 20) // len(more)))
+    opener = Counting()
+    monkeypatch.setattr(stream, "open", opener, raising=False)
+    rows = scan(path)
+    assert next(rows) == {"a": 1}
+    with pytest.raises(
+        DataError, match=r"long.json: row 1 \(counted from 0\): (is longer than 16 MiB|is not JSON near)"
+    ):
+        next(rows)
+    assert opener.bytes < 20 << 20
+
+
+def test_a_record_below_the_limit_is_read_whole(write) -> None:
+    rows = [{"a": "x" * (5 << 20)}, {"b": [1] * 100_000}, {}]
+    assert list(iter_rows(write("a.json", json.dumps(rows).encode()))) == rows
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_half_a_surrogate_pair_is_kept_for_the_reader_to_refuse(write, name: str) -> None:
+    halves = [{"a": text} for text in ("x\ud83d", "\ude00x", "\ud83d\ud83d", "\ud83d\n", "\\ud83d")]
+    between = {"a.json": ", ", "a.jsonl": "\n"}[name]
+    content = between.join(json.dumps(row) for row in halves)
+    assert list(iter_rows(write(name, (f"[{content}]" if name == "a.json" else content).encode()))) == halves
 
 
 @pytest.mark.parametrize("level", [b"[", b'{"a": ', b'[ {\n"key": '])

@@ -16,18 +16,22 @@ from typing import Any
 
 import pytest
 import submitit
+import torch
 import yaml
+from filelock import FileLock
 from hydra.core.utils import setup_globals
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from config.show import config_tree
-from lifelong import sweep, sweep_job
-from lifelong.job import device_of_job
-from lifelong.status import Interrupted, new_status, read_status, tracked, write_status
+from lifelong import job, sweep
+from lifelong.job import child_env, jobs_at_once, lease, place_beside_others, threads_per_job
+from lifelong.process import cores
+from lifelong.status import Interrupted, held, new_status, read_status, tracked, write_status
 from lifelong.sweep import USER_DEVICES
-from lifelong.sweep_job import child_env, cores, jobs_at_once, objective, slot, threads_per_job
+from model import resolve_device
+from report.metrics import merit
 from tests.tiny import PROJECT, run_main, tiny_words
 
 WORDS = [word for word in tiny_words("eval.cache_dir=null", "report=false") if word != "editor.alpha=10"]
@@ -125,9 +129,27 @@ def test_the_configuration_as_a_tree():
 # shares of the machine
 
 
-def test_gpus_in_turn():
-    assert [device_of_job(job, 3) for job in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
-    assert device_of_job(4, 0) == "auto"
+def test_a_gpu_is_leased_while_it_is_used(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", taken.append)
+    with place_beside_others(tmp_path, None, gpu=True), place_beside_others(tmp_path, None, gpu=True):
+        assert taken == [0, 1]
+        waits = threading.Thread(target=lambda: place_beside_others(tmp_path, None, gpu=True).__enter__(), daemon=True)
+        waits.start()
+        waits.join(timeout=0.5)
+        assert waits.is_alive() and taken == [0, 1], "at most as many jobs as GPUs"
+    waits.join(timeout=30)
+    assert len(taken) == 3
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with place_beside_others(tmp_path, None, gpu=True):
+        assert len(taken) == 3
+
+
+def test_the_device_is_no_part_of_what_a_job_is(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.current_device", lambda: 1)  # as its lease made it
+    assert resolve_device("model_device", "auto") == torch.device("cuda:1"), "the configuration goes on saying auto"
 
 
 @pytest.mark.parametrize(
@@ -162,7 +184,7 @@ def test_places_are_bounded(tmp_path):
     inside, most = set(), []
 
     def work(name: int) -> None:
-        with slot(tmp_path, 2):
+        with lease(tmp_path, 2):
             inside.add(name)
             most.append(len(inside))
             time.sleep(0.1)
@@ -179,10 +201,10 @@ def test_places_are_bounded(tmp_path):
 # the sweep's value and end
 
 
-def test_objective_is_the_mean_gain():
+def test_merit_is_the_mean_gain():
     results = {"ES": 0.7, "GS": 0.4, "LS": 0.3, "pre": {"ES": 0.1, "GS": 0.1, "LS": 0.4}}
-    assert objective(results) == pytest.approx((0.6 + 0.3 - 0.1) / 3)
-    assert objective(results | {"pre": None}) == pytest.approx((0.7 + 0.4 + 0.3) / 3)
+    assert merit(results, results["pre"]) == pytest.approx((0.6 + 0.3 - 0.1) / 3)
+    assert merit(results, None) == pytest.approx((0.7 + 0.4 + 0.3) / 3)
 
 
 @pytest.mark.parametrize(
@@ -200,32 +222,33 @@ def test_a_job_without_a_last_word_gets_one(tmp_path, code, stopped, state, erro
     if wrote:
         write_status(tmp_path, new_status(["a=1"], 5))
     (tmp_path / "output.log").write_text("".join(f"line {index}\n" for index in range(50)))
-    status = sweep_job.settle(told, tmp_path, code, stopped=stopped)
+    status = job.settle(told, tmp_path, code, stopped=stopped)
     assert status == read_status(tmp_path)
     assert (status["state"], status["error"], status["overrides"], status["job"]) == (state, error, ["a=1"], 5)
     assert status["traceback"].splitlines() == [f"line {index}" for index in range(30, 50)] and status["ended"]
 
 
 def test_jobs_whose_launcher_broke_are_accounted_for(tmp_path, capsys):
-    """One still runs and is waited for, one is gone without a word, one never ran, one is of an earlier sweep."""
-    (tmp_path / "old").mkdir()
-    write_status(tmp_path / "old", new_status([], 0) | {"state": "failed"})
-    os.utime(tmp_path / "old" / "status.json", (1e9, 1e9))
+    """One still runs and is waited for, one is gone without a word, one never ran."""
     started = sweep.Sweep(tmp_path, report=False)
-    sleeper = subprocess.Popen(["sleep", "1"])
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    for name, process in (("0", sleeper), ("1", gone)):
+    for name in ("0", "1"):
         (tmp_path / name).mkdir()
-        write_status(tmp_path / name, new_status([f"editor.alpha={name}", "same=1"], 0) | {"pid": process.pid})
+        write_status(tmp_path / name, new_status([f"editor.alpha={name}", "same=1"], 0))
+    code = "import sys, time; from filelock import FileLock; FileLock(sys.argv[1]).acquire(); print(); time.sleep(1)"
+    words = [sys.executable, "-c", code, str(tmp_path / "0" / ".lock")]
+    sleeper = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert sleeper.stdout and sleeper.stdout.readline()
     (tmp_path / "2" / ".hydra").mkdir(parents=True)
     (tmp_path / "2" / ".hydra" / "overrides.yaml").write_text("- editor.alpha=2\n- same=1\n")
-    assert started.finish() == 1 and sleeper.wait(timeout=0.1) == 0
+    assert started.finish() == 1 and sleeper.wait(timeout=1) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "0 of 3 jobs done"
-    assert printed[1].startswith("job 0 (editor.alpha=0) failed: its process ended without a word; see ")
-    assert printed[2].startswith("job 1 (editor.alpha=1) failed: its process ended without a word; see ")
-    assert printed[3].startswith("job 2 (editor.alpha=2) failed: died before it started; see ")
+    assert [line.split()[:2] for line in printed[1:4]] == [[name, name] for name in "012"], "job, editor.alpha"
+    assert printed[4:7] == [
+        "0: failed: its process ended without a word",
+        "1: failed: its process ended without a word",
+        "2: failed: died before it started",
+    ]
+    assert printed[7].startswith("0 of 3 jobs done; ")
 
 
 def test_a_report_that_fails_hides_nothing(tmp_path, monkeypatch, capsys, caplog):
@@ -237,19 +260,135 @@ def test_a_report_that_fails_hides_nothing(tmp_path, monkeypatch, capsys, caplog
     (tmp_path / "0").mkdir()
     write_status(tmp_path / "0", new_status([], 0) | {"state": "done"})
     assert started.finish() == 0
-    assert capsys.readouterr().out == "1 of 1 jobs done\n" and "no figures" in caplog.text
+    assert "1 of 1 jobs done; " in capsys.readouterr().out and "no figures" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "part"), [("joblib", "joblib"), ("slurm", "submitit")])
 def test_a_plugin_that_is_missing_is_named(monkeypatch, tmp_path, name, part):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     setup_globals()
-    hydra = {"launcher": {"_target_": "hydra._internal.x"}, "sweeper": {"_target_": "hydra._internal.x"}}
-    hydra["launcher"] = preset(name)
-    hydra |= {"runtime": {"choices": {"hydra/launcher": name}}, "sweep": {"dir": str(tmp_path / "sweep")}}
+    hydra = {"launcher": preset(name), "runtime": {"choices": {"hydra/launcher": name}}}
+    hydra |= {"sweep": {"dir": str(tmp_path / "sweep")}}
     with pytest.raises(SystemExit, match=f"error: hydra/launcher={name}: .*sh run.sh install {part}"):
         sweep.SweepStart().on_multirun_start(OmegaConf.create({"hydra": hydra, "report": False}))
     assert f"# [{part}]" in (PROJECT / "requirements-extra.txt").read_text() and sweep.current is None
+
+
+def sweep_config(folder: Path, launcher: str = "joblib", **keys: Any) -> DictConfig:
+    """What Hydra hands to SweepStart, of the keys that it reads."""
+    hydra = {"launcher": preset(launcher), "sweeper": {"params": None}, "job": {"num": "???"}}
+    hydra |= {"overrides": {"task": ["editor.alpha=1,2"]}, "sweep": {"dir": str(folder), "subdir": "${hydra.job.num}"}}
+    found = OmegaConf.create({"hydra": hydra, "report": False})
+    for key, value in keys.items():
+        OmegaConf.update(found, key.replace("__", "."), value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        ({"hydra__sweep__dir": "{}/file/x"}, "hydra.sweep.dir={}/file/x: cannot be written (.*); name another folder"),
+        ({"hydra__sweep__dir": "${nosuch}"}, "hydra.sweep.dir: Interpolation key 'nosuch' not found"),
+        ({"hydra__sweep__subdir": "${nosuch}"}, "hydra.sweep.subdir: Interpolation key 'nosuch' not found"),
+        ({"hydra__launcher__n_jobs": "abc"}, "hydra.launcher.n_jobs=abc: must be a whole number above 0"),
+        ({"hydra__launcher__n_jobs": 0}, "hydra.launcher.n_jobs=0: must be a whole number above 0"),
+        (
+            {"launcher": "submitit_local", "hydra__launcher__cpus_per_task": -1},
+            "hydra.launcher.cpus_per_task=-1: must be a whole number above 0",
+        ),
+    ],
+)
+def test_bad_words_are_one_line_before_any_job(keys, says, tmp_path):
+    (tmp_path / "file").touch()
+    keys = {key: value.format(tmp_path) if "{}" in str(value) else value for key, value in keys.items()}
+    with pytest.raises(SystemExit) as refused:
+        sweep.SweepStart().on_multirun_start(sweep_config(tmp_path / "sweep", **keys))
+    assert re.fullmatch("error: " + says.replace("{}", str(tmp_path)), str(refused.value)) and sweep.current is None
+
+
+def test_a_folder_is_for_one_sweep_at_a_time_and_for_no_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "current", None)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    config, start = sweep_config(tmp_path), sweep.SweepStart().on_multirun_start
+    start(config)
+    assert sweep.current is not None and sweep.current.finish() == 0
+    OmegaConf.save(config, tmp_path / "multirun.yaml")  # as Hydra does
+    (tmp_path / "0").mkdir()
+    write_status(tmp_path / "0", new_status([], 0) | {"state": "done"})
+    with held(tmp_path / "0", resumes=True), pytest.raises(SystemExit, match=f"{tmp_path}/0 is at work; wait"):
+        start(config)
+    for other in ({"hydra__sweep__subdir": "x"}, {"hydra__sweeper__params": {"a": 1}}, {"hydra__overrides__task": []}):
+        with pytest.raises(SystemExit, match=f"hydra.sweep.dir={tmp_path}: holds another sweep"):
+            start(sweep_config(tmp_path, **other))
+    start(sweep_config(tmp_path, hydra__launcher__n_jobs=3))  # how its jobs are started may differ
+    with pytest.raises(SystemExit, match=f"hydra.sweep.dir={tmp_path}: {tmp_path} is at work; wait"):
+        start(config)
+    assert sweep.current.finish() == 0
+
+
+def test_a_sweep_that_goes_on_runs_what_is_not_done(tmp_path, monkeypatch, capsys):
+    hydra = sweep_config(tmp_path, "submitit_local").hydra
+    told_of = []
+    OmegaConf.update(hydra, "runtime", {"output_dir": str(tmp_path), "cwd": "/"}, force_add=True)
+    OmegaConf.update(hydra, "overrides.task", ["a=1"])
+    hydra = OmegaConf.merge(hydra, {"job_logging": {}, "verbose": False, "job": {"num": 0}})
+    monkeypatch.setattr("lifelong.job.HydraConfig.get", lambda: hydra)
+    monkeypatch.setattr(job, "run_child", lambda told, *_: told_of.append(told) or 0)
+    of_the_sweep = FileLock(tmp_path / ".lock")
+    of_the_sweep.acquire()
+    cfg = OmegaConf.create({"model_device": "auto", "resume": None})
+    for state, words in ((None, None), ("done", ["a=1"]), ("interrupted", ["a=1", "resume=x"]), ("failed", ["a=1"])):
+        if state:
+            write_status(tmp_path, new_status(words, 0) | {"state": state})
+        job.sweep_job(cfg)
+    assert [told["config"]["resume"] for told in told_of] == [None, str(tmp_path), str(tmp_path)]
+    write_status(tmp_path, new_status(["a=2"], 0) | {"state": "done"})
+    with pytest.raises(SystemExit):
+        job.sweep_job(cfg)
+    assert f"error: hydra.sweep.subdir: {tmp_path} holds another job" in capsys.readouterr().err
+    assert read_status(tmp_path)["overrides"] == ["a=2"], "and it is left as it was"
+    of_the_sweep.release()
+
+
+# what ends with what
+
+
+STANDS_IN = """
+import sys, threading, time
+from lifelong.job import end_with_parent
+print("told", sys.stdin.readline(), flush=True)
+threading.Thread(target=end_with_parent, daemon=True).start()
+time.sleep(60)
+"""
+
+
+def stand_in(monkeypatch) -> None:
+    """Have run_child start a process that does nothing but end as a job does."""
+    plain = job.start_python
+    monkeypatch.setattr(job, "start_python", lambda *_, **options: plain("-c", STANDS_IN, **options | {"cwd": PROJECT}))
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_job_ends_when_the_process_of_its_sweep_is_gone(launcher, tmp_path, monkeypatch):
+    stand_in(monkeypatch)
+    of_the_sweep = FileLock(tmp_path / ".lock", thread_local=False)
+    of_the_sweep.acquire()
+    threading.Timer(1, of_the_sweep.release).start()  # as its death does
+    monkeypatch.setattr(sweep, "current", object())  # this process's signals stay as they are
+    began = time.monotonic()
+    assert job.run_child({}, tmp_path, tmp_path, preset(launcher)) == -signal.SIGTERM
+    assert 1 <= time.monotonic() - began < 30
+
+
+def test_a_job_ends_when_the_process_that_started_it_is_killed(tmp_path):
+    code = "import sys, time; from lifelong.process import start_python; import subprocess\n"
+    code += "child = start_python('-c', sys.argv[1], stdin=subprocess.PIPE)\n"
+    code += "print(child.pid, file=child.stdin, flush=True); time.sleep(60)"
+    worker = subprocess.Popen([sys.executable, "-c", code, STANDS_IN], cwd=PROJECT, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None and worker.stdout.readline().startswith("told")
+    worker.kill()
+    worker.communicate(timeout=30)  # its end of stdout is closed when the job is gone too
+    assert worker.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "config" / "hydra").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -316,9 +455,29 @@ def test_joblib_one_fails_one_is_killed_one_is_done(tmp_path):
     assert "written to" in (tmp_path / "sweep" / "2" / "output.log").read_text()
     assert f"OMP_NUM_THREADS={max(1, cores() // 2)}" in environ
     assert "1 of 3 jobs done" in output
-    assert re.search(r"job 0 \(editor.alpha=1\) failed: killed by signal 9", output)
-    assert re.search(r"job 1 \(editor.alpha=nan\) failed: ConfigError", output)
+    assert re.search(r"^0: failed: killed by signal 9 \(SIGKILL\)$", output, flags=re.MULTILINE)
+    assert re.search(r"^1: failed: ConfigError: editor.alpha=nan", output, flags=re.MULTILINE)
+    assert re.search(r"^ +0 +1 .* failed$", output, flags=re.MULTILINE), "its line in the table"
     assert list((tmp_path / "sweep").rglob("report.html")), output
+
+
+@pytest.mark.slow
+def test_a_joblib_sweep_that_is_killed_takes_its_jobs_along(tmp_path):
+    words = ["hydra/launcher=joblib", "hydra.sweep.dir=sweep", "editor.alpha=1,10"]
+    process = start("-m", *WORDS, *words, cwd=tmp_path)
+    folders = [tmp_path / "sweep" / name for name in "01"]
+    for folder in folders:
+        assert wait_for_job(folder, process)["state"] == "running"
+    process.kill()
+    for folder in folders:
+        for _ in range(300):
+            if sweep.free(folder / ".lock"):
+                break
+            time.sleep(0.1)
+        assert read_status(folder)["state"] == "interrupted", "it had time to say so"
+        assert "stopped by SIGTERM; go on with: python main.py resume=" in read_status(folder)["error"]
+    output, _ = process.communicate(timeout=60)  # it is open for as long as a worker is there
+    assert "not started" not in output
 
 
 @pytest.mark.slow
@@ -329,10 +488,10 @@ def test_submitit_local(tmp_path):
     assert process.returncode == 0, output
     found = statuses(tmp_path / "sweep")
     assert {name: status["state"] for name, status in found.items()} == {"0": "done", "1": "done"}
-    for job, alpha in (("0", 1.0), ("1", 10.0)):
-        results = json.loads((tmp_path / "sweep" / job / "results.json").read_text())
+    for name, alpha in (("0", 1.0), ("1", 10.0)):
+        results = json.loads((tmp_path / "sweep" / name / "results.json").read_text())
         assert results["config"]["editor"]["alpha"] == alpha
-        assert (tmp_path / "saved" / job / "model.safetensors").is_file(), "what only the launcher knows is resolved"
+        assert (tmp_path / "saved" / name / "model.safetensors").is_file(), "what only the launcher knows is resolved"
     assert "2 of 2 jobs done" in output
 
 
@@ -349,9 +508,17 @@ def test_one_after_another_stopped_and_resumed(tmp_path):
     assert {name: status["state"] for name, status in found.items()} == {"0": "interrupted", "1": "interrupted"}
     assert found["1"]["error"] == "not started: the sweep was stopped" and "0 of 2 jobs done" in output
     assert not (tmp_path / "sweep" / ".stop").exists()
+    with held(tmp_path / "sweep" / "1", resumes=True):
+        refused = run_main("resume=sweep/1", cwd=tmp_path)
+    assert refused.returncode == 1 and "sweep/1: another run is at work there" in refused.stderr
+    assert statuses(tmp_path / "sweep") == found, "and nothing is changed"
     done = run_main("resume=sweep/1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "saved" / "1" / "model.safetensors").is_file(), "the number that it had"
     status = read_status(tmp_path / "sweep" / "1")
     assert status["state"] == "done" and "editor.alpha=10" in status["overrides"]
-    assert json.loads((tmp_path / "sweep" / "1" / "results.json").read_text())["config"]["editor"]["alpha"] == 10
+    results = (tmp_path / "sweep" / "1" / "results.json").read_bytes()
+    assert json.loads(results)["config"]["editor"]["alpha"] == 10
+    again = run_main(*WORDS, *words, cwd=tmp_path)
+    assert again.returncode == 0 and "2 of 2 jobs done" in again.stdout, again.stderr
+    assert (tmp_path / "sweep" / "1" / "results.json").read_bytes() == results, "what is done is not run again"

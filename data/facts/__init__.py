@@ -1,1 +1,0 @@
-"""The embedded data set: counterfactual edits about cities, countries and elements."""

