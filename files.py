@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -68,6 +69,17 @@ def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     write_whole(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
 
 
+def regular(path: Path) -> Path:
+    """The path, to be read to its end.
+
+    Raises:
+        OSError: a pipe or a device is there, which may have none.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(errno.EINVAL, "is a pipe or a device, no file", str(path))
+    return path
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
@@ -75,7 +87,7 @@ def read_json(path: Path) -> Any:
         OSError, ValueError: it cannot be read; it is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(regular(path).read_text(encoding="utf-8"))
     except RecursionError as error:
         raise ValueError(f"{path}: nested too deeply") from error
 
@@ -148,7 +160,7 @@ def sync(folder: Path) -> None:
 
 def sha256_of(path: Path) -> str:
     """The file's sha256 in hex, read in pieces."""
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

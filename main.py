@@ -18,6 +18,7 @@ from config.check import ConfigError, check_override_names
 from config.compose import one_line, said
 from config.schema import Config, register
 from config.sites import quoted
+from files import regular
 from lifelong.job import EXPECTED, execute, sweep_job
 from lifelong.outside import config_dir, use_editors
 from lifelong.status import Interrupted
@@ -46,20 +47,19 @@ def with_saved_overrides(argv: list[str]) -> list[str]:
     saved = Path(asked[-1]).expanduser() / ".hydra"
     keys = {word.partition("=")[0].lstrip("+") for word in argv}
     try:
-        found = yaml.safe_load((saved / "overrides.yaml").read_text(encoding="utf-8"))
+        found = yaml.safe_load(regular(saved / "overrides.yaml").read_text(encoding="utf-8"))
         words = [word for word in found if word.partition("=")[0].lstrip("+") not in keys]
         record = as_it_was(saved, argv)
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(
-            f"resume={asked[-1]}: its .hydra folder does not say what it ran ({said(error)}); start again"
-        ) from error
+        what = "holds no .hydra/overrides.yaml and hydra.yaml that say what it ran"
+        raise ConfigError(f"resume={asked[-1]}: {what} ({said(error)}); start again") from error
     return [*words, *argv, f"hydra.run.dir={saved.parent.resolve()}", *record]
 
 
 def as_it_was(saved: Path, argv: list[str]) -> list[str]:
     """What makes Hydra treat a run that goes on as the run that it was, and leave its own record of it as it is."""
     path, words = saved / "hydra.yaml", ["hydra.output_subdir=null"]
-    hydra = OmegaConf.load(path).hydra if path.is_file() else OmegaConf.create()
+    hydra = OmegaConf.load(regular(path)).hydra if path.exists() else OmegaConf.create()
     number = OmegaConf.select(hydra, "job.num")
     words += [] if number is None else [f"hydra.job.num={number}", "hydra.mode=RUN"]
     folders = [s.path for s in OmegaConf.select(hydra, "runtime.config_sources") or () if s.provider == "command-line"]

@@ -7,6 +7,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from config.errors import ConfigError as ConfigError
@@ -44,7 +45,9 @@ def check_override_names(argv: Sequence[str], more: Sequence[str] = ()) -> None:
     for word in argv:
         key, equals, value = word.partition("=")
         key = key.lstrip("+")
-        if not equals or key.startswith(("-", "~", "hydra")) or "@" in key or "/" in key:
+        if not equals or key.startswith(("-", "~", "hydra")) or "@" in key:
+            continue
+        if "/" in key and key.partition("/")[0] in (*GROUPS, "schema"):
             continue
         if key in GONE:
             raise ConfigError(f"{key}={value}: there is no key {key}: {GONE[key]}")
@@ -53,14 +56,19 @@ def check_override_names(argv: Sequence[str], more: Sequence[str] = ()) -> None:
             raise ConfigError(f"{key}={value}: there is no key {key}; the nearest are {', '.join(close)}")
         if key in GROUPS and any(map(NO_NAME.fullmatch, re.split(r"[][,\s]+", value))):
             raise ConfigError(f"{key}={value}: must be the name of a file of config/{key}, without .yaml")
-        _check_length(key, value)
+        _check_name(key, value)
 
 
-def _check_length(key: str, value: str) -> None:
-    """Refuse a name that no file system takes."""
+def _check_name(key: str, value: str) -> None:
+    """Refuse a name that no file system takes, and one in a home that nobody has."""
     longest = max(len(part.encode(errors="surrogateescape")) for part in value.split("/"))
     if key.endswith(NAMING) and longest > LONGEST:
         raise ConfigError(f"{key}={value[:40]}...: a name of {longest} bytes; file systems take {LONGEST} at most")
+    if key.endswith((*NAMING, "name_or_path")) and value.startswith("~"):
+        try:
+            Path(value).expanduser()
+        except RuntimeError as error:
+            raise ConfigError(f"{key}={value}: nobody has this home ({error}); name the whole path") from error
 
 
 def check_values(cfg: Config) -> None:
@@ -72,12 +80,8 @@ def check_values(cfg: Config) -> None:
     if cfg.editor.load_checkpoint in ("false", "False", ""):
         cfg.editor.load_checkpoint = None  # the published program's way to say no
     check_numbers(cfg)
-    sites = cfg.model.edit_modules
-    if not sites:
+    if not cfg.model.edit_modules:
         raise ConfigError("model.edit_modules=[]: name at least one nn.Linear or Conv1D module to edit")
-    twice = sorted({name for name in sites if sites.count(name) > 1})
-    if twice:
-        raise ConfigError(f"model.edit_modules: {twice[0]} is named twice; name each site once")
     if cfg.model.device_map not in (None, "auto"):
         raise ConfigError(f"model.device_map={cfg.model.device_map}: must be auto or null")
     if cfg.eval.every > cfg.num_seq:
@@ -102,7 +106,7 @@ def check_numbers(node: Any, prefix: str = "") -> None:
         if dataclasses.is_dataclass(value):
             check_numbers(value, f"{key}.")
         elif isinstance(value, str):
-            _check_length(key, value)
+            _check_name(key, value)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             wanted, whole = field.metadata.get(RANGE, ""), "int" in str(field.type)
             low = value > 0 if "above 0" in wanted else value >= 0 if wanted else True

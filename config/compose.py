@@ -75,17 +75,20 @@ def one_line(*expected: type[Exception]) -> Iterator[None]:
         yield
     except errors as error:
         sys.exit(f"error: {said(error)}")
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the latter of a log file
+        cause = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(cause, OSError):
+            raise
         key = "hydra.sweep.dir" if {"-m", "--multirun"} & {*sys.argv} else "hydra.run.dir"
-        sys.exit(f"error: {key}: cannot be made ({said(error)}); name another folder")
+        sys.exit(f"error: {key}: cannot be made ({said(cause)}); name another folder")
 
 
 def said(error: Exception) -> str:
     """An error in one line; of OmegaConf's with the key, or the words on the command line that refer to others."""
     texts = [str(error), str(error.__cause__ or "") if isinstance(error, HydraException) else ""]
     texts = [text.partition("\n    full_key:")[0].partition("\nConfig search path")[0] for text in texts if text]
-    key = getattr(error, "full_key", None)
-    if isinstance(error, InterpolationResolutionError | InterpolationValidationError):
+    key = getattr(error, "full_key", None) or getattr(error, "override", None)
+    if isinstance(error, InterpolationResolutionError | InterpolationValidationError) or "${" in texts[0]:
         key = " ".join(word for word in sys.argv[1:] if "${" in word and not word.startswith("hydra.")) or key
     return printable(" ".join(": ".join([key, *texts] if key else texts).split()))
 

@@ -101,7 +101,8 @@ def check_prompt_format(tokenizer: PreTrainedTokenizerBase, prompt_format: Promp
         if not tokenizer.chat_template:
             raise ConfigError(f"dataset.prompt_format=chat: the tokenizer of {model} has no chat template; {right}")
         try:
-            _written(tokenizer, "a", prompt_format)
+            if "STABLE" not in _written(tokenizer, "STABLE", prompt_format):
+                raise ValueError("it leaves the prompt out")
         except Exception as error:  # a template may fail in any way
             said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise ConfigError(

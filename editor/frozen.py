@@ -30,6 +30,7 @@ from config.check import ConfigError
 from config.schema import ModelConfig
 from data.batches import Batch, to_device
 from editor.capture import Inputs, tokens_of
+from files import regular
 from model import fingerprint
 
 FORMAT = 2  # of the states' folder; raise it when what is kept changes
@@ -200,8 +201,8 @@ class StateFile:
         self.folder, self.width, self.dtype, self.most = folder, width, dtype, most
         self._size = width * dtype.itemsize  # bytes of a token
         self.states, self.index = folder / "states.bin", folder / "index.bin"
-        self.index.touch()
-        self._states_fd = os.open(self.states, os.O_RDONLY | os.O_CREAT, 0o644)
+        regular(self.index).touch()
+        self._states_fd = os.open(regular(self.states), os.O_RDONLY | os.O_CREAT, 0o644)
         weakref.finalize(self, os.close, self._states_fd)
         self._known: dict[bytes, tuple[int, int, int]] = {}
         self._read = 0
@@ -232,7 +233,8 @@ class StateFile:
         states_TD = torch.empty(tokens, self.width, dtype=self.dtype)
         # read, not mapped: a map that torch may share has to be writable, and memory is set aside for all of it
         data = states_TD.view(torch.uint8).numpy().data
-        if os.preadv(self._states_fd, [data], offset) == data.nbytes and crc32(data) == checksum:
+        whole = tokens == len(ids) and os.preadv(self._states_fd, [data], offset) == data.nbytes
+        if whole and crc32(data) == checksum:
             return states_TD
         del self._known[key]
         return None

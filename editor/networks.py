@@ -19,7 +19,7 @@ from config.check import ConfigError
 from config.schema import LearnedConfig
 from editor.base import Shape, below
 from editor.sites import EditSite
-from files import read_json, whole_folder, write_json
+from files import read_json, sha256_of, whole_folder, write_json
 from nets import EditNetwork
 
 TENSORS, DESCRIPTION = "tensors.safetensors", "checkpoint.json"
@@ -97,7 +97,7 @@ def save_checkpoint(folder: Path, cfg: LearnedConfig, sites: Sites, tensors: Map
     """Write a checkpoint beside its place, then rename."""
     with whole_folder(folder) as fresh:
         save_file({name: value.contiguous() for name, value in tensors.items()}, fresh / TENSORS)
-        write_json(fresh / DESCRIPTION, _description(cfg, sites))
+        write_json(fresh / DESCRIPTION, _description(cfg, sites) | {"sha256": sha256_of(fresh / TENSORS)})
 
 
 def check_checkpoint(folder: str | Path, cfg: LearnedConfig, sites: Sites) -> None:
@@ -124,9 +124,12 @@ def read_checkpoint(folder: str | Path, device: torch.device) -> dict[str, Tenso
     Raises:
         ConfigError: they cannot be read.
     """
+    path = Path(folder).expanduser()
     try:
-        return load_file(Path(folder).expanduser() / TENSORS, device=str(device))
-    except (OSError, SafetensorError) as error:
+        if sha256_of(path / TENSORS) != read_json(path / DESCRIPTION)["sha256"]:
+            raise ValueError(f"{TENSORS} does not have the sha256 that {DESCRIPTION} names")
+        return load_file(path / TENSORS, device=str(device))
+    except (OSError, SafetensorError, LookupError, TypeError, ValueError) as error:
         raise _no_checkpoint(folder, error) from error
 
 

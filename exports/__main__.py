@@ -67,7 +67,7 @@ def main() -> None:
     args = parser().parse_args()
     try:
         args.run(args)
-    except (ConfigError, DataError, RunError) as error:
+    except (ConfigError, DataError, RunError, OSError) as error:
         sys.exit(printable(f"error: {KEY.sub('', str(error))}"))
 
 

@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision, PromptFormat
-from data.base import DataError
+from data.base import HALF_PAIR, DataError
 from data.base import shown as cut
 from data.batches import check_prompt_format, prompt_ids
 from exports.card import front_matter, origin
@@ -76,7 +76,7 @@ def _ask_whole(name: str, question: Question, base: str | None) -> Answers:
     cfg.precision = _saved_precision(cfg, question.device)
     edited = _ask_one(cfg, question)
     said = front_matter(Path(name).expanduser()).get("edited_from")
-    source = base or (said if said != origin(name) else None)
+    source = base or (said if isinstance(said, str) and said != origin(name) else None)
     if source in (None, NO_BASE):
         return Answers(edited, None, None, "" if base else "no card names the base; --base BASE asks it too")
     try:
@@ -106,6 +106,9 @@ def _asked(cfg: ModelConfig, question: Question) -> tuple[PreTrainedTokenizerBas
     """The tokenizer and each prompt's ids, once it is known that the tokenizer can write them and that they fit."""
     tokenizer, context = load_tokenizer(cfg), getattr(model_config(cfg), "max_position_embeddings", None)
     check_prompt_format(tokenizer, question.prompt_format, cfg.name_or_path)
+    for prompt in question.prompts:
+        if HALF_PAIR.search(prompt):
+            raise DataError(f"prompt {cut(prompt)} holds half a surrogate pair; it must be Unicode text")
     asked = prompt_ids(tokenizer, question.prompts, question.prompt_format)
     for prompt, bare, ids in zip(question.prompts, prompt_ids(tokenizer, question.prompts), asked, strict=True):
         if not bare:

@@ -11,6 +11,7 @@ import jinja2
 import yaml
 from huggingface_hub import ModelCardData, metadata_load, try_to_load_from_cache
 
+from files import regular
 from model import CARD, EMBEDDED
 from report.terminal import COLUMNS, metric_rows
 
@@ -27,7 +28,7 @@ def origin(name_or_path: str) -> str:
 def front_matter(folder: str | Path) -> dict[str, Any]:
     """What the card in a folder says of its model; empty where there is no card or none that can be read."""
     try:
-        return metadata_load(Path(folder) / CARD) or {}
+        return metadata_load(regular(Path(folder) / CARD)) or {}
     except (OSError, ValueError, yaml.YAMLError):
         return {}
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision
 from exports.card import delta_note
-from files import read_json, sha256_of_json, whole_folder, write_json
+from files import read_json, regular, sha256_of_json, whole_folder, write_json
 from model import CARD, DELTA_FILE, check_save_folder, load_model, load_tokenizer, save_model
 
 log = logging.getLogger(__name__)
@@ -113,10 +113,12 @@ def read_delta(folder: str | Path) -> Delta:
         if wrong := [text for text in texts if not isinstance(text, str)]:
             raise TypeError(f"{wrong[0]!r} is no text")
     except (OSError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read ({error!r}); export the delta again") from error
+        raise ConfigError(
+            f"{file}: cannot be read ({type(error).__name__}: {error}); export the delta again"
+        ) from error
     if not described["tensors"]:
         raise ConfigError(f"{file}: names no tensor that was changed; export the delta again")
-    if made_by != (FORMAT, VERSION) or described["dtype"] not in Precision.__members__:
+    if made_by != (FORMAT, VERSION) or described["dtype"] not in {*Precision.__members__} - {"auto"}:
         kind = f"{made_by[0]} {made_by[1]} in {described['dtype']}"
         raise ConfigError(f"{file}: is {kind}; this program reads {FORMAT} {VERSION} in float32, bfloat16 or float16")
     return Delta(path, **described)
@@ -130,7 +132,7 @@ def read_weights(delta: Delta) -> dict[str, Tensor]:
     """
     file = delta.folder / WEIGHTS
     try:
-        weights = load_file(file)
+        weights = load_file(regular(file))
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{file}: cannot be read ({error}); export the delta again") from error
     undeclared = sorted(weights.keys() - delta.tensors.keys())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ def check_export(cfg: Config) -> None:
     folder = cfg.model_cache_dir or ""
     check_save_folder(folder)
     parent = next(path for path in Path(folder).expanduser().absolute().parents if path.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise ConfigError(f"model_cache_dir={folder}: cannot be made, {parent} is not writable; name another folder")
+    try:
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise ConfigError(f"model_cache_dir={folder}: cannot be made ({error}); name another folder") from error
     if cfg.export is Export.delta and origin(folder) == origin(cfg.model.name_or_path):
         raise ConfigError(
             f"model_cache_dir={folder}: is the model that is edited, and export=delta would replace it by the "

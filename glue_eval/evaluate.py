@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -16,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import Config, DownstreamBackend, DownstreamConfig
-from files import MANIFEST, flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines
+from files import MANIFEST, flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines, write_whole
 from glue_eval.predictions import Question, averages, encode_tests, figures, predict
 from glue_eval.rows import source_label, validate
 from glue_eval.scoring import perplexity, score
@@ -118,7 +117,9 @@ def abilities_before(
         folder = kept(Path(cfg.eval.cache_dir).expanduser(), name, measure)
     except OSError as error:
         raise ConfigError(f"eval.cache_dir={cfg.eval.cache_dir}: {error}; name another folder, or null") from error
-    shutil.copytree(folder, downstream.folder, ignore=shutil.ignore_patterns(MANIFEST), dirs_exist_ok=True)
+    for path in folder.iterdir():  # a run that goes on after a power cut does not copy them again
+        if path.name != MANIFEST:
+            write_whole(downstream.folder / path.name, path.read_bytes())
     return numbers(read_json(folder / "base_glue.json"))
 
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from config.check import ConfigError, check_numbers
 from config.schema import DownstreamBackend, DownstreamConfig
@@ -22,6 +20,7 @@ SAMPLE_DIR = Path(__file__).resolve().parent / "dataset"
 SAMPLE_LABEL = "sample shipped with the project"
 # The published subsets keep their first 100 rows for shots; the shipped sample keeps its first 10.
 PUBLISHED_POOL, SAMPLE_POOL = 100, 10
+SUFFIXES = (".jsonl", ".json", ".jsonl.xz", ".jsonl.gz", ".json.xz", ".json.gz")
 HOW_TO_GET = "python -m glue_eval.build_subsets --out DIR, then downstream.data_dir=DIR"
 
 
@@ -69,19 +68,6 @@ def validate(cfg: DownstreamConfig) -> dict[str, TaskRows]:
     return rows
 
 
-def checked_rows(task: Task, path: Path, limit: int | None = None) -> Iterator[tuple[dict[str, Any], Row]]:
-    """The rows of a task's file, as they are and as they are read.
-
-    Raises:
-        DataError: no such file, or a row that does not fit the task.
-    """
-    for index, raw in enumerate(islice(iter_rows(path, HOW_TO_GET), limit)):
-        try:
-            yield raw, read_row(task, raw, index)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
-
-
 def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
     """The task's shots (the first of the pool) and tests (the first after the pool).
 
@@ -91,10 +77,13 @@ def load_rows(task: Task, cfg: DownstreamConfig) -> TaskRows:
     """
     folder, pool = (SAMPLE_DIR, SAMPLE_POOL) if cfg.data_dir is None else (Path(cfg.data_dir), PUBLISHED_POOL)
     path = folder.expanduser() / task.file
+    path = next(filter(Path.is_file, map(path.with_suffix, SUFFIXES)), path)
     try:
-        rows = [row for _, row in checked_rows(task, path, pool + cfg.number_of_tests)]
+        raw = islice(iter_rows(path, HOW_TO_GET), pool + cfg.number_of_tests)
+        rows = [read_row(task, row, index) for index, row in enumerate(raw)]
     except DataError as error:
-        raise DataError(f"downstream.data_dir={cfg.data_dir}: {error}") from None
+        said = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise DataError(f"downstream.data_dir={cfg.data_dir}: {said}") from None
     shots, tests = rows[:pool], rows[pool:]
     if cfg.few_shots > len(shots):
         raise ConfigError(

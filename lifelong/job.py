@@ -26,7 +26,6 @@ from omegaconf import DictConfig, OmegaConf
 from config.check import ConfigError, RunError
 from config.compose import typed_config
 from config.schema import Config
-from config.show import show_config
 from data.base import DataError
 from lifelong import sweep
 from lifelong.process import cores, start_python
@@ -40,31 +39,32 @@ TAIL_LINES = 20
 
 def execute(
     cfg: Config, run_dir: Path, overrides: Sequence[str], job: int | None = None, place: Place | None = None
-) -> None:
-    """What main.py is for: show the config, list the model's modules, or run, within `place`, which may have it wait.
+) -> dict[str, Any]:
+    """What main.py is for: show the config, list the model's modules ({}), or run, within `place`, which may have it
+    wait; the results.
 
     Raises:
         ConfigError, DataError, RunError, Interrupted: as lifelong.run.run.
     """
     if cfg.verbose:
-        show_config(cfg)
+        print(OmegaConf.to_yaml(OmegaConf.structured(cfg)), end="", flush=True)
     if cfg.inspect:
         from lifelong.inspect import inspect_model
 
         print(inspect_model(cfg))
-        return
+        return {}
     with ExitStack() as stack:
         stack.enter_context(held(run_dir, resumes=cfg.resume is not None))
         if read_status(run_dir).get("state") == "done":
             from lifelong.run import done_before
 
-            if done_before(cfg, run_dir):
-                return
+            if results := done_before(cfg, run_dir):
+                return results
         stack.enter_context(tracked(run_dir, overrides, job))
         stack.enter_context(place or nullcontext())
         from lifelong.run import run  # torch and transformers load only when a run starts
 
-        run(cfg, run_dir)
+        return run(cfg, run_dir)
 
 
 def sweep_job(cfg: DictConfig) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from config.schema import WandbConfig, WandbMode
-from files import finite, flatten, write_json
+from files import finite, flatten, regular, write_json
 
 log = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "numpy", "safetensors")
@@ -47,11 +47,12 @@ class Recorder:
         self.run_dir = run_dir
         run_dir.mkdir(parents=True, exist_ok=True)
         self.path, self._digest = run_dir / "metrics.jsonl", sha256()
-        self._metrics = open(self.path, "a" if resumes else "w", encoding="utf-8")  # noqa: SIM115  closed in __exit__
+        self._metrics = open(regular(self.path), "a" if resumes else "w", encoding="utf-8")  # noqa: SIM115  closed in __exit__
         self._wandb = None
         if wandb_cfg.mode is not WandbMode.disabled:
             if wandb_cfg.mode is not WandbMode.online:
                 os.environ["WANDB_ERROR_REPORTING"] = "false"  # its crash reports ask DNS even where it is offline
+                os.environ["WANDB_CACHE_DIR"] = str(run_dir / "wandb" / "cache")  # its own logs, else below HOME
             import wandb  # slow to import, and not every run wants it
 
             mode: Any = wandb_cfg.mode.value

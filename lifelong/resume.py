@@ -22,6 +22,7 @@ from lifelong.session import Session
 log = logging.getLogger(__name__)
 
 FORMAT = 3
+PARTS = {"number", "config", "files", "state", "model", "tensors", "sha256"}  # of state.json
 KEPT = 2
 # what may differ between a run and its continuation without moving a number
 FREE = ("wandb.", "checkpoint.", "resume", "editor.cache_dir", "model_cache", "model.embedded_cache_dir", "export",
@@ -99,10 +100,16 @@ class Checkpoints:
         if found["model"] != session.fingerprint:
             name = self.config["model"]["name_or_path"]
             raise ConfigError(f"resume: the weights of {name} are not those that the run started with")
-        session.load_tensors(load_file(folder / "state.safetensors", device=str(session.editor.solve_device)))
-        for name, owner in owners.items():
-            owner.load_state_dict(found["state"][name])
-        self.number = found["number"]
+        try:
+            session.load_tensors(load_file(folder / "state.safetensors", device=str(session.editor.solve_device)))
+            for name, owner in owners.items():
+                owner.load_state_dict(found["state"][name])
+            self.number = int(found["number"])
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"resume: {folder} does not fit this run ({type(error).__name__}: {error}); take it away to go on "
+                "from the one before"
+            ) from error
 
 
 def newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -116,6 +123,8 @@ def newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
             found = read_json(folder / "state.json")
             said = {key: value for key, value in found.items() if key != "sha256"}
             ours = found.get("format") == FORMAT
+            if ours and (lacking := sorted(PARTS - found.keys())):
+                raise ValueError(f"state.json lacks {lacking[0]}")
             if ours and sha256_of_json(said) != found["sha256"]:
                 raise ValueError("state.json does not have the sha256 that it names")
             if ours and sha256_of(folder / "state.safetensors") != found["tensors"]:

@@ -264,9 +264,11 @@ def _report(run_dir: Path) -> str | None:
 
     try:
         return str(report.make([run_dir]))
+    except OSError as error:
+        log.warning("the report could not be written (%s); the numbers are in %s", error, run_dir / "results.json")
     except Exception:
         log.exception("the report could not be made; the numbers are in %s", run_dir / "results.json")
-        return None
+    return None
 
 
 def show(results: dict[str, Any], run_dir: Path) -> None:

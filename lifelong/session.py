@@ -215,6 +215,7 @@ def open_session(
         ConfigError: the model cannot be opened, a site cannot be edited, layers cannot be run apart.
     """
     model = load_model(cfg.model, device) if model is None else model.eval().requires_grad_(False)
+    _check_sound(cfg.model.name_or_path, model)
     inputs = frozen_inputs(model, cfg.model)
     if cfg.model.frozen_cache_dir and inputs is tokens_of:
         log.warning("model.frozen_cache_dir has no effect: no layer lies below the lowest site")
@@ -262,3 +263,22 @@ def started(cfg: Config, model: PreTrainedModel | None, tokenizer: PreTrainedTok
     session = stack.enter_context(open_session(cfg, tokenizer, device, device, model))
     weakref.finalize(session, stack.close)
     return session
+
+
+def _check_sound(source: str, model: PreTrainedModel) -> None:
+    """Refuse weights that are not finite, an end that is no token, settings by which nothing can be computed."""
+    for name, weight in model.named_parameters():
+        if weight.numel() and not weight.is_meta and not all(map(torch.isfinite, weight.aminmax())):
+            raise ConfigError(f"model.name_or_path={source}: its weight {name} holds a number that is not finite")
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        token = getattr(model.generation_config, name)
+        if token == [] or not all(
+            isinstance(one, int | None) for one in (token if isinstance(token, list) else [token])
+        ):
+            raise ConfigError(f"model.name_or_path={source}: {name}={token} in its settings is no token's number")
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    except Exception as error:  # settings may be wrong in ways that only a call shows
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ConfigError(f"model.name_or_path={source}: cannot be run ({said}); look at its config.json") from error

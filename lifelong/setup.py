@@ -6,7 +6,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import cast
 
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
@@ -75,7 +77,9 @@ def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedToken
         edits = Source(cfg.dataset, cfg.seed, fits, fits_key).records(cfg.dataset.valid_path, cfg.num_seq, "num_seq")
     with _named("dataset.train_path"):
         training = _open_training(cfg, fits, fits_key)
-    return Data(edits, training, known_facts(cfg.eval, cfg.seed))
+    with _named("eval.knowns_path"):
+        knowns = known_facts(cfg.eval, cfg.seed, fits)
+    return Data(edits, training, knowns)
 
 
 def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
@@ -108,12 +112,12 @@ def warm_up_data(dataset: DatasetConfig) -> DatasetConfig:
     return replace(other, n_edits=dataset.n_edits, cache_dir=dataset.cache_dir)
 
 
-def known_facts(cfg: EvalConfig, seed: int) -> list[tuple[str, str]]:
+def known_facts(cfg: EvalConfig, seed: int, fits: Fits) -> list[tuple[str, str]]:
     """Prompt and answer of a sample of known facts; none where the default file is not there.
 
     Raises:
         ConfigError: a file that was asked for by name is not there.
-        DataError: the file is broken.
+        DataError: the file is broken, or the model cannot use one of them.
     """
     path = locate(cfg.knowns_path)
     if not cfg.knowns or not path.is_file():
@@ -123,7 +127,10 @@ def known_facts(cfg: EvalConfig, seed: int) -> list[tuple[str, str]]:
             )
         return []
     facts = list(RecordFile(path, read_known, seed))
-    return [(facts[i].prompt, facts[i].answer.strip()) for i in drawn(len(facts), cfg.knowns, seed)]
+    picked = [facts[i] for i in drawn(len(facts), cfg.knowns, seed)]
+    for error in filter(None, fits(picked)):
+        raise DataError(f"{path}: {error}")
+    return [(fact.prompt, fact.answer.strip()) for fact in picked]
 
 
 @contextmanager
@@ -145,5 +152,18 @@ def prepare(cfg: Config) -> tuple[Data, PreTrainedTokenizerBase]:
     check_sites(skeleton, cfg.model.edit_modules)
     check_layers(skeleton, cfg.model)
     tokenizer = load_tokenizer(cfg.model)
+    _check_vocabulary(cfg.model.name_or_path, skeleton, tokenizer)
     check_prompt_format(tokenizer, cfg.dataset.prompt_format, cfg.model.name_or_path)
     return open_data(cfg, skeleton, tokenizer), tokenizer
+
+
+def _check_vocabulary(source: str, skeleton: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer of another model; a special token that the model lacks stands in no text."""
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    last = max({*tokenizer.get_vocab().values()} - special, default=0)
+    rows = cast(Tensor, skeleton.get_input_embeddings().weight).shape[0]
+    if last >= rows:
+        raise ConfigError(
+            f"model.name_or_path={source}: its tokenizer has a token {last}, its model {rows} tokens; "
+            "name a folder whose tokenizer and weights belong together"
+        )

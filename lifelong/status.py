@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from config.errors import ConfigError, RunError
 from data.base import DataError
-from files import host, read_json, remove_parts, sync, write_json
+from files import host, printable, read_json, remove_parts, sync, write_json
 
 STATUS = "status.json"
 ENDED = ("done", "failed", "interrupted")
@@ -43,38 +43,33 @@ class Listener:
     """SIGINT and SIGTERM go to one function until given back; only the main thread can listen."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], None]) -> None:
-        listens = threading.current_thread() is threading.main_thread()
-        self._before = {signum: signal.signal(signum, handler) for signum in SIGNALS} if listens else {}
+        self._handler, self._before = handler, dict[signal.Signals, Any]()
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {signum: signal.signal(signum, self._handler) for signum in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
 
     def give_back(self) -> None:
         """Let those listen again who did before."""
         while self._before:
             signal.signal(*self._before.popitem())
 
-    def __enter__(self) -> Listener:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.give_back()
-
-
-class StopRequests:
-    """Remembers the first signal; the second one acts as if nobody listened. Use as a context manager."""
+class StopRequests(Listener):
+    """Remembers the first signal; the second one acts as if nobody listened."""
 
     def __init__(self, run_dir: Path) -> None:
+        super().__init__(self._remember)
         self.run_dir = run_dir
         self.signum: int | None = None
 
-    def __enter__(self) -> StopRequests:
-        self._listener = Listener(self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.give_back()
-
     def _remember(self, signum: int, _: FrameType | None) -> None:
         self.signum = signum
-        self._listener.give_back()
+        self.give_back()
 
     def check(self) -> None:
         """Leave if a signal came.
@@ -114,9 +109,8 @@ def end_status(run_dir: Path, status: dict[str, Any], state: str, error: str | N
     """Write how a run ended; a traceback goes to the run's log file too (the terminal gets one line)."""
     write_status(run_dir, status | {"state": state, "ended": now(), "error": error, "traceback": trace or None})
     if error:
-        record = logging.makeLogRecord(
-            {"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": "\n".join([error, trace]).strip()}
-        )
+        text = printable("\n".join([error, trace]).strip())
+        record = logging.makeLogRecord({"name": __name__, "levelno": logging.ERROR, "levelname": "ERROR", "msg": text})
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.FileHandler):
                 handler.handle(record)

@@ -23,8 +23,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError
 
+from config.compose import one_line
 from config.errors import ConfigError
 from files import host
 from lifelong.status import STATUS, Listener, end_status, held, new_status, read_status
@@ -53,29 +54,23 @@ class SweepStart(Callback):
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Take the run directory for this process, or refuse (exit status 1) before Hydra writes into it."""
         HydraConfig.instance().set_config(config)  # as Hydra does next: the directory may name hydra's own keys
-        run_dir, resumes = Path(config.hydra.run.dir), config.resume is not None
-        try:
+        with one_line():
+            run_dir, resumes = Path(config.hydra.run.dir), config.resume is not None
             if resumes and not (run_dir / STATUS).exists():  # what Hydra wrote of it may be cut, which no one would see
-                raise ConfigError(f"resume={config.resume}: was stopped before it had begun; start it again")
+                raise ConfigError(f"resume={config.resume}: was stopped before it began: no {STATUS}; start it again")
             self._taken = held(run_dir, resumes=resumes)
             self._taken.__enter__()
-        except ConfigError as error:
-            sys.exit(f"error: {error}")
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Get ready for the jobs, or refuse what none of them could run with (exit status 1)."""
         global current
-        try:
+        with one_line():
             check_launch(config.hydra)
             with suppress(InterpolationToMissingValueError):  # only a job knows its number
                 OmegaConf.select(config, "hydra.sweep.subdir")
             folder = Path(config.hydra.sweep.dir).absolute()
             check_same(folder, config)
             current = Sweep(folder, report=config.report)
-        except OmegaConfBaseException as error:
-            sys.exit(f"error: {error.full_key}: {str(error).splitlines()[0]}")
-        except ConfigError as error:
-            sys.exit(f"error: {error}")
         # workers of submitit unpickle our modules, wherever they are started from
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
         os.environ[USER_DEVICES] = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
@@ -139,7 +134,7 @@ class Sweep:
         except OSError as error:
             raise ConfigError(f"hydra.sweep.dir={folder}: cannot be written ({error}); name another folder") from error
         (folder / STOP).unlink(missing_ok=True)
-        self._listener = Listener(self._stop)
+        self._listener = Listener(self._stop).__enter__()
 
     def _stop(self, signum: int, _: FrameType | None) -> None:
         self.signum = signum

@@ -15,10 +15,17 @@ import pandas as pd
 import yaml
 
 from config.check import ConfigError
-from files import printable
+from files import printable, regular
 from report.metrics import merit, protocol
 
 RECORDS = ("results.json", "metrics.jsonl", "status.json")
+NUMBER = int | float | None
+# what a run writes under the keys that are read here; a key that is not there is no fault unless it is needed
+RESULTS = {"metrics": list, "config": dict, "pre": dict | None, "counts": dict, "downstream": list, "examples": list}
+STATUS = {"state": str, "overrides": list, "error": str | None}
+ROW = {"metric": str, "protocol": str, "value": NUMBER, "before": NUMBER, "n": NUMBER}
+LINE = {"event": str, "edits": int, "step": int, "sample": dict, "immediate": dict, "retention": dict, "sites": dict}
+PLACED = {"step": ("sites", "phase"), "evaluate": ("edits",), "over_time": ("edits", "step"), "downstream": ("edits",)}
 POINTS = 1000  # of a curve at most
 
 
@@ -136,16 +143,16 @@ def load_runs(run_dirs: Sequence[Path]) -> list[Run]:
 def load_run(path: Path, name: str = "") -> Run:
     """Read one run directory."""
     run = Run(path, printable(name or path.resolve().name))
-    run.results = _read(run, "results.json", json.loads)
-    run.status = _read(run, "status.json", json.loads)
+    run.results = _read(run, "results.json", _results)
+    run.status = _read(run, "status.json", lambda text: _shaped(json.loads(text), STATUS))
     run.overrides = list(run.status.get("overrides") or _read(run, ".hydra/overrides.yaml", yaml.safe_load))
-    run.config = run.results.get("config") or _read(run, ".hydra/config.yaml", yaml.safe_load)
+    run.config = run.results.get("config") or _read(run, ".hydra/config.yaml", lambda t: _shaped(yaml.safe_load(t), {}))
     broken = 0
     for text in _read(run, "metrics.jsonl", str.splitlines):
         try:
-            line = clean(json.loads(text))
+            line = clean(_line(text))
             run.events[line["event"]].append(line)
-        except ValueError:  # cut off by a crash
+        except (ValueError, RecursionError):  # cut off by a crash, or not a run's
             broken += 1
     if broken:
         run.notes.append(f"metrics.jsonl: {broken} broken line{'s' * (broken > 1)} passed over")
@@ -163,11 +170,38 @@ def clean(tree: Any) -> Any:
     return printable(tree) if isinstance(tree, str) else tree
 
 
+def _shaped(found: Any, kinds: Mapping[str, Any], needed: Iterable[str] = ()) -> dict[str, Any]:
+    """A mapping whose values are of the kinds that a run writes under these keys, the needed ones there.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(found, dict):
+        raise ValueError("it is not what a run writes")
+    for key in kinds.keys() & {*found, *needed}:
+        if not isinstance(found.get(key), kinds[key]):
+            raise ValueError(f"its {key} is not what a run writes")
+    return found
+
+
+def _results(text: str) -> dict[str, Any]:
+    found = _shaped(json.loads(text), RESULTS)
+    for row in found.get("metrics", []):
+        _shaped(row, ROW, ("metric", "protocol"))
+    _shaped(found.get("pre") or {}, dict.fromkeys(found.get("pre") or (), NUMBER))
+    return found
+
+
+def _line(text: str) -> dict[str, Any]:
+    line = _shaped(json.loads(text), LINE, ("event",))
+    return _shaped(line, LINE, PLACED.get(line["event"], ()))
+
+
 def _read(run: Run, name: str, parse: Callable[[str], Any]) -> Any:
     try:
-        return clean(parse((run.path / name).read_text(encoding="utf-8"))) or {}
+        return clean(parse(regular(run.path / name).read_text(encoding="utf-8"))) or {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, RecursionError, ValueError, yaml.YAMLError) as error:
         run.notes.append(printable(f"{name} cannot be read: {error}"))
         return {}

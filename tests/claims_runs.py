@@ -47,8 +47,9 @@ def made_up(
         line = {"event": "over_time", "step": step, "edits": step * 10, "sample": sample}
         events.append(line | {"immediate": {"ES": now_es, "GS": now_es / 2}})
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, events)))
-    rows = [{"metric": m, "value": scores[m], "before": before[m], "n": 200, "edits": 1000} for m in before]
-    rows.append({"metric": "KS", "value": scores.get("KS", 0.6), "before": 0.9, "n": 100, "edits": 1000})
+    more = {"edits": 1000, "protocol": "token accuracy"}
+    rows = [{"metric": m, "value": scores[m], "before": before[m], "n": 200, **more} for m in before]
+    rows.append({"metric": "KS", "value": scores.get("KS", 0.6), "before": 0.9, "n": 100, **more})
     abilities = [{"edits": 0, "average/accuracy_new": 0.5}, {"edits": 1000, "average/accuracy_new": 0.45}]
     config: dict[str, Any] = {"model": {"name": "tiny", "edit_modules": ["a"]}}
     config["downstream"] = {"number_of_tests": 7, "tasks": ["sst", "rte"]}

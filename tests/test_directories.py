@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hydra.conf import HydraConf, RunDir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+from config.compose import compose_config
+from glue_eval import evaluate
 from lifelong.status import held
 from lifelong.sweep import SweepStart
+from tests.tiny import tiny_words
 
 
 def test_what_hydra_wrote_is_on_the_disk_before_the_run_begins(tmp_path, monkeypatch):
@@ -26,7 +31,7 @@ def test_what_hydra_wrote_is_on_the_disk_before_the_run_begins(tmp_path, monkeyp
     ("holds", "resume", "words"),
     [
         ("results.json", None, "holds another run; go on with it by resume="),
-        ("overrides.yaml", "run", "resume=run: was stopped before it had begun; start it again"),
+        ("overrides.yaml", "run", "resume=run: was stopped before it began: no status.json; start it again"),
     ],
 )
 def test_a_directory_is_refused_before_hydra_writes(holds, resume, words, tmp_path, monkeypatch):
@@ -35,3 +40,14 @@ def test_a_directory_is_refused_before_hydra_writes(holds, resume, words, tmp_pa
     asked = OmegaConf.create({"resume": resume, "hydra": HydraConf(run=RunDir(str(tmp_path)))})
     with pytest.raises(SystemExit, match=f"error: .*{words}"):
         SweepStart().on_run_start(asked)
+
+
+def test_what_is_copied_from_a_cache_is_on_the_disk(tmp_path, monkeypatch):
+    cfg, model, synced = compose_config(tiny_words("eval.cache_dir=cache")), Any, []
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "base_glue.json").write_text("{}")
+    monkeypatch.setattr(evaluate, "_key", lambda *_: "x")
+    monkeypatch.setattr(evaluate, "kept", lambda *_: tmp_path / "kept")
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(os.readlink(f"/proc/self/fd/{file}")))
+    evaluate.abilities_before(cfg, SimpleNamespace(folder=tmp_path / "run"), model, model)
+    assert (tmp_path / "run" / "base_glue.json").read_text() == "{}" and "base_glue.json" in "".join(synced)

@@ -465,6 +465,16 @@ def test_a_byte_that_changed_in_an_entry_gives_no_wrong_states(place, tmp_path):
     assert torch.equal(file.get((1, 2)), states(1, 2)) and torch.equal(file.get((3,)), states(3))
 
 
+def test_an_entry_that_a_power_cut_left_blank_gives_no_states(tmp_path):
+    put(opened(tmp_path), (1, 2), (3,))
+    index = (tmp_path / "index.bin").read_bytes()
+    (tmp_path / "index.bin").write_bytes(index[:16] + bytes(ENTRY.size - 16) + index[ENTRY.size :])
+    file = opened(tmp_path)
+    assert file.get((1, 2)) is None, "of no states at all the checksum is 0 too"
+    put(file, (1, 2))
+    assert_has(file, (1, 2), (3,))
+
+
 def flip(path: Path, place: int) -> None:
     """Change one bit of a file."""
     data = bytearray(path.read_bytes())

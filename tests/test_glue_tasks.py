@@ -259,18 +259,14 @@ def test_hub_rows_become_published_rows():
     assert sst == {"sentence": "x", "label": "1"}
 
 
-def test_folder_of_subsets_is_checked_and_converted(tmp_path):
-    source, out = tmp_path / "from", tmp_path / "out"
-    source.mkdir()
-    rows = [ROWS["mmlu"][0] | {"question": f"q {at}?"} for at in range(3)]
-    (source / "mmlu.json").write_text(json.dumps(rows))
-    assert build_subsets.build(out, 0, source, TASKS) == {"mmlu": 3}
-    assert [json.loads(line) for line in (out / "mmlu.jsonl").read_text().splitlines()] == rows
-    (source / "mmlu.json").write_text(json.dumps([*rows, ROWS["mmlu"][0] | {"answer": 4}]))
-    with pytest.raises(DataError, match=r"mmlu\.json: row 3 .*'answer' is 4"):
-        build_subsets.build(out, 0, source, TASKS)
-    with pytest.raises(ConfigError, match="no subset found"):
-        build_subsets.build(out, 0, out, ["sst"])
+def test_a_folder_of_published_subsets_is_read_as_it_is(tmp_path):
+    rows = [ROWS["mmlu"][0] | {"question": f"q {at}?"} for at in range(103)]
+    (tmp_path / "mmlu.json").write_text(json.dumps(rows))
+    cfg = DownstreamConfig(["mmlu"], 3, data_dir=str(tmp_path))
+    assert [row.fields["question"] for row in validate(cfg)["mmlu"].tests] == ["q 100?", "q 101?", "q 102?"]
+    (tmp_path / "mmlu.json").write_text(json.dumps([*rows[:102], ROWS["mmlu"][0] | {"answer": 4}]))
+    with pytest.raises(DataError, match=r"mmlu\.json: row 102 .*'answer' is 4"):
+        validate(cfg)
 
 
 def test_table_lists_tasks_and_perplexity():
@@ -300,12 +296,20 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch, where):
 
 
 def test_subsets_that_cannot_be_written_are_an_error_in_one_line(tmp_path, monkeypatch):
-    written(tmp_path, "sst", [ROWS["sst"][0]])
     (tmp_path / "file").write_text("in the way")
-    words = ["build_subsets", "--from", str(tmp_path), "--out", str(tmp_path / "file"), "--tasks", "sst"]
-    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr(build_subsets, "from_hub", lambda name, seed: [ROWS["sst"][0]])
+    monkeypatch.setattr("sys.argv", ["build_subsets", "--out", str(tmp_path / "file"), "--tasks", "sst"])
     with pytest.raises(SystemExit, match=f"error: .*{tmp_path / 'file'}"):
         build_subsets.main()
+
+
+def test_the_hub_out_of_reach_is_an_error_that_says_what_else_to_do(monkeypatch):
+    def none(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("datasets.load_dataset", none)
+    with pytest.raises(ConfigError, match="cannot be loaded from the hub .no network.; .* set downstream.data_dir"):
+        build_subsets.from_hub("sst", 0)
 
 
 def test_the_table_of_tasks_holds_strings():

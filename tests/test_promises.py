@@ -73,11 +73,11 @@ def test_resume_of_a_run_that_is_still_at_work_is_refused(tmp_path):
 
 def test_a_run_that_is_done_is_shown_again(tmp_path, monkeypatch, capsys):
     run_dir, words = tmp_path / "run", tiny_words("num_seq=1")
-    first = execute(compose_config(words), run_dir, words)
+    execute(compose_config(words), run_dir, words)
     table = capsys.readouterr().out
     before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run_dir.rglob("*.json*")}
     words = [*words, f"resume={run_dir}"]
-    assert execute(compose_config(words), run_dir, words)["ES"] == first["ES"]
+    execute(compose_config(words), run_dir, words)
     assert capsys.readouterr().out == table
     monkeypatch.setattr(lifelong_run, "show", lambda *_: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(lifelong_run, "run", lambda *_: pytest.fail("it ran"))
@@ -90,9 +90,11 @@ def test_a_run_that_is_done_is_shown_again(tmp_path, monkeypatch, capsys):
 
 def test_a_run_that_is_done_goes_on_where_more_is_asked_for(tmp_path):
     run_dir, words = tmp_path / "run", tiny_words("num_seq=1")
-    first = execute(compose_config(words), run_dir, words)
+    execute(compose_config(words), run_dir, words)
+    first = json.loads((run_dir / "results.json").read_text())
     words += [f"resume={run_dir}", "model_cache=true", f"model_cache_dir={tmp_path / 'saved'}"]
-    assert execute(compose_config(words), run_dir, words)["ES"] == first["ES"]
+    execute(compose_config(words), run_dir, words)
+    assert json.loads((run_dir / "results.json").read_text())["ES"] == first["ES"]
     assert (tmp_path / "saved" / "config.json").is_file()
 
 
@@ -275,13 +277,34 @@ def test_every_number_must_be_finite(value, tmp_path):
         lifelong_run.run(compose_config(tiny_words(f"editor.reg_coef={value}", editor="malmen")), tmp_path / "run")
 
 
+OFFLINE = """
+import sys, time
+from pathlib import Path
+from tests.torture.process import Child
+
+folder, words = Path(sys.argv[1]), sys.argv[2:]
+killed = Child([*words, "wandb.mode=offline", "checkpoint.every=1", "hydra.run.dir=run"], folder)
+while killed.process.is_alive() and not list(folder.glob("run/checkpoints/0*")):
+    time.sleep(0.01)
+assert killed.end(0) == -9, killed.said()
+for argv in (["resume=run"], ["-m", *words, "wandb.mode=disabled", "hydra.sweep.dir=sweep"]):
+    assert (child := Child(argv, folder)).end() == 0, child.said()
+"""
+
+
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_an_offline_run_asks_nobody(tmp_path):
-    words = [word for word in tiny_words("num_seq=1", "wandb.mode=offline") if word != "wandb.mode=disabled"]
-    trace = ["strace", "-f", "-qq", "-e", "trace=connect", "-o", str(tmp_path / "trace")]
-    done = subprocess.run([*trace, sys.executable, PROJECT / "main.py", *words], cwd=tmp_path, check=False)
-    assert done.returncode == 0
-    assert "AF_INET" not in (tmp_path / "trace").read_text()
+    """Nor does one that is killed and resumed, nor a sweep's job, nor one without wandb; nor is HOME written to."""
+    words = [word for word in tiny_words("num_seq=2") if word != "wandb.mode=disabled"]
+    calls = "trace=connect,sendto,sendmsg,sendmmsg"
+    trace = ["strace", "-f", "-qq", "--seccomp-bpf", "-e", calls, "-o", str(tmp_path / "trace")]
+    command = [*trace, sys.executable, "-c", OFFLINE, str(tmp_path), *words]
+    env = os.environ | {"HOME": str(tmp_path / "home")}
+    done = subprocess.run(command, cwd=PROJECT, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outside = {path.relative_to(tmp_path / "home").parts[:2] for path in (tmp_path / "home").glob("*/*/*")}
+    assert outside - {(".cache", "matplotlib")} == {(".cache", "stableedit")}, "the caches that keys name, and fonts"
+    assert "AF_UNIX" in (told := (tmp_path / "trace").read_text()) and "AF_INET" not in told
 
 
 @pytest.mark.parametrize("damage", ["lost", "cut", "changed", "garbled"])

@@ -22,9 +22,7 @@ from filelock import FileLock
 from hydra.core.utils import setup_globals
 from hydra_plugins.hydra_submitit_launcher.config import BaseQueueConf, SlurmQueueConf
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
-from config.show import config_tree
 from lifelong import job, sweep
 from lifelong.job import child_env, jobs_at_once, lease, place_beside_others, threads_per_job
 from lifelong.process import cores
@@ -112,18 +110,6 @@ def test_v_shows_the_resolved_configuration(tmp_path):
     done = run_main("-v", *WORDS, "editor.alpha=nan", "hydra.run.dir=run", cwd=tmp_path)
     assert "alpha: .nan" in done.stdout and "name: zsre" in done.stdout and "verbose: true" in done.stdout
     assert "verbose=true" in read_status(tmp_path / "run")["overrides"]
-
-
-def test_the_configuration_as_a_tree():
-    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(config_tree({"seed": 42, "model": {"edit_modules": ["a.0", "b"]}}))
-    lines = console.export_text().splitlines()
-    assert [line.rstrip() for line in lines] == [
-        "config",
-        "├── seed: 42",
-        "└── model",
-        "    └── edit_modules: ['a.0', 'b']",
-    ]
 
 
 # shares of the machine

@@ -14,7 +14,9 @@ from tests.hostile import engine, fuzz, table
 def parser() -> argparse.ArgumentParser:
     """The options."""
     options = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
-    options.add_argument("--cases", default="", metavar="PREFIX", help="only cases whose 'GROUP NAME' starts so")
+    options.add_argument(
+        "--cases", nargs="+", default=[""], metavar="PREFIX", help="those whose 'GROUP NAME' starts so"
+    )
     options.add_argument("--some", type=int, metavar="N", help="about N of them, drawn from --seed")
     options.add_argument("--whole", action="store_true", help="every key with every value, not with a share of them")
     options.add_argument("--fuzz", type=int, default=0, metavar="N", help="also N drawn examples of every kind")
@@ -27,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> int:
     """Run what was asked for; 1 if anything came out as it must not."""
     args, start = parser().parse_args(), time.monotonic()
-    cases = [case for case in table.all_cases(args.whole) if f"{case.group} {case.name}".startswith(args.cases)]
+    asked = tuple(args.cases)
+    cases = [case for case in table.all_cases(args.whole) if f"{case.group} {case.name}".startswith(asked)]
     cases = table.selection(cases, args.some, args.seed) if args.some is not None else cases
     cases += list(fuzz.cases(args.fuzz, args.seed)) if args.fuzz else []
     if args.list:

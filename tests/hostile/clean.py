@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -118,15 +119,30 @@ def numbers(run: Path) -> tuple[Any, ...]:
     return kept, told
 
 
-def same_run(name: str, run: str = "run", *, rows: bool = True) -> Callable[[Path, Clean], list[str]]:
-    """A comparison with the run of that name, edits.jsonl too where the rows are the same ones."""
+def alike(one: Any, two: Any, near: float) -> bool:
+    """Whether two JSON trees are the same, numbers as far apart as `near` taken for equal."""
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(alike(one[key], two[key], near) for key in one)
+    if isinstance(one, list | tuple) and isinstance(two, list | tuple):
+        return len(one) == len(two) and all(alike(a, b, near) for a, b in zip(one, two, strict=True))
+    if near and isinstance(one, float) and isinstance(two, float):
+        return math.isclose(one, two, rel_tol=near, abs_tol=near)
+    return bool(one == two)
+
+
+def same_run(
+    name: str, run: str = "run", *, rows: bool = True, lines: bool = True, near: float = 0.0
+) -> Callable[[Path, Clean], list[str]]:
+    """A comparison with the run of that name: edits.jsonl too where its `rows` are the same ones, and metrics.jsonl
+    where its `lines` must be; numbers as far apart as `near` are the same.
+    """
 
     def differences(folder: Path, clean: Clean) -> list[str]:
         one, two = clean.get(name) / "run", folder / run
         try:
-            pairs = zip(("results.json", "metrics.jsonl"), numbers(one), numbers(two), strict=True)
-            found = [f"{file} differs from that of a run that nobody spoiled" for file, a, b in pairs if a != b]
-            if rows and (one / "edits.jsonl").read_bytes() != (two / "edits.jsonl").read_bytes():
+            pairs = list(zip(("results.json", "metrics.jsonl"), numbers(one), numbers(two), strict=True))[: 1 + lines]
+            found = [f"{file} differs from that of a clean run" for file, a, b in pairs if not alike(a, b, near)]
+            if rows and not near and (one / "edits.jsonl").read_bytes() != (two / "edits.jsonl").read_bytes():
                 found.append("edits.jsonl differs")
         except (OSError, ValueError, KeyError) as error:
             return [f"its records cannot be read: {error!r}"]

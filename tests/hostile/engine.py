@@ -29,6 +29,7 @@ import exports.ask
 import exports.delta  # noqa: F401
 import glue_eval.evaluate  # noqa: F401
 import lifelong.run  # noqa: F401
+import main
 import report.page  # noqa: F401
 from tests.hostile.case import Case, Outcome, judge
 from tests.hostile.clean import Clean
@@ -44,8 +45,6 @@ def program(argv: Sequence[str]) -> None:
     name, words = (argv[1], argv[2:]) if argv[0] == "-m" else ("main", argv[1:])
     sys.argv = [argv[0] if argv[0] != "-m" else f"{name}/__main__.py", *words]
     if name == "main":
-        import main
-
         main.main()
     else:
         runpy.run_module(name, run_name="__main__", alter_sys=False)

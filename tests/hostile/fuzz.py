@@ -158,7 +158,7 @@ def _model(folder: Path, _: Clean) -> list[Path]:
 
 def _cached(name: str) -> Row:
     key, words, _ = caches.CACHES[name]
-    return Row(small(*words, f"{key}=cache"), same=caches.same_run(name))
+    return Row(small(*words, f"{key}=cache"), same=caches.same_cached(name))
 
 
 MADE = [

@@ -18,7 +18,7 @@ HUGE = "1" + "0" * 20
 WRONG = {  # by the kind of a key: values that it cannot have; the first of them are always tried
     int: ["many", HUGE, "nan", "1e400", "-1", "1.5", "1e20", "[1]", "{a: 1}", "''", "inf", "[]", LONG],
     float: ["fast", "nan", "1e400", "-1", "inf", "[]", "{a: 1}", "''", "-inf", LONG],
-    bool: ["perhaps", LONG, "2", "nan", "[]", "{a: 1}", "''"],
+    bool: ["perhaps", LONG, "nan", "[]", "{a: 1}", "''"],
     Enum: ["nothing", LONG, "[]", "7", "nan", "''", "{a: 1}"],
     str: ["[a]", "{a: 1}", "[]"],
     list: ["word", "{a: 1}", "3", LONG],
@@ -27,7 +27,7 @@ WRONG = {  # by the kind of a key: values that it cannot have; the first of them
 ODD = {  # values of the right kind that few keys are made for
     int: [],
     float: ["1e20", "1e-300"],
-    bool: [],
+    bool: ["2"],
     Enum: [],
     str: [LONG, "''", "nan", "a/b", "../..", "/proc/nowhere/x", "'~nobody/x'", "'a b'", "'\\x1b[31m'"],
     list: ["[]", f"[{LONG}]", "[a,a]", "['']"],
@@ -141,7 +141,6 @@ WORDS: list[tuple[str, list[str], Wants]] = [  # words that are no key=value of 
     ("run directory of 300 characters", [f"hydra.run.dir={LONG}"], refused("hydra.run.dir")),
     ("run directory in /proc", ["hydra.run.dir=/proc/nowhere/x"], refused("hydra.run.dir")),
     ("run directory below a device", ["hydra.run.dir=/dev/null/x"], refused("hydra.run.dir")),
-    ("run directory with a NUL", ["hydra.run.dir='a\0b'"], refused(("hydra.run.dir", "NUL", "null"))),
     ("run directory null", ["hydra.run.dir=null"], refused("hydra.run.dir")),
     ("run directory with an unknown value", ["hydra.run.dir=${nosuch}"], refused("nosuch")),
     ("project with a slash", ["wandb.mode=offline", "wandb.project=a/b"], refused("wandb.project=a/b")),
@@ -152,7 +151,7 @@ WORDS: list[tuple[str, list[str], Wants]] = [  # words that are no key=value of 
     ("help", ["--help"], either(ANSWERED)),
     ("Hydra's info of nothing", ["--info", "nosuch"], refused("nosuch")),
     ("another config", ["--config-name", "nosuch"], refused("nosuch")),
-    ("a surrogate", ["wandb.name='\udcff'"], refused("wandb.name")),
+    ("a surrogate", ["wandb.name='\udcff'"], either("a name is written escaped", "wandb.name")),
     ("a surrogate in a path", ["dataset.valid_path='\udcff.json'"], refused("dataset.valid_path")),
     ("a sweep without a comma", ["-m", "num_seq="], refused("num_seq")),
     ("a sweep of a key that is none", ["-m", "editor.alpah=1,2"], refused("editor.alpah")),
@@ -190,7 +189,7 @@ MODULES: list[tuple[str, list[str], Wants]] = [  # the other commands
      refused("nope")),
     ("prepare: URL of a folder", ["-m", "data.prepare", "fetch", "knowns", "--base-url", "file:///no", "--root", "."],
      refused("file:///no")),
-    ("prepare: root a device", ["-m", "data.prepare", "fetch", "knowns", "--base-url", "file:///no", "--root",
+    ("prepare: root a device", ["-m", "data.prepare", "fetch", "knowns", "--base-url", "http://127.0.0.1:9", "--root",
      "/dev/null"], refused("/dev/null")),
 ]  # fmt: skip
 

@@ -56,9 +56,9 @@ WEIGHTS: list[tuple[str, Callable[[Weights], Any], Wants]] = [
     ("with a site too large", changed(SITE, lambda t: torch.cat([t, t])), refused(KEY, SITE)),
     ("with a weight of one number", changed(OTHER, lambda t: t[0, 0]), refused(KEY, OTHER)),
     ("with a weight of no number", changed(OTHER, lambda t: t[:0]), refused(KEY, OTHER)),
-    ("with a NaN in a site", changed(SITE, filled(float("nan"))), refused("finite")),
-    ("with a NaN below", changed(OTHER, filled(float("nan"))), refused("finite")),
-    ("with infinity in a site", changed(SITE, filled(float("inf"))), refused("finite")),
+    ("with a NaN in a site", changed(SITE, filled(float("nan"))), refused(KEY, "finite")),
+    ("with a NaN below", changed(OTHER, filled(float("nan"))), refused(KEY, "finite")),
+    ("with infinity in a site", changed(SITE, filled(float("inf"))), refused(KEY, "finite")),
     ("with whole numbers", changed(SITE, lambda t: t.to(torch.int8)), either("read as numbers", KEY, SITE)),
     ("with doubles", changed(SITE, lambda t: t.double()), accepted("the same numbers", SAME)),
 ]  # fmt: skip
@@ -74,7 +74,7 @@ CONFIG: list[tuple[str, Callable[[Any], Any], Wants]] = [
     ("architectures of another", spoil.put("architectures", ["BertModel"]),
      either("model_type says it", KEY, same=SAME)),
     ("architectures of numbers", spoil.put("architectures", 7), either("the model_type says it", KEY, same=SAME)),
-    ("a layer too many", spoil.put("num_hidden_layers", 7), refused(KEY, "layers.6")),
+    ("a layer too many", spoil.put("num_hidden_layers", 7), refused(KEY, "lack", "layers.4")),
     ("two layers", spoil.put("num_hidden_layers", 2), refused("model.edit_modules")),
     ("no layers", spoil.put("num_hidden_layers", 0), refused(("model.edit_modules", KEY))),
     ("-1 layers", spoil.put("num_hidden_layers", -1), refused(("model.edit_modules", KEY))),
@@ -85,7 +85,7 @@ CONFIG: list[tuple[str, Callable[[Any], Any], Wants]] = [
     ("a width of 0", spoil.put("hidden_size", 0), refused(KEY)),
     ("a width of -8", spoil.put("hidden_size", -8), refused(KEY)),
     ("a width of 1e20", spoil.put("hidden_size", 10**20), refused(KEY)),
-    ("a larger vocabulary", spoil.put("vocab_size", 5000), refused(KEY, "embed_tokens")),
+    ("a larger vocabulary", spoil.put("vocab_size", 5000), refused(KEY, ("embed_tokens", "lm_head"))),
     ("a vocabulary of 3", spoil.put("vocab_size", 3), refused(KEY)),
     ("another inner width", spoil.put("intermediate_size", 33), refused(KEY)),
     ("heads that do not divide", spoil.put("num_attention_heads", 5), refused(KEY)),
@@ -111,12 +111,12 @@ CONFIG: list[tuple[str, Callable[[Any], Any], Wants]] = [
      same=SAME)),
 ]  # fmt: skip
 TOKENIZER: list[tuple[str, str, Callable[[Any], Any], Wants]] = [
-    ("no vocabulary", "tokenizer.json", lambda t: t["model"].update(vocab={}, merges=[]), refused(KEY)),
+    ("no vocabulary", "tokenizer.json", lambda t: t["model"].update(vocab={}, merges=[]), refused((KEY, "no token"))),
     ("no model", "tokenizer.json", spoil.drop("model"), refused(KEY)),
     ("a vocabulary beyond the model", "tokenizer.json", lambda t: t["model"].update(
         vocab={k: v + 10_000 for k, v in t["model"]["vocab"].items()}), refused(KEY)),
     ("an added token beyond the model", "tokenizer.json", lambda t: t["added_tokens"].append(
-        t["added_tokens"][0] | {"id": 99_999, "content": "the"}), refused(KEY)),
+        t["added_tokens"][0] | {"id": 99_999, "content": "the", "special": False}), refused(KEY)),
     ("a list", "tokenizer_config.json", lambda t: [t], refused(KEY)),
     ("an unknown class", "tokenizer_config.json", spoil.put("tokenizer_class", "Nope"), either("read as it is", KEY,
      same=SAME)),

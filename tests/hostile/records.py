@@ -148,6 +148,8 @@ def fields() -> Iterator[Case]:
             want = refused(VALID, "a.json") if no_json else refused(VALID, ROW, field)
             if name in ("a number", "4,500 digits") and end:
                 want = either("an answer may be a number", VALID)
+            elif name == "4,500 digits":
+                want = refused(VALID, "a.json")
             if optional and name in ("null", "empty", "blank"):
                 want = refused(VALID, ROW, field)
             yield content_case(f"{field} {name}", "a.json", raw(field, value), want)

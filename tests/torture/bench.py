@@ -19,6 +19,7 @@ from tests.torture.process import Child, next_words
 
 MORE = [f"num_seq={EDITS // 8}", "downstream_eval_steps=1", "downstream.tasks=[sst]", "downstream.number_of_tests=4"]
 MORE += ["eval.every=2", "eval.sample=6"]
+SOONER = 0.8  # of a moment at which a run had already ended
 
 
 @dataclass
@@ -128,7 +129,7 @@ class Bench:
                         after_kill()
                     continue
                 if moment != float("inf"):
-                    moments.append(moment * 0.9)
+                    moments.append(moment * SOONER)
                 waiting.remove(lane)
                 ended[lane.run_dir.name] = child
         return ended

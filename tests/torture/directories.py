@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lifelong.status import RECORDS
-from tests.torture.bench import Bench, Lane, Outcome
+from tests.torture.bench import SOONER, Bench, Lane, Outcome
 from tests.torture.compare import phase, tree
 from tests.torture.process import Child, next_words
 
@@ -21,10 +21,12 @@ def directories(bench: Bench, kills: int) -> list[Outcome]:
         lane = Lane(argvs[editor], bench.fresh("reused") / "run", editor)
         whole, seconds = wholes[editor]
         moment = moments.pop()
-        if Child(next_words(lane.argv, lane.run_dir), lane.run_dir.parent).end(moment) == 0:
-            moments.append(moment * 0.9)
-        else:
-            outcome.phases.append(phase(lane.run_dir, lane.trains))
+        first = Child(next_words(lane.argv, lane.run_dir), lane.run_dir.parent)
+        if first.end(moment) == 0:  # it was faster than the moment
+            moments.append(moment * SOONER)
+            bench.settle(lane, first, whole, outcome)
+            continue
+        outcome.phases.append(phase(lane.run_dir, lane.trains))
         if any((lane.run_dir / name).exists() for name in RECORDS):
             intrude(lane, outcome, "editor.lr=0.5")
         last = two_at_once(bench, lane, seconds, outcome)

@@ -41,7 +41,7 @@ class Sweep:
             os.killpg(self.process.pid, signal.SIGKILL)
         while way == "everything" and (living := self.living()):
             for pid in living:
-                with_suppressed_kill(pid)
+                kill_if_there(pid)
             self.process.poll()
         self.process.wait()
 
@@ -66,7 +66,7 @@ class Sweep:
         return found
 
 
-def with_suppressed_kill(pid: int) -> None:
+def kill_if_there(pid: int) -> None:
     """SIGKILL to a process that may be gone."""
     try:
         os.kill(pid, signal.SIGKILL)
@@ -81,7 +81,7 @@ def sweeps(bench: Bench, kills: int) -> list[Outcome]:
     wholes = [bench.whole(f"alpha {alpha}", [*argv, f"editor.alpha={alpha}"], outcome)[0] for alpha in ALPHAS]
     launchers, seconds = (["hydra/launcher=joblib"], []), [0.0, 0.0]
     for index in range(kills):
-        launcher, way = launchers[index % 2], WAYS[(index // 2 + index) % 3]
+        launcher, way = launchers[index % 2], WAYS[index % 3]
         if not seconds[index % 2]:
             sweep = run(bench, [*argv, *launcher], wholes, outcome)
             seconds[index % 2] = time.monotonic() - sweep.started
