@@ -165,8 +165,9 @@ class Accepted(Exception):
 
 
 @pytest.fixture(autouse=True)
-def nothing_loads(monkeypatch):
-    """A configuration that is not refused ends where the model would be loaded."""
+def nothing_loads(monkeypatch, tmp_path):
+    """A configuration that is not refused ends where the model would be loaded; its folders are made elsewhere."""
+    monkeypatch.chdir(tmp_path)
 
     def load_model(*_: object) -> None:
         raise Accepted
