@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
@@ -35,7 +35,9 @@ def plain(session: Session, edits: Sequence[Edit]) -> dict[str, float]:
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
     """Times and scores of both ways."""
     with opened((25, 26, 27), device, quick=args.quick) as (session, edits):
-        ways = {"plain": partial(plain, session, edits), "ours": partial(session.score, edits)}
+        ways: dict[str, Callable[[], Mapping[str, float]]] = {
+            "plain": partial(plain, session, edits), "ours": partial(session.score, edits)
+        }  # fmt: skip
         times, scores = race(ways, args.rounds)
     times["score_difference"] = pd.DataFrame(scores).T.sub(pd.Series(scores["plain"])).abs().max(axis=1)
     return times, {"edits": len(edits), "scores": scores["plain"], "times_faster": times["times_faster"]["ours"]}

@@ -32,7 +32,7 @@ def compose_config(words: Sequence[str]) -> Config:
     """
     register()
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
-        return cast(Config, OmegaConf.to_object(compose("config", overrides=[quoted(word) for word in words])))
+        return cast(Config, OmegaConf.to_object(compose("config", overrides=[quoted(one) for one in words])))
 
 
 def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Config:
@@ -91,6 +91,19 @@ def said(error: Exception) -> str:
     if isinstance(error, InterpolationResolutionError | InterpolationValidationError) or "${" in texts[0]:
         key = " ".join(word for word in sys.argv[1:] if "${" in word and not word.startswith("hydra.")) or key
     return printable(" ".join(": ".join([key, *texts] if key else texts).split()))
+
+
+def word(key: str, value: object) -> str:
+    """`key=value` as Hydra's command line writes it: null, numbers, true, texts between quotes, lists of these."""
+    return f"{key}={_written(value)}"
+
+
+def _written(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_written, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value) if isinstance(value, int | float) else f"'{_quoted(value)}'"
 
 
 def _quoted(word: object) -> str:

@@ -115,6 +115,7 @@ class EditorState:
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what state_tensors gave; the tensors are on solve_device."""
+        self.last_shifts.clear()
         for site in self.sites:
             site.restore((tensors[f"weight/{site.name}"], tensors.get(f"master/{site.name}")))
             if f"shift_right/{site.name}" in tensors:

@@ -189,7 +189,7 @@ class Loop(Kept):
         before = retries.total()
         try:
             with writing("editor.cache_dir", self.cfg.editor.cache_dir):
-                report = self.session.edit(edits, warm_up=warm_up)
+                report = self.session.step(edits, warm_up=warm_up)
         except (NumericsError, DataError) as error:
             where = f"{'warm-up ' * warm_up}step {self.position} (rows {edits[0].row} to {edits[-1].row})"
             raise NumericsError(f"{where}: {error}") from error

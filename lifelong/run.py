@@ -22,7 +22,6 @@ from data.base import Edit
 from data.source import file_hashes
 from editor.base import Stopwatch
 from editor.networks import check_checkpoint
-from editor.registry import editor_class
 from exports.delta import base_identity
 from exports.save import check_export, save_edited
 from files import finite, read_json
@@ -31,7 +30,7 @@ from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.loop import Loop, Watcher
 from lifelong.recorder import Recorder, peak_memory, versions
 from lifelong.resume import Checkpoints
-from lifelong.session import Session, open_session
+from lifelong.session import Session, check_editor, open_session
 from lifelong.setup import Data, prepare, warm_up_steps
 from lifelong.status import StopRequests, writing
 from model import resolve_device
@@ -63,13 +62,7 @@ def check(cfg: Config) -> None:
         ConfigError: names the key, its value and what would be right.
     """
     check_values(cfg)
-    kind = editor_class(cfg.editor.name)
-    if not isinstance(cfg.editor, kind.config_class):
-        raise ConfigError(
-            f"editor.name={cfg.editor.name}: its keys are those of {kind.config_class.__name__}, which this "
-            f"configuration does not have; choose it by editor={cfg.editor.name}"
-        )
-    kind.check(cfg.editor)
+    kind = check_editor(cfg)
     for key in ("save_checkpoint", "load_checkpoint"):
         if getattr(cfg.editor, key) and not kind.trains:
             log.warning("editor.%s has no effect on editor=%s, which trains nothing", key, cfg.editor.name)

@@ -1,108 +1,220 @@
-"""A model under editing: what the command line's runs work on, and Python."""
+"""A model under editing: what the command line's runs work on, and Python (docs/python.md)."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import weakref
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Literal, overload
 
+import pandas as pd
 import torch
-from torch import Tensor
+from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from config.check import ConfigError, check_values
 from config.schema import Config
-from data.base import Edit
-from data.batches import StepBatches, step_batches, tokenize
-from editor.base import Editor, StepReport
+from data.base import DataError, Edit, place
+from data.batches import check_prompt_format, context_check, prompt_ids
+from editor.base import Editor
 from editor.cache import row_cache
 from editor.capture import tokens_of
-from editor.frozen import frozen_inputs
+from editor.frozen import check_layers, frozen_inputs
+from editor.learned import LearnedEditor
 from editor.registry import editor_class
-from editor.sites import find_sites
-from exports.folders import save_model
-from files import sha256_of_json
-from lifelong.answers import Answered, Look, answers, chunks, probes
-from model import fingerprint, load_model
+from editor.sites import check_sites, find_sites
+from exports.ask import answer
+from lifelong import saved_sessions
+from lifelong.answers import chunks
+from lifelong.facts import Facts, asked_of, edits_of, facts_of
+from lifelong.ledger import Step
+from lifelong.scores import Scores
+from lifelong.session_state import SessionState
+from model import load_model, load_tokenizer, model_skeleton, resolve_device
 from report.metrics import Tally
 
 log = logging.getLogger(__name__)
 
 
-class Session:
-    """A model with its tokenizer, the editor at work on it, and the editor's statistics."""
+class Session(SessionState):
+    """Lifelong editing: edit, score, undo, save, and go on another day."""
 
-    def __init__(self, cfg: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, editor: Editor) -> None:
-        self.cfg, self.model, self.tokenizer, self.editor = cfg, model, tokenizer, editor
-        self.inputs = editor.inputs
-        self.fingerprint = sha256_of_json("", fingerprint(model.state_dict().items()))
-        """Of the weights that the session began with."""
+    @classmethod
+    def load(
+        cls,
+        model: str | PreTrainedModel,
+        *,
+        editor: str = "stableedit_plus",
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        sites: str | Sequence[str] | None = None,
+        format: Literal["raw", "qa", "chat"] = "raw",
+        device: str = "auto",
+        precision: str = "auto",
+        seed: int = 42,
+        undo_gib: float = 1.0,
+        **keys: object,
+    ) -> Session:
+        """A session on a model: a folder, a hub id, embedded:NAME, or a loaded model with its tokenizer.
 
-    def batches(self, edits: Sequence[Edit]) -> StepBatches:
-        """The micro-batches of one step's edits."""
-        cfg = self.cfg.dataset
-        return step_batches(self.tokenizer, edits, cfg.batch_size, cfg.prompt_format)
-
-    def edit(self, edits: Sequence[Edit], *, warm_up: bool = False) -> StepReport:
-        """Write the edits into the weights in one step; the statistics go on.
+        `sites` are names of modules, with ranges: "model.layers.{18-27}.mlp.down_proj"; the embedded model has a
+        default. `format` is how prompts are shown to the model (docs/data.md). `undo_gib` bounds what undo may keep
+        in memory. `keys` are the editor's, as on the command line without "editor.": lr=1e-3, alpha=10.
 
         Raises:
-            DataError: a prompt or answer without a token.
-            NumericsError: something is not finite; model and statistics are then as before.
+            ConfigError: a key that there is not, a value that cannot be, a model that cannot be opened.
         """
-        return self.editor.step(self.batches(edits), warm_up=warm_up)
+        given = {f"editor.{name}": value for name, value in keys.items()}
+        given |= {"dataset.prompt_format": format, "model_device": device, "model.precision": precision, "seed": seed}
+        given |= {} if sites is None else {"model.edit_modules": [sites] if isinstance(sites, str) else list(sites)}
+        loaded = None if isinstance(model, str) else model
+        name = model if isinstance(model, str) else str(model.config.name_or_path or type(model).__name__)
+        session = started(saved_sessions.config_of(name, editor, given), loaded, tokenizer)
+        session.ledger.gib = undo_gib
+        return session
 
-    def score(self, edits: Iterable[Edit]) -> dict[str, float]:
-        """ES, GS, LS and their kin: mean token accuracies over the edits that have the prompt (docs/design.md, 1)."""
-        tally = Tally()
-        for chunk in chunks(edits, None, "score"):
-            asked = [one for edit in chunk for one in probes(edit, mhop=self.cfg.dataset.eval_mhop).items()]
-            for (metric, _), answered in zip(asked, self.answers([pair for _, pair in asked]), strict=True):
-                tally.add(metric, answered.accuracy)
-        return tally.means()
+    @classmethod
+    def open(cls, folder: str | Path, *, device: str = "auto") -> Session:
+        """Go on with what save wrote: the next step is bitwise what it would have been without the break.
 
-    def answers(self, pairs: Sequence[tuple[str, str]], look: Look | None = None) -> list[Answered]:
-        """What the model would choose where the answers of these (prompt, answer) stand; `look` sees the logits."""
-        rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)
-        return answers(self.model, rows, self.cfg.eval.tokens_per_batch, look, self.inputs)
+        Raises:
+            ConfigError: the folder is no saved session, or is not as it was saved.
+        """
+        saved = saved_sessions.read(Path(folder).expanduser(), device)
+        session = started(saved.cfg, None, None)
+        saved.restore(session)
+        return session
 
     def save(self, folder: str | Path) -> Path:
-        """Save model and tokenizer for AutoModelForCausalLM.from_pretrained(folder); returns the absolute folder."""
-        return save_model(self.model, self.tokenizer, folder)
+        """Save the model for from_pretrained(folder), beside it all that open needs; returns the absolute folder.
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Every tensor that the next step depends on, by name: weights, statistics, networks, the random state."""
-        return self.editor.state_tensors() | {"rng": torch.get_rng_state()}
-
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what tensors() gave.
-
-        Copies: those of a file lie where the file has them, and kernels round by the alignment that they find.
+        Raises:
+            ConfigError: the folder holds something other than a saved model.
         """
-        fresh = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-        torch.set_rng_state(fresh.pop("rng").cpu())
-        self.editor.load_state_tensors(fresh)
+        return saved_sessions.write(self, Path(folder).expanduser().absolute())
 
-    def state_dict(self) -> dict[str, Any]:
-        """What is no tensor: how often a decomposition was tried again."""
-        return {"retries": dict(self.editor.retries)}
+    @overload
+    def edit(self, facts: Facts, n_edits: None = None, *, warm_up: bool = False) -> Step: ...
+    @overload
+    def edit(self, facts: Facts, n_edits: int, *, warm_up: bool = False) -> list[Step]: ...
+    def edit(self, facts: Facts, n_edits: int | None = None, *, warm_up: bool = False) -> Step | list[Step]:
+        """Write facts into the weights: all in one step, or n_edits by step; the statistics go on.
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what state_dict gave."""
-        self.editor.retries.update(state["retries"])
+        Raises:
+            DataError: a fact without prompt or answer, or too long for the model; nothing was written.
+            ConfigError: a learned editor that was not trained.
+            NumericsError: something is not finite. Model and statistics are then as before the step, as after any
+                other failure and after Ctrl-C.
+        """
+        if not self.trained:
+            raise ConfigError(f"editor={self.cfg.editor.name} learns before it edits: call session.train(facts) first")
+        edits = self._checked(facts)
+        if n_edits is None:
+            return self._write(edits, warm_up=warm_up)
+        cuts = [edits[start : start + n_edits] for start in range(0, len(edits), n_edits)]
+        return [self._write(cut, warm_up=warm_up) for cut in tqdm(cuts, desc="edit", unit="step", disable=None)]
+
+    def warm_up(self, facts: Facts, n_edits: int | None = None) -> None:
+        """Fill the running statistics with facts, which are written too (docs/design.md, 2)."""
+        self.edit(facts, n_edits or len(facts_of(facts)), warm_up=True)
+
+    def train(self, facts: Facts, n_edits: int) -> pd.DataFrame:
+        """Train a learned editor's networks on facts with rephrased and unrelated prompts; losses by step.
+
+        Steps are not undone past a training.
+
+        Raises:
+            ConfigError: the editor learns nothing, or there are fewer facts than a step needs.
+            DataError: a fact without the prompts that training reads.
+        """
+        if not isinstance(self.editor, LearnedEditor):
+            raise ConfigError(f"editor={self.cfg.editor.name} learns nothing; edit right away")
+        edits = self._checked(facts)
+        for edit in edits:
+            if edit.rephrase is None or edit.unrelated is None:
+                raise DataError(f"{place(edit.row)}: training needs a rephrased and an unrelated prompt")
+        cuts = [edits[start : start + n_edits] for start in range(0, len(edits) - n_edits + 1, n_edits)]
+        if not cuts:
+            raise ConfigError(f"train: {len(edits)} facts are fewer than one step of n_edits={n_edits}")
+        lines: list[dict[str, float]] = []
+        for _ in range(self.editor.cfg.n_epochs):
+            steps = (self.batches(cut) for cut in tqdm(cuts, desc="train", unit="step", disable=None))
+            for report in self.editor.train_epoch(steps):
+                lines.append({"gen_loss": report.gen_loss, "loc_loss": report.loc_loss})
+        self.editor.last_shifts.clear()
+        self.trained = True
+        self.ledger.states.clear()
+        return pd.DataFrame(lines)
+
+    def undo(self, step: Step | int | None = None) -> None:
+        """Go back to before a step (the last one unless said): weights, statistics and random state as they were.
+
+        Raises:
+            ConfigError: the step is not in the history, or undo_gib did not let the ledger reach so far.
+        """
+        self.load_tensors(self.ledger.go_back(self.ledger.number(step)))
+
+    def history(self) -> pd.DataFrame:
+        """The steps so far, a row each."""
+        return self.ledger.table()
+
+    def ask(self, prompt: str, max_new_tokens: int = 24) -> str:
+        """The model's greedy answer to a prompt in the session's format."""
+        asked = prompt_ids(self.tokenizer, [prompt], self.cfg.dataset.prompt_format)
+        return answer(self.model, self.tokenizer, asked, max_new_tokens)[0].strip()
+
+    def score(self, facts: Facts) -> Scores:
+        """ES, GS, LS and their kin, teacher-forced: the mean of a fact's prompts, then of the facts that have any."""
+        cfg, tally = self.cfg, Tally()
+        for chunk in chunks(facts_of(facts), None, "score"):
+            asked = [(n, *one) for n, fact in enumerate(chunk) for one in asked_of(fact, mhop=cfg.dataset.eval_mhop)]
+            pairs = [(prompt, answer) for *_, prompt, answer in asked]
+            within: dict[tuple[int, str], list[float]] = defaultdict(list)
+            for (n, metric, *_), one in zip(asked, self.answers(pairs), strict=True):
+                within[n, metric].append(one.accuracy)
+                within[n, f"{metric}_all"].append(one.all_right)
+            for (_, metric), values in within.items():
+                tally.add(metric, sum(values) / len(values))
+        return Scores(tally)
+
+    def _checked(self, facts: Facts) -> list[Edit]:
+        edits = edits_of(facts)
+        if not edits:
+            raise DataError("no fact was given")
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        found = context_check(self.tokenizer, context, self.cfg.dataset.prompt_format)(edits)
+        for error in filter(None, found):
+            raise error
+        return edits
+
+    def _write(self, edits: list[Edit], *, warm_up: bool) -> Step:
+        before = self.ledger.copy(self.tensors())
+        try:
+            report = self.step(edits, warm_up=warm_up)
+        except BaseException:
+            self.load_tensors(before)
+            raise
+        return self.ledger.add(report, edits, before, warm_up=warm_up)
 
 
 @contextmanager
 def open_session(
-    cfg: Config, tokenizer: PreTrainedTokenizerBase, device: torch.device, solve_device: torch.device
+    cfg: Config,
+    tokenizer: PreTrainedTokenizerBase,
+    device: torch.device,
+    solve_device: torch.device,
+    model: PreTrainedModel | None = None,
 ) -> Iterator[Session]:
-    """Load the model that the config names and put its editor to work; the editor's row cache ends with the block.
+    """Load the model that the config names, unless it is given, and put its editor to work.
+
+    The editor's row cache ends with the block.
 
     Raises:
         ConfigError: the model cannot be opened, a site cannot be edited, layers cannot be run apart.
     """
-    model = load_model(cfg.model, device)
+    model = load_model(cfg.model, device) if model is None else model.eval().requires_grad_(False)
     inputs = frozen_inputs(model, cfg.model)
     if cfg.model.frozen_cache_dir and inputs is tokens_of:
         log.warning("model.frozen_cache_dir has no effect: no layer lies below the lowest site")
@@ -111,3 +223,42 @@ def open_session(
         kind = editor_class(cfg.editor.name)
         editor = kind(cfg.editor, model, sites, cache, solve_device=solve_device, seed=cfg.seed, inputs=inputs)
         yield Session(cfg, model, tokenizer, editor)
+
+
+def check_editor(cfg: Config) -> type[Editor]:
+    """The class of the editor that the config names.
+
+    Raises:
+        ConfigError: there is none, its keys are of another kind, or it cannot work with these settings.
+    """
+    kind = editor_class(cfg.editor.name)
+    if not isinstance(cfg.editor, kind.config_class):
+        raise ConfigError(
+            f"editor.name={cfg.editor.name}: its keys are those of {kind.config_class.__name__}, which this "
+            f"configuration does not have; choose it by editor={cfg.editor.name}"
+        )
+    kind.check(cfg.editor)
+    return kind
+
+
+def started(cfg: Config, model: PreTrainedModel | None, tokenizer: PreTrainedTokenizerBase | None) -> Session:
+    """A session from Python, which ends when nobody holds it any more.
+
+    Raises:
+        ConfigError: as open_session; a value that cannot be; a loaded model without its tokenizer.
+    """
+    check_values(cfg)
+    check_editor(cfg)
+    if model is not None and tokenizer is None:
+        raise ConfigError("tokenizer=None: a loaded model needs its tokenizer; give tokenizer=TOKENIZER")
+    if model is None:
+        skeleton = model_skeleton(cfg.model)
+        check_sites(skeleton, cfg.model.edit_modules)
+        check_layers(skeleton, cfg.model)
+    tokenizer = load_tokenizer(cfg.model) if tokenizer is None else tokenizer
+    check_prompt_format(tokenizer, cfg.dataset.prompt_format, cfg.model.name_or_path)
+    device = resolve_device("device", cfg.model_device) if model is None else model.device
+    stack = ExitStack()
+    session = stack.enter_context(open_session(cfg, tokenizer, device, device, model))
+    weakref.finalize(session, stack.close)
+    return session

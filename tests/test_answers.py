@@ -94,8 +94,8 @@ def test_score_is_the_mean_over_edits(dataset, mhop, names, monkeypatch):
         found = tiny_session(dataset, f"dataset.eval_mhop={mhop}", "eval.tokens_per_batch=64").score(
             tiny_edits(dataset, 11)
         )
-        assert list(found) == names
-        assert found == pytest.approx(expected)
+        assert list(found) == [*names, *(f"{name}_all" for name in names)]
+        assert {name: found[name] for name in names} == pytest.approx(expected)
 
 
 def test_probes_ask_what_the_design_says():

@@ -1,0 +1,71 @@
+"""What a session carries from step to step: what a run saves, and what undo and open put back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from config.schema import Config
+from data.base import Edit
+from data.batches import StepBatches, step_batches, tokenize
+from editor.base import Editor, StepReport
+from files import sha256_of_json
+from lifelong.answers import Answered, Look, answers
+from lifelong.ledger import Ledger
+from model import fingerprint
+
+
+class SessionState:
+    """A model with its tokenizer, the editor at work on it, the editor's statistics, and what undo goes back to."""
+
+    def __init__(self, cfg: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, editor: Editor) -> None:
+        self.cfg, self.model, self.tokenizer, self.editor = cfg, model, tokenizer, editor
+        self.inputs = editor.inputs
+        self.fingerprint = sha256_of_json("", fingerprint(model.state_dict().items()))
+        """Of the weights that the session began with."""
+        self.ledger = Ledger(gib=1.0)
+        self.trained = not editor.trains
+
+    def batches(self, edits: Sequence[Edit]) -> StepBatches:
+        """The micro-batches of one step's edits."""
+        cfg = self.cfg.dataset
+        return step_batches(self.tokenizer, edits, cfg.batch_size, cfg.prompt_format)
+
+    def step(self, edits: Sequence[Edit], *, warm_up: bool = False) -> StepReport:
+        """Write the edits into the weights in one step; the statistics go on.
+
+        Raises:
+            DataError: a prompt or answer without a token.
+            NumericsError: something is not finite; model and statistics are then as before.
+        """
+        return self.editor.step(self.batches(edits), warm_up=warm_up)
+
+    def answers(self, pairs: Sequence[tuple[str, str]], look: Look | None = None) -> list[Answered]:
+        """What the model would choose where the answers of these (prompt, answer) stand; `look` sees the logits."""
+        rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)
+        return answers(self.model, rows, self.cfg.eval.tokens_per_batch, look, self.inputs)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor that the next step depends on, by name: weights, statistics, networks, the random state."""
+        return self.editor.state_tensors() | {"rng": torch.get_rng_state()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what tensors() gave.
+
+        Copies: those of a file lie where the file has them, and kernels round by the alignment that they find.
+        """
+        fresh = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+        torch.set_rng_state(fresh.pop("rng").cpu())
+        self.editor.load_state_tensors(fresh)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is no tensor: how often a decomposition was tried again."""
+        return {"retries": dict(self.editor.retries)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what state_dict gave."""
+        self.editor.retries.update(state["retries"])
