@@ -143,7 +143,7 @@ class Source:
         else:
             advice = f"n_edits is too large: it must be {found} or less" if found else "fetch or build the file again"
         if found and num_seq_key == "num_seq":
-            advice += f" (all of them in one step: num_seq=1 dataset.n_edits={found})"
+            advice += f" (all of them: num_seq=null; all of them in one step: num_seq=1 dataset.n_edits={found})"
         raise DataError(
             f"{records.path}: holds {found} records, but {num_seq_key} x n_edits = {num_seq} x {n_edits} = {needed}"
             f" are needed; {advice}"
