@@ -29,7 +29,7 @@ ZSRE = json.loads((DATA / "zsre_eval.json").read_text())
 
 
 def own(tmp_path: Path, count: int = 7, *more: str) -> list[str]:
-    """A run on the first records of zsre as a file of one's own, on a tiny model, with what it starts from by itself."""
+    """A run on the first records of zsre as a file of one's own, on a tiny model."""
     rows = [{"prompt": row["src"], "answer": row["ans"], "unrelated": row["loc"], "unrelated_answer": row["loc_ans"]}
             for row in ZSRE[:count]]  # fmt: skip
     path = tmp_path / "mine.json"
