@@ -37,7 +37,7 @@ def settle_steps(cfg: Config, records: int) -> None:
     cfg.num_seq = -(-records // n_edits)
     if was != cfg.num_seq:
         limit = "" if was is None else f" (dataset.limit={cfg.dataset.limit} in the place of num_seq={was})"
-        log.info("%d records: %d steps of up to %d edits%s", records, cfg.num_seq, n_edits, limit)
+        log.info("num_seq=%d: %d records, up to %d in a step%s", cfg.num_seq, records, n_edits, limit)
     check_every(cfg)
 
 
