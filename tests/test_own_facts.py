@@ -264,3 +264,11 @@ def test_a_warm_up_on_facts_of_ones_own_is_what_was_asked_for():
     assert warm_up_steps(compose_config(words)) == 0
     assert warm_up_steps(compose_config([*words, "num_seq_zsre=2"])) == 2
     assert compose_config(["dataset=zsre"]).num_seq == 200
+
+
+@pytest.mark.parametrize("editor", ["stableedit", "stableedit_plus"])
+def test_the_embedded_model_and_facts_of_ones_own_need_no_other_key(editor):
+    cfg = compose_config(["model=smollm2-135m", "dataset=custom", "dataset.valid_path=mine.csv", f"editor={editor}"])
+    assert (cfg.editor.lr, len(cfg.model.edit_modules), cfg.dataset.n_edits) == (1.2e-3, 10, 100)
+    for other in (["model=mistral-7b", "dataset=custom"], ["model=smollm2-135m", "dataset=facts"]):
+        assert compose_config([*other, f"editor={editor}"]).editor.lr == 1e-6
