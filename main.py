@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from config.check import ConfigError, check_override_names
 from config.compose import one_line, said
+from config.experiments import editor_keys
 from config.schema import Config, register
 from config.sites import quoted
 from files import regular
@@ -24,6 +26,7 @@ from lifelong.outside import config_dir, use_editors
 from lifelong.status import Interrupted
 from lifelong.sweep import prefer_our_presets, swept
 
+log = logging.getLogger(__name__)
 register()
 # on a shared machine, threads that spin while they wait cost several times the work (6.3 s against 2.7 s)
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -36,6 +39,8 @@ def job(cfg: DictConfig) -> None:
     if context.mode is RunMode.MULTIRUN:
         return sweep_job(cfg)
     with one_line(*EXPECTED, OSError):
+        if applied := editor_keys(context.runtime.choices, context.overrides.task):
+            log.info(applied)
         execute(cast(Config, OmegaConf.to_object(cfg)), Path(context.runtime.output_dir), context.overrides.task)
 
 

@@ -84,8 +84,7 @@ def check_values(cfg: Config) -> None:
         raise ConfigError("model.edit_modules=[]: name at least one nn.Linear or Conv1D module to edit")
     if cfg.model.device_map not in (None, "auto"):
         raise ConfigError(f"model.device_map={cfg.model.device_map}: must be auto or null")
-    if cfg.eval.every > cfg.num_seq:
-        raise ConfigError(f"eval.every={cfg.eval.every}: must be num_seq={cfg.num_seq} or less, or 0 for never")
+    check_every(cfg)
     if cfg.model_cache and not cfg.model_cache_dir:
         raise ConfigError("model_cache=true needs model_cache_dir=DIR, the folder to save the edited model to")
     if cfg.wandb.mode is not WandbMode.disabled and not WANDB_PROJECT.fullmatch(cfg.wandb.project):
@@ -93,6 +92,16 @@ def check_values(cfg: Config) -> None:
     check_fields(cfg.dataset)
     if not cfg.dataset.valid_path:
         raise ConfigError("dataset.valid_path=: name the file of facts to edit (.json, .jsonl or .csv)")
+
+
+def check_every(cfg: Config) -> None:
+    """Refuse to measure more seldom than a run has steps, once their number is known.
+
+    Raises:
+        ConfigError: names both keys.
+    """
+    if cfg.num_seq is not None and cfg.eval.every > cfg.num_seq:
+        raise ConfigError(f"eval.every={cfg.eval.every}: must be num_seq={cfg.num_seq} or less, or 0 for never")
 
 
 def check_numbers(node: Any, prefix: str = "") -> None:

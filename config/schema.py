@@ -43,8 +43,10 @@ Precision = StrEnum("Precision", ["auto", "float32", "bfloat16", "float16"])
 BadRow = StrEnum("BadRow", ["error", "skip"])
 """What happens to a record that cannot be used."""
 
-PromptFormat = StrEnum("PromptFormat", ["raw", "qa", "chat"])
-"""How a prompt is shown to the model: as it stands, as a question with "Answer:", or by its chat template."""
+PromptFormat = StrEnum("PromptFormat", ["raw", "qa", "chat", "auto"])
+"""How a prompt is shown to the model: as it stands, as a question with "Answer:", or by its chat template.
+
+auto is the last where the tokenizer has one and the data set is not `exact`, else the first (data/prompt_format.py)."""
 
 Export = StrEnum("Export", ["full", "delta"])
 """What model_cache saves: the whole model, or only the changed weights with the base's identity."""
@@ -86,7 +88,10 @@ class DatasetConfig:
     eval_mhop: bool = True  # score the two-hop questions too (mhop_score)
     on_bad_row: BadRow = BadRow.error  # error | skip (skipped rows are counted and listed in results.json)
     cache_dir: str = "~/.cache/stableedit/data"  # what is known of large files: their hash, that their rows are good
-    prompt_format: PromptFormat = PromptFormat.raw  # raw | qa | chat: as it stands, "Question: ...", a chat template
+    limit: int | None = above_zero(None)  # records of valid_path that are edited at most; null: as num_seq says
+    prompt_format: PromptFormat = (
+        PromptFormat.raw
+    )  # raw | qa | chat: as it stands, "Question: ...", a chat template; auto: chat or raw
     fields: FieldsConfig = field(default_factory=FieldsConfig)  # which field of a record holds what
     required: list[str] = field(default_factory=list)  # fields that no record may lack, beside prompt and answer
     exact: bool = False  # texts as they stand; false: white space around them is dropped, answers may be numbers
@@ -225,7 +230,7 @@ class Config:
     downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
-    num_seq: int = above_zero(200)
+    num_seq: int | None = above_zero(200)
     num_seq_zsre: int = at_least_zero(20)
     num_seq_wikibigedit: int = at_least_zero(20)
     model_device: str = "auto"
@@ -239,6 +244,12 @@ class Config:
     verbose: bool = False
     seed: int = at_least_zero(42)
     resume: str | None = None
+
+    @property
+    def steps(self) -> int:
+        """The run's steps: num_seq, set once the records are known where it was null (lifelong/open_keys.py)."""
+        assert self.num_seq is not None
+        return self.num_seq
 
 
 KINDS: dict[str, type[EditorConfig]] = {"ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig}

@@ -221,7 +221,7 @@ def step_batches(
     return StepBatches(*(micro_batches(tokenize(tokenizer, pairs, prompt_format), size) for pairs in kinds))
 
 
-def steps(edits: Iterator[Edit], n_edits: int) -> Iterator[list[Edit]]:
-    """Cut a stream of edits into the lists that one sequential step writes; an incomplete last one is dropped."""
-    while len(step := list(islice(edits, n_edits))) == n_edits:
+def steps(edits: Iterator[Edit], n_edits: int, *, rest: bool = False) -> Iterator[list[Edit]]:
+    """Cut a stream of edits into the lists that one sequential step writes; an incomplete last one only with `rest`."""
+    while (step := list(islice(edits, n_edits))) and (rest or len(step) == n_edits):
         yield step

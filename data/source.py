@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -142,11 +143,24 @@ class Source:
         else:
             advice = f"n_edits is too large: it must be {found} or less" if found else "fetch or build the file again"
         if found and num_seq_key == "num_seq":
-            advice += f" (all of them in one step: num_seq=1 dataset.n_edits={found})"
+            advice += f" (all of them: num_seq=null; all of them in one step: num_seq=1 dataset.n_edits={found})"
         raise DataError(
             f"{records.path}: holds {found} records, but {num_seq_key} x n_edits = {num_seq} x {n_edits} = {needed}"
             f" are needed; {advice}"
         )
+
+    def edits(self, num_seq: int | None) -> RecordFile:
+        """The records that are edited: num_seq steps of them, or all where it is null; no more than dataset.limit.
+
+        Raises DataError as records does.
+        """
+        cfg, most = self.cfg, self.cfg.limit or sys.maxsize
+        if num_seq is not None and num_seq * cfg.n_edits <= most:
+            return self.records(cfg.valid_path, num_seq, "num_seq")
+        records = self._surveyed(cfg.valid_path, most)
+        if not len(records):
+            raise DataError(f"{records.path}: holds no record that can be edited; there must be one at least")
+        return records
 
     def training(self, num_seq: int) -> RecordFile:
         """Training records for learned editors: whole steps, num_seq of them or as many as the file holds.

@@ -24,7 +24,8 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("prompts", metavar="PROMPT", nargs="+", help="what to ask; quote it")
     ask.add_argument("--base", help="the model to compare with (default: the one that DIR was made from; none: no one)")
     formats = [kind.value for kind in PromptFormat]
-    ask.add_argument("--format", default="raw", choices=formats, help="how the prompt is shown (default: %(default)s)")
+    shown = "how the prompt is shown (default: %(default)s: as facts were edited, else raw)"
+    ask.add_argument("--format", default="auto", choices=formats, help=shown)
     ask.add_argument("--max-new-tokens", type=_whole, default=24, metavar="N", help="longest answer (default: 24)")
     ask.add_argument("--device", default="auto", help="auto, cpu or cuda:N (default: %(default)s)")
     ask.set_defaults(run=_ask)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -48,12 +48,16 @@ class Answers:
 def ask(name: str, question: Question, base: str | None = None) -> Answers:
     """Greedy answers of a saved model (folder, delta, hub id or embedded:NAME) and of its base.
 
+    The format auto is the one that the card says facts were edited in, raw where no card says it.
     The base is the one that the card or the delta names unless given; "none" leaves it out.
 
     Raises:
         ConfigError: a model that cannot be opened, a base that is not the delta's.
         DataError: a prompt that cannot be asked in this format.
     """
+    if question.prompt_format is PromptFormat.auto:
+        named = PromptFormat.__members__.get(str(front_matter(Path(name).expanduser()).get("prompt_format")))
+        question = replace(question, prompt_format=named or PromptFormat.raw)
     return _ask_delta(name, question, base) if is_delta(name) else _ask_whole(name, question, base)
 
 

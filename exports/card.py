@@ -57,6 +57,7 @@ def model_card(results: dict[str, Any], identity: dict[str, Any], *, delta: bool
         pipeline_tag="text-generation",
         tags=["model-editing", "knowledge-editing", config["editor"]["name"]],
         edited_from=base,
+        prompt_format=said if (said := config["dataset"].get("prompt_format")) != "raw" else None,
         **license_keys,
     )
     text = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")

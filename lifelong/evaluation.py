@@ -23,6 +23,7 @@ from data.base import Edit
 from editor.base import Stopwatch
 from files import kept, read_json, sha256_of_json, whole_file
 from lifelong.answers import probes
+from lifelong.blanks import warn_of_blanks
 from lifelong.loop import Watcher
 from lifelong.recorder import Recorder
 from lifelong.resume import Kept
@@ -34,8 +35,8 @@ from report.metrics import HEADLINE, Measured, Tally
 
 FORMAT = 2  # of the cached folder; raise it when what is measured changes
 # keys of a data set that do not change what a record is read as
-NOT_READ = ("n_edits", "batch_size", "train_path", "valid_path", "on_bad_row", "cache_dir", "how_to_get", "warm_up",
-            "warm_up_data")  # fmt: skip
+NOT_READ = ("n_edits", "batch_size", "train_path", "valid_path", "limit", "on_bad_row", "cache_dir", "how_to_get",
+            "warm_up", "warm_up_data")  # fmt: skip
 
 
 class Evaluation(Kept):
@@ -70,6 +71,7 @@ class Evaluation(Kept):
         totals = read_json(folder / "totals.json")
         self.before = {name: (value, n) for name, (value, n) in totals.items()}
         self.folder = folder
+        warn_of_blanks(folder / "lines.jsonl", self.cfg.dataset.prompt_format)
         if (folder / "reference.safetensors").is_file():
             self.reference = Reference.load(folder / "reference.safetensors")
 

@@ -102,12 +102,14 @@ class Watcher(Kept):
     def __init__(self, every: int, n_edits: int, recorder: Recorder, watch: Stopwatch) -> None:
         self.every, self.n_edits, self.recorder, self.watch = every, n_edits, recorder, watch
         self.measured = -1  # the last step that was measured
+        self.edits_done = 0
 
     def look(self, edits_done: int, batch: Sequence[Edit]) -> str:
         """Measure where it is due, `batch` being what the last step wrote; a word for the progress bar, or nothing."""
-        step = edits_done // self.n_edits
+        step = -(-edits_done // self.n_edits)  # the last one may be smaller
         if not self.every or step % self.every or step <= self.measured:
             return ""
+        self.edits_done = edits_done
         with self.watch(self.phase):
             found = self.measure(step, batch)
         self.measured = step
@@ -169,7 +171,7 @@ class Loop(Kept):
 
     def edit(self) -> None:
         """The warm-up and edit steps."""
-        total, shown = self.cfg.num_seq + warm_up_steps(self.cfg), ""
+        total, shown = self.cfg.steps + warm_up_steps(self.cfg), ""
         self._look([], patient=False)
         self._look([], patient=True)
         with tqdm(total=total, initial=self.position, desc="edit", unit="step", disable=None, leave=False) as bar:

@@ -28,6 +28,7 @@ from files import finite, read_json
 from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.loop import Loop, Watcher
+from lifelong.open_keys import as_settled
 from lifelong.recorder import Recorder, peak_memory, versions
 from lifelong.resume import Checkpoints
 from lifelong.session import Session, check_editor, open_session
@@ -107,7 +108,8 @@ def done_before(cfg: Config, run_dir: Path) -> dict[str, Any] | None:
     """The results of a run that is done, shown again; None where it is not, or where something else is asked for."""
     try:
         results = read_json(run_dir / "results.json")
-        if results["config"] | {"resume": cfg.resume, "verbose": cfg.verbose} != as_dict(cfg):
+        found = results["config"] | {"resume": cfg.resume, "verbose": cfg.verbose}
+        if found != as_settled(as_dict(cfg), found):
             return None
     except (OSError, ValueError, LookupError, TypeError):
         return None
@@ -201,7 +203,7 @@ def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -
     results = {
         **headline(after),
         "pre": headline(before) if before is not None else None,
-        "metrics": described(after, before, loop.edits, cfg.num_seq),
+        "metrics": described(after, before, loop.edits, cfg.steps),
         "counts": counts,
         "retries": dict(editor.retries),
         "seconds": dict(loop.watch.seconds),
@@ -233,7 +235,7 @@ class Downstream(Watcher):
 
     def measure(self, step: int, batch: Sequence[Edit]) -> dict[str, Any]:
         """The tasks' figures."""
-        model, tokenizer, edits = self.session.model, self.session.tokenizer, step * self.n_edits
+        model, tokenizer, edits = self.session.model, self.session.tokenizer, self.edits_done
         if step:
             figures = self.evaluator.evaluate(model, tokenizer, edits)
         else:

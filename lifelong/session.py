@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from config.check import ConfigError, check_values
 from config.schema import Config
 from data.base import DataError, Edit, place
-from data.batches import check_prompt_format, context_check, prompt_ids
+from data.batches import context_check, prompt_ids
 from editor.base import Editor
 from editor.cache import row_cache
 from editor.capture import tokens_of
@@ -31,6 +31,7 @@ from lifelong import saved_sessions
 from lifelong.answers import chunks
 from lifelong.facts import Facts, asked_of, edits_of, facts_of
 from lifelong.ledger import Step
+from lifelong.open_keys import settle_format
 from lifelong.scores import Scores
 from lifelong.session_state import SessionState
 from model import load_model, load_tokenizer, model_skeleton, resolve_device
@@ -50,7 +51,7 @@ class Session(SessionState):
         editor: str = "stableedit_plus",
         tokenizer: PreTrainedTokenizerBase | None = None,
         sites: str | Sequence[str] | None = None,
-        format: Literal["raw", "qa", "chat"] = "raw",
+        format: Literal["auto", "raw", "qa", "chat"] = "auto",
         device: str = "auto",
         precision: str = "auto",
         seed: int = 42,
@@ -60,7 +61,8 @@ class Session(SessionState):
         """A session on a model: a folder, a hub id, embedded:NAME, or a loaded model with its tokenizer.
 
         `sites` are names of modules, with ranges: "model.layers.{18-27}.mlp.down_proj"; the embedded model has a
-        default. `format` is how prompts are shown to the model (docs/data.md). `undo_gib` bounds what undo may keep
+        default. `format` is how prompts are shown to the model (docs/data.md; auto: chat where there is a chat
+        template). `undo_gib` bounds what undo may keep
         in memory. `keys` are the editor's, as on the command line without "editor.": lr=1e-3, alpha=10.
 
         Raises:
@@ -256,7 +258,7 @@ def started(cfg: Config, model: PreTrainedModel | None, tokenizer: PreTrainedTok
         check_sites(skeleton, cfg.model.edit_modules)
         check_layers(skeleton, cfg.model)
     tokenizer = load_tokenizer(cfg.model) if tokenizer is None else tokenizer
-    check_prompt_format(tokenizer, cfg.dataset.prompt_format, cfg.model.name_or_path)
+    settle_format(cfg, tokenizer)
     device = resolve_device("device", cfg.model_device) if model is None else model.device
     stack = ExitStack()
     session = stack.enter_context(open_session(cfg, tokenizer, device, device, model))

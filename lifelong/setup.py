@@ -15,12 +15,13 @@ from config.check import ConfigError
 from config.compose import dataset_config
 from config.schema import Config, DatasetConfig, EvalConfig, PreheatMode
 from data.base import DataError, Edit
-from data.batches import check_prompt_format, context_check, steps
+from data.batches import context_check, steps
 from data.fields import KNOWNS, read_known
 from data.source import Fits, RecordFile, Source, locate, with_all_prompts
 from editor.frozen import check_layers
 from editor.registry import editor_class
 from editor.sites import check_sites
+from lifelong.open_keys import settle_format, settle_steps
 from lifelong.scorer import drawn
 from model import load_tokenizer, model_skeleton
 
@@ -51,10 +52,10 @@ def warm_up_steps(cfg: Config) -> int:
 
 def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
     """Every step of the run in order, as (warm-up?, its edits); docs/design.md, 2.8."""
-    mode, last = cfg.editor.preheat_mode, cfg.num_seq - 1
+    mode, last = cfg.editor.preheat_mode, cfg.steps - 1
     quarters = {PreheatMode.start: 0, PreheatMode.q1: 1, PreheatMode.middle: 2, PreheatMode.q3: 3}
-    position = quarters[mode] * cfg.num_seq // 4 if mode in quarters else last
-    for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits)):
+    position = quarters[mode] * cfg.steps // 4 if mode in quarters else last
+    for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits, rest=True)):
         if index == position and warm_up_steps(cfg):  # none with preheat_mode none
             assert data.training is not None
             for training in steps(iter(data.training), cfg.dataset.n_edits):
@@ -74,7 +75,8 @@ def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedToken
     fits = context_check(tokenizer, context, prompt_format)
     fits_key = f"{cfg.model.name_or_path} {len(tokenizer)} {context} {cfg.dataset.eval_mhop} {prompt_format.value}"
     with _named("dataset.valid_path"):
-        edits = Source(cfg.dataset, cfg.seed, fits, fits_key).records(cfg.dataset.valid_path, cfg.num_seq, "num_seq")
+        edits = Source(cfg.dataset, cfg.seed, fits, fits_key).edits(cfg.num_seq)
+    settle_steps(cfg, len(edits))
     with _named("dataset.train_path"):
         training = _open_training(cfg, fits, fits_key)
     with _named("eval.knowns_path"):
@@ -88,7 +90,7 @@ def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
         if cfg.editor.load_checkpoint:
             return None
         trainable = with_all_prompts(fits, cfg.editor.name)
-        return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.num_seq)
+        return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.steps)
     warm_up = warm_up_steps(cfg)
     if not warm_up:
         return None
@@ -143,7 +145,7 @@ def _named(key: str) -> Iterator[None]:
 
 
 def prepare(cfg: Config) -> tuple[Data, PreTrainedTokenizerBase]:
-    """Check sites and records against the model's modules and tokenizer, without its weights.
+    """Check sites and records against the model's modules and tokenizer, without its weights; settle open keys.
 
     Raises:
         ConfigError, DataError: what is wrong, and what would be right.
@@ -153,7 +155,7 @@ def prepare(cfg: Config) -> tuple[Data, PreTrainedTokenizerBase]:
     check_layers(skeleton, cfg.model)
     tokenizer = load_tokenizer(cfg.model)
     _check_vocabulary(cfg.model.name_or_path, skeleton, tokenizer)
-    check_prompt_format(tokenizer, cfg.dataset.prompt_format, cfg.model.name_or_path)
+    settle_format(cfg, tokenizer)
     return open_data(cfg, skeleton, tokenizer), tokenizer
 
 

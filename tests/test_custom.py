@@ -325,7 +325,7 @@ def words(path: Path, *more: str) -> list[str]:
         *("dataset=custom", "model=smollm2-135m", "wandb.mode=disabled", "report=false", "model_device=cpu"),
         *(f"model.name_or_path={MODELS / 'tiny-llama'}", f"model.edit_modules=[{sites}]", "editor.lr=3e-3"),
         *(f"dataset.valid_path={path}", *NAMED),
-        *("num_seq=3", "num_seq_zsre=0", "eval.examples=0", *more),
+        *("num_seq=3", "dataset.n_edits=1", "num_seq_zsre=0", "eval.examples=0", *more),
     ]
 
 
