@@ -239,6 +239,8 @@ class Config:
     verbose: bool = False
     seed: int = at_least_zero(42)
     resume: str | None = None
+    score: str | None = None
+    score_base: str | None = None
 
 
 KINDS: dict[str, type[EditorConfig]] = {"ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig}

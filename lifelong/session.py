@@ -215,7 +215,7 @@ def open_session(
         ConfigError: the model cannot be opened, a site cannot be edited, layers cannot be run apart.
     """
     model = load_model(cfg.model, device) if model is None else model.eval().requires_grad_(False)
-    _check_sound(cfg.model.name_or_path, model)
+    check_sound(cfg.model.name_or_path, model)
     inputs = frozen_inputs(model, cfg.model)
     if cfg.model.frozen_cache_dir and inputs is tokens_of:
         log.warning("model.frozen_cache_dir has no effect: no layer lies below the lowest site")
@@ -265,8 +265,12 @@ def started(cfg: Config, model: PreTrainedModel | None, tokenizer: PreTrainedTok
     return session
 
 
-def _check_sound(source: str, model: PreTrainedModel) -> None:
-    """Refuse weights that are not finite, an end that is no token, settings by which nothing can be computed."""
+def check_sound(source: str, model: PreTrainedModel) -> None:
+    """Refuse weights that are not finite, an end that is no token, settings by which nothing can be computed.
+
+    Raises:
+        ConfigError: names the weight or the setting.
+    """
     for name, weight in model.named_parameters():
         if weight.numel() and not weight.is_meta and not all(map(torch.isfinite, weight.aminmax())):
             raise ConfigError(f"model.name_or_path={source}: its weight {name} holds a number that is not finite")
