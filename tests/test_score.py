@@ -22,9 +22,9 @@ from lifelong import Session
 from lifelong.evaluation import Evaluation
 from lifelong.job import execute
 from lifelong.status import Interrupted, read_status
-from tests.tiny import DATA, MODELS, SITES, load_tiny, run_main, tiny_edits, tiny_words
+from tests.tiny import MODELS, SITES, load_tiny, run_main, tiny_edits, tiny_words
 
-BASE = str(MODELS / "tiny-llama")
+BASE, GPT2 = str(MODELS / "tiny-llama"), str(MODELS / "tiny-gpt2")
 KNOWN = [
     {"prompt": "The capital of France is", "prediction": "Paris"},
     {"prompt": "Two plus two is", "prediction": "4"},
@@ -92,7 +92,7 @@ def test_a_model_has_the_numbers_that_its_run_reported(form, made, tmp_path):
 
 def test_the_unedited_base_has_the_numbers_under_pre(made, tmp_path):
     found, run = scored(tmp_path / "s", f"score={BASE}", *more(made)), results(made / "run")
-    assert values(found) == {name: pair for name, pair in values(run, "before").items()} and found["pre"] is None
+    assert values(found) == values(run, "before") and found["pre"] is None
     assert {line["before"] is None for line in lines(tmp_path / "s")} == {True}
     assert "LS_kl" not in values(found)
 
@@ -252,8 +252,8 @@ REFUSED = {
     "no dataset of that name": (["score={base}", "dataset.valid_path=nowhere.json"], "dataset.valid_path"),
     "a base alone": (["score_base={base}"], "score_base={base}: needs score=MODEL"),
     "no base known": (["score={base}", "score_base=auto"], "score_base=auto: nothing says which model"),
-    "a base of other tokens": (["score={base}", "score_base={tmp}/tokens"], "score_base={tmp}/tokens: has other tokens"),
-    "a base of another kind": (["score={made}/other-saved", f"score_base={MODELS / 'tiny-gpt2'}"], "not a LlamaForCausal"),
+    "a base of other tokens": (["score={base}", "score_base={tmp}/tokens"], "{tmp}/tokens: has other tokens than"),
+    "a base of another kind": (["score={made}/other-saved", f"score_base={GPT2}"], f"score_base={GPT2}: is a GPT2"),
     "a base of other weights": (
         ["score={made}/other-saved", "score_base={tmp}/weights"],
         "score_base={tmp}/weights: model.layers.1.mlp.down_proj.weight differs from the weight that was edited",
