@@ -124,7 +124,7 @@ def test_weights_that_are_not_finite_are_found_in_the_first_step(tmp_path, monke
         return model
 
     monkeypatch.setattr(session, "load_model", broken)
-    monkeypatch.setattr(session, "_check_sound", lambda *_: None)  # which refuses such a folder before
+    monkeypatch.setattr(session, "check_sound", lambda *_: None)  # which refuses such a folder before
     with pytest.raises(NumericsError, match=r"step 0 \(rows 0 to 7\): .*not finite"):
         run(tmp_path / "run", words("ultraedit", "eval.before=false"))
     assert position(tmp_path / "run")["position"] == 0
