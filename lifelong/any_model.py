@@ -160,9 +160,8 @@ def _run(key: str, name: str, how: ModelConfig, device: torch.device) -> AnyMode
     if not (folder / "results.json").is_file():
         log.warning("%s=%s: the run did not end; its weights are those after %d edits", key, name, done["edits"])
     whole = _as_run(replace(how, name_or_path=said["name_or_path"]), _model_config(said))
-    return AnyModel(
-        key, name, "run", whole, pick_dtype(whole, device), said["name_or_path"], checkpoint=checkpoint
-    )  # fmt: skip
+    base = said["name_or_path"]
+    return AnyModel(key, name, "run", whole, pick_dtype(whole, device), base, checkpoint=checkpoint)
 
 
 def _as_run(how: ModelConfig, run: ModelConfig) -> ModelConfig:

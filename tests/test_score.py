@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 import report
 from config.check import ConfigError
 from config.compose import compose_config
-from config.scoring import scoring_config, unused, with_run_dir
+from config.scoring import unused, with_run_dir
 from data.base import DataError
 from editor import registry
 from files import sha256_of_json
@@ -115,11 +115,7 @@ def test_a_saved_session_scores_as_the_session(tmp_path):
     found = scored(tmp_path / "s", f"score={tmp_path / 'saved'}", "score_base=auto")
     now, kind = session.score(edits), found["scored"]["kind"]
     assert [found[name] for name in ("ES", "GS", "LS")] == [now.ES, now.GS, now.LS] and kind == "session"
-    assert found["pre"]["ES"] == results_of_the_base(tmp_path)["ES"]
-
-
-def results_of_the_base(tmp_path: Path) -> dict[str, Any]:
-    return scored(tmp_path / "base", f"score={BASE}")
+    assert found["pre"]["ES"] == scored(tmp_path / "base", f"score={BASE}")["ES"]
 
 
 @pytest.mark.parametrize("form", ["saved", "run"])
@@ -303,8 +299,3 @@ def test_weights_that_are_not_the_runs_are_refused(made, tmp_path, monkeypatch):
     (folder / "state.json").write_text(json.dumps(said | {"sha256": sha256_of_json(said)}))
     with pytest.raises(ConfigError, match=f"score={tmp_path}/run: the weights of {moved} are not those"):
         scored(tmp_path / "s", f"score={tmp_path / 'run'}")
-
-
-def test_a_configuration_without_score_is_as_it_was():
-    cfg = compose_config(tiny_words())
-    assert scoring_config(cfg) is cfg
