@@ -264,9 +264,8 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refused_in_one_line_before_a_model_loads(case, made, tmp_path, monkeypatch):
-    (tmp_path / "nothing").mkdir()
-    (tmp_path / "nothing" / "readme.txt").touch()
-    (tmp_path / "bare").mkdir()
+    for name in ("nothing", "bare"):
+        (tmp_path / name).mkdir()
     (tmp_path / "bare" / "results.json").write_text("{}")
     other_weights(tmp_path / "weights")
     if "tokens" in case:
