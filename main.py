@@ -19,6 +19,7 @@ from config.check import ConfigError, check_override_names
 from config.compose import one_line, said
 from config.experiments import editor_keys
 from config.schema import Config, register
+from config.scoring import with_run_dir
 from config.sites import quoted
 from files import regular
 from lifelong.job import EXPECTED, execute, sweep_job
@@ -76,7 +77,7 @@ def main() -> None:
     try:
         with one_line():
             argv = ["verbose=true" if word == "-v" else quoted(word) for word in sys.argv[1:]]
-            sys.argv[1:] = with_saved_overrides(argv)
+            sys.argv[1:] = with_run_dir(with_saved_overrides(argv))
             check_override_names(sys.argv[1:], use_editors(sys.argv[1:]))
             prefer_our_presets()
             with swept():

@@ -200,7 +200,7 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
                 f"model.device_map={cfg.device_map}: {name} lies on disk and cannot be edited; "
                 "use a machine with more memory or edit other modules"
             )
-    _check_sound(source, model.eval().requires_grad_(False))
+    check_sound(source, model.eval().requires_grad_(False))
     return model
 
 
@@ -222,8 +222,12 @@ def _check_whole(source: str, said: dict[str, Any]) -> None:
         log.warning("model.name_or_path=%s: has no place for the weights %s", source, _few(unexpected))
 
 
-def _check_sound(source: str, model: PreTrainedModel) -> None:
-    """Refuse weights that are not finite, an end that is no token, settings by which nothing can be computed."""
+def check_sound(source: str, model: PreTrainedModel) -> None:
+    """Refuse weights that are not finite, an end that is no token, settings by which nothing can be computed.
+
+    Raises:
+        ConfigError: names the weight or the setting.
+    """
     for name, weight in model.named_parameters():
         if weight.numel() and not weight.is_meta and not all(map(torch.isfinite, weight.aminmax())):
             raise ConfigError(f"model.name_or_path={source}: its weight {name} holds a number that is not finite")

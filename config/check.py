@@ -19,7 +19,7 @@ GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itsel
 """Keys of the published program that this one does without, and why."""
 NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)
 """What Hydra takes for something else than the name of a group's member."""
-NAMING = ("name", "dir", "project", "text", "resume", "load_checkpoint")
+NAMING = ("name", "dir", "project", "text", "resume", "load_checkpoint", "score", "score_base")
 """How keys end whose values name folders or become part of such a name; who reads records refuses their paths."""
 WANDB_PROJECT = re.compile(r"[^/\\#?%:]{,128}")
 LONGEST = 255  # bytes of a file's name
@@ -80,7 +80,7 @@ def check_values(cfg: Config) -> None:
     if cfg.editor.load_checkpoint in ("false", "False", ""):
         cfg.editor.load_checkpoint = None  # the published program's way to say no
     check_numbers(cfg)
-    if not cfg.model.edit_modules:
+    if not cfg.model.edit_modules and cfg.score is None:
         raise ConfigError("model.edit_modules=[]: name at least one nn.Linear or Conv1D module to edit")
     if cfg.model.device_map not in (None, "auto"):
         raise ConfigError(f"model.device_map={cfg.model.device_map}: must be auto or null")

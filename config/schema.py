@@ -244,6 +244,8 @@ class Config:
     verbose: bool = False
     seed: int = at_least_zero(42)
     resume: str | None = None
+    score: str | None = None
+    score_base: str | None = None
 
     @property
     def steps(self) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -157,7 +157,23 @@ def load_base(delta: Delta, base: str, device: torch.device) -> PreTrainedModel:
         ConfigError: it cannot be opened, or is another model; names the first tensor that differs.
     """
     model = load_model(base_config(delta, base), device)
-    belongs = f"{delta.folder} holds changes of {delta.base}"
+    check_shapes(delta, base, model)
+    weights, belongs = weights_by_name(model), _belongs(delta)
+    for name, said in delta.tensors.items():
+        if tensor_sha256(weights[name]) != said["sha256_before"]:
+            raise ConfigError(f"{base}: {name} differs from the weight that was edited; {belongs}")
+    if base_identity(model, [])["config_sha256"] != delta.config_sha256:
+        log.warning("%s: its settings are not quite those of the model that was edited; %s", base, belongs)
+    return model
+
+
+def check_shapes(delta: Delta, base: str, model: PreTrainedModel) -> None:
+    """Refuse a base of another kind, or without the weights that were changed; a model on the meta device will do.
+
+    Raises:
+        ConfigError: names the first tensor that differs.
+    """
+    belongs = _belongs(delta)
     if type(model).__name__ != delta.architecture:
         raise ConfigError(f"{base}: is a {type(model).__name__}, not a {delta.architecture}; {belongs}")
     weights = weights_by_name(model)
@@ -167,11 +183,27 @@ def load_base(delta: Delta, base: str, device: torch.device) -> PreTrainedModel:
         shape = list(weights[name].shape)
         if shape != said["shape"]:
             raise ConfigError(f"{base}: {name} is {shape}, not {said['shape']}; {belongs}")
-        if tensor_sha256(weights[name]) != said["sha256_before"]:
-            raise ConfigError(f"{base}: {name} differs from the weight that was edited; {belongs}")
-    if base_identity(model, [])["config_sha256"] != delta.config_sha256:
-        log.warning("%s: its settings are not quite those of the model that was edited; %s", base, belongs)
-    return model
+
+
+def check_files(delta: Delta, base: str, folder: Path) -> None:
+    """Refuse a base by the files in its folder, as far as its weights lie there under the names that a delta has.
+
+    Raises:
+        ConfigError: names the first tensor that differs.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt") as tensors:
+                found = {name: tensors.get_tensor(name) for name in delta.tensors.keys() & set(tensors.keys())}
+        except (OSError, SafetensorError):
+            continue  # whoever loads the model says what is wrong
+        for name, weight in sorted(found.items()):
+            if tensor_sha256(weight.to(getattr(torch, delta.dtype))) != delta.tensors[name]["sha256_before"]:
+                raise ConfigError(f"{base}: {name} differs from the weight that was edited; {_belongs(delta)}")
+
+
+def _belongs(delta: Delta) -> str:
+    return f"{delta.folder} holds changes of {delta.base}"
 
 
 def apply_delta(base: str, folder: str | Path, out: str | Path) -> Path:

@@ -27,8 +27,8 @@ from lifelong.blanks import warn_of_blanks
 from lifelong.loop import Watcher
 from lifelong.recorder import Recorder
 from lifelong.resume import Kept
+from lifelong.scored_model import ScoredModel
 from lifelong.scorer import Reference, Scorer, Scores, agreement, at_positions, compare
-from lifelong.session import Session
 from lifelong.setup import Data
 from lifelong.status import writing
 from report.metrics import HEADLINE, Measured, Tally
@@ -45,7 +45,7 @@ class Evaluation(Kept):
     kept = ("logged_before",)  # whether metrics.jsonl has the numbers before editing
 
     def __init__(
-        self, session: Session, data: Data, files: dict[str, str], recorder: Recorder,
+        self, session: ScoredModel, data: Data, files: dict[str, str], recorder: Recorder,
         between: Callable[[], None],
     ) -> None:  # fmt: skip
         self.cfg, self.session, self.data, self.files, self.recorder = session.cfg, session, data, files, recorder

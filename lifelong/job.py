@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from config.check import ConfigError, RunError
 from config.compose import typed_config
 from config.schema import Config
+from config.scoring import scoring_config
 from data.base import DataError
 from lifelong import sweep
 from lifelong.process import cores, start_python
@@ -46,6 +47,7 @@ def execute(
     Raises:
         ConfigError, DataError, RunError, Interrupted: as lifelong.run.run.
     """
+    cfg = scoring_config(cfg)
     if cfg.verbose:
         print(OmegaConf.to_yaml(OmegaConf.structured(cfg)), end="", flush=True)
     if cfg.inspect:
@@ -62,6 +64,10 @@ def execute(
                 return results
         stack.enter_context(tracked(run_dir, overrides, job))
         stack.enter_context(place or nullcontext())
+        if cfg.score is not None:
+            from lifelong.score import score
+
+            return score(cfg, run_dir, overrides)
         from lifelong.run import run  # torch and transformers load only when a run starts
 
         return run(cfg, run_dir)

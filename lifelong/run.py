@@ -31,6 +31,7 @@ from lifelong.loop import Loop, Watcher
 from lifelong.open_keys import as_settled
 from lifelong.recorder import Recorder, peak_memory, versions
 from lifelong.resume import Checkpoints
+from lifelong.scored_model import ScoredModel
 from lifelong.session import Session, check_editor, open_session
 from lifelong.setup import Data, prepare, warm_up_steps
 from lifelong.status import StopRequests, writing
@@ -246,7 +247,7 @@ class Downstream(Watcher):
 
 
 def finish(
-    cfg: Config, session: Session, recorder: Recorder, results: dict[str, Any], identity: dict[str, Any] | None
+    cfg: Config, session: ScoredModel, recorder: Recorder, results: dict[str, Any], identity: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Complete the results and write them, with the edited model where `identity` (of its base) is given; report."""
     results |= {"peak_memory": peak_memory(), "versions": versions()}

@@ -19,7 +19,7 @@ from data.base import Edit
 from data.batches import prompt_ids
 from data.source import RecordFile
 from lifelong.answers import Look, chunks, contains, exact, generate, probes
-from lifelong.session import Session
+from lifelong.scored_model import ScoredModel
 from report.metrics import Tally
 
 Scores = dict[str, dict[str, Any]]
@@ -45,7 +45,7 @@ def at_positions(edits: Iterable[Edit], indices: list[int]) -> Iterator[tuple[in
 class Scorer:
     """Scores the edits of a run; `between` is called between chunks of edits."""
 
-    def __init__(self, session: Session, edits: RecordFile, between: Callable[[], None]) -> None:
+    def __init__(self, session: ScoredModel, edits: RecordFile, between: Callable[[], None]) -> None:
         self.session, self.cfg, self.edits, self.between = session, session.cfg, edits, between
         cfg = self.cfg.eval
         self.chosen = drawn(len(edits), cfg.edits, self.cfg.seed)

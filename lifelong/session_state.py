@@ -11,22 +11,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.schema import Config
 from data.base import Edit
-from data.batches import StepBatches, step_batches, tokenize
+from data.batches import StepBatches, step_batches
 from editor.base import Editor, StepReport
-from files import sha256_of_json
-from lifelong.answers import Answered, Look, answers
 from lifelong.ledger import Ledger
-from model import fingerprint
+from lifelong.scored_model import ScoredModel
 
 
-class SessionState:
+class SessionState(ScoredModel):
     """A model with its tokenizer, the editor at work on it, the editor's statistics, and what undo goes back to."""
 
     def __init__(self, cfg: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, editor: Editor) -> None:
-        self.cfg, self.model, self.tokenizer, self.editor = cfg, model, tokenizer, editor
-        self.inputs = editor.inputs
-        self.fingerprint = sha256_of_json("", fingerprint(model.state_dict().items()))
-        """Of the weights that the session began with."""
+        super().__init__(cfg, model, tokenizer, editor.inputs)
+        self.editor = editor
         self.ledger = Ledger(gib=1.0)
         self.trained = not editor.trains
 
@@ -43,11 +39,6 @@ class SessionState:
             NumericsError: something is not finite; model and statistics are then as before.
         """
         return self.editor.step(self.batches(edits), warm_up=warm_up)
-
-    def answers(self, pairs: Sequence[tuple[str, str]], look: Look | None = None) -> list[Answered]:
-        """What the model would choose where the answers of these (prompt, answer) stand; `look` sees the logits."""
-        rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)
-        return answers(self.model, rows, self.cfg.eval.tokens_per_batch, look, self.inputs)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name: weights, statistics, networks, the random state."""

@@ -63,8 +63,10 @@ def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
         yield False, edits
 
 
-def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Data:
-    """Validate and open the records that the run will read.
+def open_data(
+    cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, training: bool = True
+) -> Data:
+    """Validate and open the records that the run will read; without `training` none that an editor learns from.
 
     Raises:
         DataError: a file that is missing, broken or too short; a bad row; a training record
@@ -78,10 +80,10 @@ def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedToken
         edits = Source(cfg.dataset, cfg.seed, fits, fits_key).edits(cfg.num_seq)
     settle_steps(cfg, len(edits))
     with _named("dataset.train_path"):
-        training = _open_training(cfg, fits, fits_key)
+        learned_from = _open_training(cfg, fits, fits_key) if training else None
     with _named("eval.knowns_path"):
         knowns = known_facts(cfg.eval, cfg.seed, fits)
-    return Data(edits, training, knowns)
+    return Data(edits, learned_from, knowns)
 
 
 def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
@@ -153,10 +155,20 @@ def prepare(cfg: Config) -> tuple[Data, PreTrainedTokenizerBase]:
     skeleton = model_skeleton(cfg.model)
     check_sites(skeleton, cfg.model.edit_modules)
     check_layers(skeleton, cfg.model)
+    tokenizer = checked_tokenizer(cfg, skeleton)
+    return open_data(cfg, skeleton, tokenizer), tokenizer
+
+
+def checked_tokenizer(cfg: Config, skeleton: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """The model's tokenizer.
+
+    Raises:
+        ConfigError: it is another model's, or cannot show prompts in the format asked for.
+    """
     tokenizer = load_tokenizer(cfg.model)
     _check_vocabulary(cfg.model.name_or_path, skeleton, tokenizer)
     settle_format(cfg, tokenizer)
-    return open_data(cfg, skeleton, tokenizer), tokenizer
+    return tokenizer
 
 
 def _check_vocabulary(source: str, skeleton: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
