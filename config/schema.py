@@ -200,9 +200,10 @@ class DownstreamConfig:
 
 @dataclass
 class CheckpointConfig:
-    """How often the state of a run is saved, to go on from with resume=RUN_DIR."""
+    """How often the state of a run is saved, and how many states stay: for resume, continue_from and undo."""
 
     every: int = at_least_zero(50)
+    keep: int = above_zero(2)
 
 
 @dataclass
@@ -239,6 +240,9 @@ class Config:
     verbose: bool = False
     seed: int = at_least_zero(42)
     resume: str | None = None
+    continue_from: str | None = None
+    undo: str | None = None
+    steps: int = above_zero(1)
 
 
 KINDS: dict[str, type[EditorConfig]] = {"ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig}

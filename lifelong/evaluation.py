@@ -143,7 +143,8 @@ class Evaluation(Kept):
 
     def _line(self, index: int, edit: Edit, before: Scores | None, after: Scores) -> dict[str, Any]:
         texts = {name.replace("answer", "target"): text for name, text in asdict(edit).items() if text is not None}
-        line = {"index": index, "step": index // self.cfg.dataset.n_edits + 1} | texts
+        step = index // self.cfg.dataset.n_edits + 1
+        line = {"index": self.recorder.edits_before + index, "step": self.recorder.steps_before + step} | texts
         return line | {"before": _without_ids(before), "after": _without_ids(after)}
 
 

@@ -15,6 +15,7 @@ from data.batches import StepBatches, step_batches, tokenize
 from editor.base import Editor, StepReport
 from files import sha256_of_json
 from lifelong.answers import Answered, Look, answers
+from lifelong.earlier import Written
 from lifelong.ledger import Ledger
 from model import fingerprint
 
@@ -29,6 +30,8 @@ class SessionState:
         """Of the weights that the session began with."""
         self.ledger = Ledger(gib=1.0)
         self.trained = not editor.trains
+        self.earlier: list[Written] = []
+        """What was written into the model before the ledger's first step."""
 
     def batches(self, edits: Sequence[Edit]) -> StepBatches:
         """The micro-batches of one step's edits."""

@@ -43,8 +43,8 @@ class Data:
 
 
 def warm_up_steps(cfg: Config) -> int:
-    """How many warm-up steps run: 0 with preheat_mode none, as where an editor trains instead."""
-    if cfg.editor.preheat_mode is PreheatMode.none:
+    """How many warm-up steps run: 0 with preheat_mode none, as where an editor trains, or goes on, instead."""
+    if cfg.editor.preheat_mode is PreheatMode.none or cfg.continue_from:
         return 0
     return getattr(cfg, cfg.dataset.warm_up.value)
 
@@ -85,7 +85,7 @@ def open_data(cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedToken
 def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
     """What a learned editor trains on, or what the warm-up writes; None where the run needs neither."""
     if editor_class(cfg.editor.name).trains:
-        if cfg.editor.load_checkpoint:
+        if cfg.editor.load_checkpoint or cfg.continue_from:
             return None
         trainable = with_all_prompts(fits, cfg.editor.name)
         return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.num_seq)
