@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from config.compose import typed_config
 from data.base import Edit
@@ -71,25 +71,41 @@ def _facts_of_records(folder: Path, said: Mapping[str, Any], edits: int) -> dict
         return {}
 
 
-def ask_again(
-    answers: Callable[[Sequence[tuple[str, str]]], list[Answered]], written: Iterable[Written]
-) -> tuple[dict[str, tuple[float, int]], list[float | None]]:
-    """ES_earlier over all facts, and each run's own; None for a run without facts."""
-    tally, by_run = Tally(), list[float | None]()
-    for one in written:
-        found = [answered.accuracy for answered in answers([(prompt, answer) for prompt, answer in one.facts])]
-        for accuracy in found:
-            tally.add(METRIC, accuracy)
-        by_run.append(sum(found) / len(found) if found else None)
-    return {name: (value, tally.counts[name]) for name, value in tally.means().items()}, by_run
+class Asks(Protocol):
+    """A session, as far as it is asked here."""
+
+    earlier: list[Written]
+
+    def answers(self, pairs: Sequence[tuple[str, str]]) -> list[Answered]:
+        """What the model would choose where the answers of these (prompt, answer) stand."""
 
 
-def retention(
-    written: Sequence[Written], before: Sequence[float | None] | None, after: Sequence[float | None]
-) -> list[dict[str, Any]]:
-    """The rows of results.json's `earlier`: by run how many facts were asked, and their ES before and after."""
-    first = [None] * len(written) if before is None else before
-    return [
-        {"run": one.run, "edits": one.edits, "n": len(one.facts), "before": then, "after": now}
-        for one, then, now in zip(written, first, after, strict=True)
-    ]
+class Earlier:
+    """What was written before a run, asked again before and after it."""
+
+    def __init__(self, session: Asks) -> None:
+        self.session, self.written = session, session.earlier
+        self.edits = sum(one.edits for one in self.written)
+        self.steps = sum(one.steps for one in self.written)
+        self.by_run: dict[str, list[float | None]] = {}
+
+    def ask(self, when: str) -> dict[str, tuple[float, int]]:
+        """ES_earlier over all facts with the model as it stands, and its number of facts; nothing without facts."""
+        tally, means = Tally(), list[float | None]()
+        for one in self.written:
+            found = [right.accuracy for right in self.session.answers([(fact[0], fact[1]) for fact in one.facts])]
+            for accuracy in found:
+                tally.add(METRIC, accuracy)
+            means.append(sum(found) / len(found) if found else None)
+        self.by_run[when] = means
+        return {name: (value, tally.counts[name]) for name, value in tally.means().items()}
+
+    def told(self) -> dict[str, Any]:
+        """The parts of results.json: from which run this one continued, and how much of each earlier run is kept."""
+        if not self.written:
+            return {}
+        rows = [{"run": one.run, "edits": one.edits, "n": len(one.facts)} for one in self.written]
+        for when, means in self.by_run.items():
+            rows = [row | {when: mean} for row, mean in zip(rows, means, strict=True)]
+        continued = {"from": self.written[-1].run, "edits": self.edits, "steps": self.steps}
+        return {"continued": continued, "earlier": rows}

@@ -39,7 +39,7 @@ def load_history(session: SessionState, run_dir: Path, said: Mapping[str, Any], 
     """
     start = kept(run_dir) if said["config"].get("continue_from") else None
     session.earlier = start.written if start else []
-    offset = start.edits if start else 0
+    offset = sum(one.edits for one in session.earlier)
     facts, lines, done = facts_of_run(run_dir, said, offset), step_lines(run_dir), 0
     session.ledger.steps = []
     for index in range(steps):

@@ -38,7 +38,7 @@ class Training(Kept):
         self.session, self.editor, self.records, self.recorder = session, session.editor, records, recorder
         self.cfg: LearnedConfig = session.editor.cfg
         self.n_edits = session.cfg.dataset.n_edits
-        self.epoch, self.trained, self.done = 0, 0, False
+        self.epoch, self.trained, self.done = 0, 0, session.trained
         self.losses: dict[str, float] = {}
 
     def steps(self) -> Iterator[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,8 @@ from lifelong.earlier import Written, facts_of_run
 from lifelong.resume import newest
 from lifelong.session_state import SessionState
 from model import model_skeleton, pick_dtype, resolve_device, tokenizer_sha256
+
+log = logging.getLogger(__name__)
 
 START, STATE = "start", "state.safetensors"
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -46,25 +49,15 @@ class Origin:
     written: list[Written]
     """What was written so far, by run."""
 
-    @property
-    def edits(self) -> int:
-        """How many edits were written so far."""
-        return sum(one.edits for one in self.written)
-
-    @property
-    def steps(self) -> int:
-        """In how many steps."""
-        return sum(one.steps for one in self.written)
-
     def sampled(self, size: int, seed: int) -> Origin:
         """The same with at most `size` facts of each run."""
         return replace(self, written=[one.sample(size, seed) for one in self.written])
 
-    def check(self, cfg: Config, config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
-        """Refuse to start from it with what its statistics do not belong to; `config` is `cfg` in JSON's types.
+    def check_keys(self, config: Mapping[str, Any]) -> None:
+        """Refuse a configuration, in JSON's types, that the statistics do not belong to.
 
         Raises:
-            ConfigError: names the key with both values, or what differs.
+            ConfigError: names the key with both values.
         """
         said, then, now = f"continue_from={self.folder}", flatten(self.config), flatten(config)
         ridge = "editor.key_ridge"
@@ -73,6 +66,14 @@ class Origin:
             if (bool(one) != bool(other)) if key == ridge else (one != other):
                 was, is_now = (", ".join(fold_sites(x)) if isinstance(x, list) else x for x in (one, other))
                 raise ConfigError(f"{said}: its statistics belong to {key}={was}, not {is_now}; leave the key out")
+
+    def check_model(self, cfg: Config, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Refuse a model, by its modules alone, that the statistics do not belong to.
+
+        Raises:
+            ConfigError: names what differs.
+        """
+        said = f"continue_from={self.folder}"
         if self.tokenizer not in (None, tokenizer_sha256(tokenizer)):
             raise ConfigError(f"{said}: its statistics belong to another tokenizer than {cfg.model.name_or_path} has")
         modules = dict(model_skeleton(cfg.model).named_modules())
@@ -101,10 +102,16 @@ class Origin:
             raise ConfigError(f"{said}: does not fit this run ({type(error).__name__}: {error})") from error
         session.trained, session.earlier = True, list(self.written)
 
-    @property
-    def fingerprint(self) -> str:
-        """Of a model with this state in it: no fresh model's, and no other state's."""
-        return sha256_of_json([self.weights, self.sha256])
+    def begin(self, session: SessionState, run_dir: Path) -> None:
+        """Make a run's session start from the state, of which the run keeps a copy.
+
+        Raises:
+            ConfigError: as keep and put_into.
+        """
+        kept = self.keep(run_dir)
+        kept.put_into(session)
+        session.fingerprint = sha256_of_json([self.weights, self.sha256])  # no fresh model's, and no other state's
+        log.info("continues from %s", self.folder)
 
     def keep(self, run_dir: Path) -> Origin:
         """The same, copied into the run that starts from it, unless it is there already.
@@ -146,14 +153,18 @@ def kept(run_dir: Path) -> Origin | None:
     return found
 
 
-def read_once(cfg: Config, run_dir: Path) -> Origin:
+def read_once(cfg: Config, config: Mapping[str, Any], run_dir: Path) -> Origin:
     """What a run that continues starts from: the other's newest state, or on resume the copy that the run kept.
 
+    `config` is the run's configuration `cfg` in JSON's types.
+
     Raises:
-        ConfigError: as read and kept.
+        ConfigError: as read, kept and check_keys.
     """
     here = kept(run_dir) if cfg.resume else None
-    return here or read(Path(str(cfg.continue_from))).sampled(cfg.eval.sample, cfg.seed)
+    found = here or read(Path(str(cfg.continue_from))).sampled(cfg.eval.sample, cfg.seed)
+    found.check_keys(config)
+    return found
 
 
 def read(folder: Path, key: str = "continue_from") -> Origin:
@@ -191,12 +202,13 @@ def of_checkpoint(folder: Path, path: Path, said: dict[str, Any], key: str) -> O
     if not trained(said):
         raise ConfigError(f"{key}={folder}: its training is not done; go on by resume={folder} first")
     start = kept(folder) if config.get("continue_from") else None
+    before = start.written if start else []
     edits, n_edits = state["loop"]["edits"], config["dataset"]["n_edits"]
-    facts = list(facts_of_run(folder, said, start.edits if start else 0).values())
+    facts = list(facts_of_run(folder, said, sum(one.edits for one in before)).values())
     own = Written(str(folder), edits, -(-edits // n_edits), facts)
     return Origin(
         str(folder), config, start.weights if start else said["model"], said["files"].get("tokenizer"), path / STATE,
-        said["tensors"], state["session"], [*(start.written if start else []), own],
+        said["tensors"], state["session"], [*before, own],
     )  # fmt: skip
 
 

@@ -65,8 +65,7 @@ def _carried(config: dict[str, Any], given: dict[str, str], left: Sequence[str])
     return [
         (key, value)
         for key, value in flat
-        if not any(key == one or key.startswith(f"{one}.") for one in anew if one != "editor")
-        or (key in ANY_DATA and key not in given)
+        if not any(key == one or key.startswith(f"{one}.") for one in anew) or (key in ANY_DATA and key not in given)
     ]
 
 

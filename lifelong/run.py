@@ -27,7 +27,6 @@ from exports.save import check_export, save_edited
 from files import finite, read_json
 from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong import origin as origins
-from lifelong.earlier import ask_again, retention
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.loop import Loop, Watcher
 from lifelong.origin import Origin
@@ -71,10 +70,11 @@ def check(cfg: Config) -> None:
     for key in ("save_checkpoint", "load_checkpoint"):
         if getattr(cfg.editor, key) and not kind.trains:
             log.warning("editor.%s has no effect on editor=%s, which trains nothing", key, cfg.editor.name)
-    if kind.trains and cfg.editor.load_checkpoint and not cfg.continue_from:
+    learns = kind.trains and not cfg.continue_from
+    if learns and cfg.editor.load_checkpoint:
         assert isinstance(cfg.editor, LearnedConfig)
         check_checkpoint(cfg.editor.load_checkpoint, cfg.editor, cfg.model.edit_modules)
-    if kind.trains and not cfg.editor.load_checkpoint and cfg.dataset.train_path is None and not cfg.continue_from:
+    if learns and not cfg.editor.load_checkpoint and cfg.dataset.train_path is None:
         raise ConfigError(
             f"dataset.train_path=null: editor={cfg.editor.name} learns from training records; "
             "name a file of them, or use editor=stableedit"
@@ -131,10 +131,10 @@ def plan_run(cfg: Config, run_dir: Path) -> Plan:
     device = resolve_device("model_device", cfg.model_device)
     solve_device = device if cfg.editor_device == "auto" else resolve_device("editor_device", cfg.editor_device)
     downstream = DownstreamEvaluator(cfg.downstream, run_dir) if cfg.downstream_eval_steps else None
-    origin = origins.read_once(cfg, run_dir) if cfg.continue_from else None
+    origin = origins.read_once(cfg, as_dict(cfg), run_dir) if cfg.continue_from else None
     data, tokenizer = prepare(cfg)
     if origin is not None:
-        origin.check(cfg, as_dict(cfg), tokenizer)
+        origin.check_model(cfg, tokenizer)
     for path, rows in data.skipped.items():
         log.warning("%s: %d bad rows are skipped: %s", path, len(rows), list(rows)[:20])
     files = file_hashes(cfg.dataset.cache_dir, data.edits, data.training) | {"tokenizer": tokenizer_sha256(tokenizer)}
@@ -159,7 +159,8 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
         with watch("load"):
             session = stack.enter_context(open_session(cfg, plan.tokenizer, plan.device, plan.solve_device))
         identity = base_identity(session.model, cfg.model.edit_modules) if cfg.model_cache else None
-        start_from(plan, session)
+        if plan.origin is not None:
+            plan.origin.begin(session, plan.run_dir)
         name = f"{cfg.dataset.name}_{cfg.model.name}_{cfg.editor.name}"
         recorder = Recorder(plan.run_dir, cfg.wandb, name, plan.checkpoints.config, resumes=plan.newest is not None)
         stack.enter_context(recorder)
@@ -172,20 +173,6 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     return results
 
 
-def start_from(plan: Plan, session: Session) -> None:
-    """Put the state that the run starts from into its session, and keep a copy of it in the run's directory.
-
-    Raises:
-        ConfigError: the model has other weights than the state belongs to.
-    """
-    if plan.origin is None:
-        return
-    kept = plan.origin.keep(plan.run_dir)
-    kept.put_into(session)
-    session.fingerprint = kept.fingerprint
-    log.info("continues from %s: %d edits in %d steps", kept.folder, kept.edits, kept.steps)
-
-
 def assemble(plan: Plan, session: Session, recorder: Recorder, watch: Stopwatch) -> tuple[Loop, Evaluation]:
     """The loop over a session, with what measures it."""
     cfg, stop = plan.cfg, StopRequests(plan.run_dir)
@@ -194,25 +181,16 @@ def assemble(plan: Plan, session: Session, recorder: Recorder, watch: Stopwatch)
     if plan.downstream is not None:
         watchers["downstream"] = Downstream(cfg, plan.downstream, session, recorder, watch)
     owners = {"evaluation": evaluation}
-    loop = Loop(cfg, session, plan.data, recorder, plan.checkpoints, watchers, owners, watch, stop)
-    if plan.origin is not None:
-        recorder.edits_before, recorder.steps_before = plan.origin.edits, plan.origin.steps
-        if loop.training is not None:
-            loop.training.done = True
-    return loop, evaluation
+    return Loop(cfg, session, plan.data, recorder, plan.checkpoints, watchers, owners, watch, stop), evaluation
 
 
 def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
     """Score, edit, score again; the numbers of results.json."""
     cfg, watch = plan.cfg, loop.watch
-    written = plan.origin.written if plan.origin is not None else []
-    answers, then = loop.session.answers, None
     with loop.stop:
         if cfg.eval.before:
             with watch("evaluate before"):
                 evaluation.measure_before()
-                earlier, then = ask_again(answers, written)
-            evaluation.before = {**(evaluation.before or {}), **earlier}
         if plan.newest:
             plan.checkpoints.load(*plan.newest, loop.session, loop.owners)
             log.info("resumed from %s: %d steps, %d edits", plan.newest[0], loop.position, loop.edits)
@@ -222,13 +200,8 @@ def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
         loop.run()
         with watch("evaluate after"):
             after, examples = evaluation.measure_after()
-            earlier, now = ask_again(answers, written)
-        evaluation.log(after := after | earlier, edits=loop.edits)
-    results = _results(plan, loop, evaluation.before, after) | {"examples": examples}
-    if plan.origin is not None:
-        results["continued"] = {"from": plan.origin.folder, "edits": plan.origin.edits, "steps": plan.origin.steps}
-        results["earlier"] = retention(written, then, now)
-    return results
+        evaluation.log(after, edits=loop.edits)
+    return _results(plan, loop, evaluation.before, after) | {"examples": examples} | evaluation.earlier.told()
 
 
 def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -> dict[str, Any]:
