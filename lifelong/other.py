@@ -41,6 +41,8 @@ def words_of_other(argv: list[str]) -> list[str]:
     key, folder = asked[0], Path(given[asked[0]])
     if len(asked) > 1:
         raise ConfigError(f"continue_from={given['continue_from']} undo={given['undo']}: one at a time")
+    if key == "undo" and {"-m", "--multirun"} & {*argv}:
+        raise ConfigError(f"undo={folder}: takes back the steps of one run; leave out -m")
     if "experiment" in given:
         raise ConfigError(f"experiment={given['experiment']}: {key} takes the keys of {folder}; say single keys anew")
     from lifelong import origin  # torch loads only where there is another run
@@ -50,11 +52,11 @@ def words_of_other(argv: list[str]) -> list[str]:
     groups = {"editor": config["editor"]["name"], "dataset": "custom", "model": "base/common"}  # all keys are said
     words = [*(f"{group}={name}" for group, name in groups.items() if group not in given), *words]
     if key == "undo":
-        return [*words, *argv, *QUIET]
+        return [*argv, *words, *QUIET]
     if not {"dataset", "dataset.valid_path"} & given.keys():
         raise ConfigError(f"continue_from={folder}: name today's facts by dataset.valid_path=FILE")
     steps = [] if "num_seq" in given else [whole_steps([*words, *argv])]
-    return [*words, *argv, *steps]
+    return [*argv, *words, *steps]  # flags must come first
 
 
 def _carried(config: dict[str, Any], given: dict[str, str], left: Sequence[str]) -> list[tuple[str, object]]:

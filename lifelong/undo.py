@@ -19,7 +19,7 @@ from config.schema import Config
 from editor.base import StepReport
 from files import finite
 from lifelong import saved_sessions
-from lifelong.history import load_history, step_lines
+from lifelong.history import is_run, load_history, step_lines
 from lifelong.origin import of_checkpoint, trained
 from lifelong.resume import intact
 from lifelong.run import Plan, plan_run
@@ -41,6 +41,8 @@ def undo_run(cfg: Config) -> str:
         raise ConfigError(f"undo={cfg.undo} needs model_cache_dir=DIR, the folder to save the model to")
     if cfg.resume:
         raise ConfigError(f"undo={cfg.undo} resume={cfg.resume}: one at a time")
+    if not is_run(run_dir):
+        raise ConfigError(f"undo={cfg.undo}: is no run directory with checkpoints; of a saved session: session.undo()")
     check_save_folder(cfg.model_cache_dir)
     with held(run_dir, resumes=True):
         plan = plan_run(replace(cfg, resume=str(run_dir)), run_dir)

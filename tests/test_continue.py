@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from safetensors.torch import load_file
 
 from config.check import ConfigError, RunError
 from config.compose import compose_config
+from exports.delta import apply_delta
 from files import read_json
-from lifelong import Session, origin, resume
+from lifelong import Session, origin
 from lifelong import run as lifelong_run
 from lifelong.job import execute
 from lifelong.other import words_of_other
@@ -232,6 +232,18 @@ def test_learned_steps_are_taken_back_as_far_as_states_are_kept(day: Path, tmp_p
     assert_same(dict(session.tensors()), before[1])
 
 
+def test_what_a_continued_run_saves_is_its_model(day: Path, tmp_path: Path) -> None:
+    for export in ("full", "delta"):
+        save = [f"model_cache_dir={tmp_path / export}", "model_cache=true", f"export={export}"]
+        go_on(tmp_path / f"run_{export}", day / "run", day / "day1.json", *save)
+    base = compose_config(tiny_words()).model.name_or_path
+    apply_delta(base, tmp_path / "delta", tmp_path / "whole")
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("full", "whole")]
+    assert_same(*weights)
+    session = Session.open(tmp_path / "run_full", device="cpu")
+    assert_same({name: session.model.state_dict()[name] for name in weights[0]}, weights[0])
+
+
 def test_a_session_opens_a_run_and_goes_on(day: Path, tmp_path: Path) -> None:
     session = Session.open(day / "run", device="cpu")
     assert_same(dict(session.tensors()), state(day / "run"))
@@ -319,6 +331,11 @@ def test_another_base_or_tokenizer_is_refused(day: Path, tmp_path: Path) -> None
 def test_an_undo_that_cannot_be_exact_is_refused(day: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="steps=5: .* made 4 steps, warm-up among them"):
         take_back(day / "run", 5, tmp_path / "back")
+    saved = Session.open(day / "run", device="cpu").save(tmp_path / "saved")
+    with pytest.raises(ConfigError, match=r"is no run directory with checkpoints; of a saved session: session.undo"):
+        take_back(saved, 1, tmp_path / "back")
+    with pytest.raises(ConfigError, match="leave out -m"):
+        words_of_other(["-m", f"undo={day / 'run'}"])
     with pytest.raises(ConfigError, match="needs model_cache_dir=DIR"):
         execute(compose_config(words_of_other([f"undo={day / 'run'}"])[:-3]), tmp_path / "unused", [])
     (tmp_path / "full").mkdir()
@@ -334,4 +351,3 @@ def test_an_undo_that_cannot_be_exact_is_refused(day: Path, tmp_path: Path) -> N
     go_on(tmp_path / "next", day / "run", day / "day1.json")
     with pytest.raises(ConfigError, match="made 1 steps, .*is undone by undo=.*run"):
         take_back(tmp_path / "next", 2, tmp_path / "back")
-    assert resume.newest(day / "run") and sys.argv
