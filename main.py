@@ -23,6 +23,7 @@ from config.scoring import with_run_dir
 from config.sites import quoted
 from files import regular
 from lifelong.job import EXPECTED, execute, sweep_job
+from lifelong.other import words_of_other
 from lifelong.outside import config_dir, use_editors
 from lifelong.status import Interrupted
 from lifelong.sweep import prefer_our_presets, swept
@@ -46,10 +47,13 @@ def job(cfg: DictConfig) -> None:
 
 
 def with_saved_overrides(argv: list[str]) -> list[str]:
-    """Where resume=RUN_DIR is asked for: that run's own overrides, in its own directory, unless said anew."""
+    """Where resume=RUN_DIR is asked for: that run's own overrides, in its own directory, unless said anew.
+
+    continue_from and undo take another run's keys into a directory of their own (lifelong/other.py).
+    """
     asked = [word.removeprefix("resume=") for word in argv if word.startswith("resume=")]
     if not asked or asked[-1] == "null":
-        return argv
+        return words_of_other(argv)
     saved = Path(asked[-1]).expanduser() / ".hydra"
     keys = {word.partition("=")[0].lstrip("+") for word in argv}
     try:

@@ -22,7 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision
-from files import whole_folder
+from files import sha256_of_json, whole_folder
 
 log = logging.getLogger(__name__)
 
@@ -284,6 +284,11 @@ def _convert_gguf(embedded: EmbeddedModel, folder: Path) -> None:
     with whole_folder(folder) as fresh:
         model.save_pretrained(fresh)
         tokenizer.save_pretrained(fresh)
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """sha256 of what tells two tokenizers apart: their tokens, and how a chat is written."""
+    return sha256_of_json([sorted(tokenizer.get_vocab().items()), str(tokenizer.chat_template)])
 
 
 def fingerprint(tensors: Iterable[tuple[str, Tensor]], points: int = 4096) -> bytes:

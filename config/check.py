@@ -19,7 +19,7 @@ GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itsel
 """Keys of the published program that this one does without, and why."""
 NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)
 """What Hydra takes for something else than the name of a group's member."""
-NAMING = ("name", "dir", "project", "text", "resume", "load_checkpoint", "score", "score_base")
+NAMING = ("name", "dir", "project", "text", "resume", "continue_from", "undo", "load_checkpoint", "score", "score_base")
 """How keys end whose values name folders or become part of such a name; who reads records refuses their paths."""
 WANDB_PROJECT = re.compile(r"[^/\\#?%:]{,128}")
 LONGEST = 255  # bytes of a file's name

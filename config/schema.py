@@ -205,9 +205,10 @@ class DownstreamConfig:
 
 @dataclass
 class CheckpointConfig:
-    """How often the state of a run is saved, to go on from with resume=RUN_DIR."""
+    """How often the state of a run is saved, and how many states stay: for resume, continue_from and undo."""
 
     every: int = at_least_zero(50)
+    keep: int = above_zero(2)
 
 
 @dataclass
@@ -246,9 +247,12 @@ class Config:
     resume: str | None = None
     score: str | None = None
     score_base: str | None = None
+    continue_from: str | None = None
+    undo: str | None = None
+    steps: int = above_zero(1)
 
     @property
-    def steps(self) -> int:
+    def edit_steps(self) -> int:
         """The run's steps: num_seq, set once the records are known where it was null (lifelong/open_keys.py)."""
         assert self.num_seq is not None
         return self.num_seq

@@ -23,6 +23,7 @@ from config.schema import ModelConfig, Precision
 from exports.card import front_matter, origin
 from exports.delta import Delta, base_config, check_files, check_shapes, is_delta, load_base, read_delta, read_weights
 from files import read_json, sha256_of_json
+from lifelong.origin import kept
 from lifelong.resume import newest
 from lifelong.saved_sessions import INSIDE
 from model import fingerprint, load_model, model_config, model_skeleton, model_source, pick_dtype
@@ -81,7 +82,9 @@ class AnyModel:
         new = _weights(folder / "state.safetensors")
         precision = Precision(str(next(iter(new.values())).dtype).removeprefix("torch."))
         model = load_model(replace(self.whole, precision=precision), device)
-        if sha256_of_json("", fingerprint(model.state_dict().items())) != said["model"]:
+        start = kept(folder.parents[1]) if said["config"].get("continue_from") else None
+        began = start.weights if start else said["model"]
+        if sha256_of_json("", fingerprint(model.state_dict().items())) != began:
             raise ConfigError(
                 f"{self.name}: the weights of {self.whole.name_or_path} are not those that the run started with"
             )

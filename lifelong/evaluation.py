@@ -24,6 +24,7 @@ from editor.base import Stopwatch
 from files import kept, read_json, sha256_of_json, whole_file
 from lifelong.answers import probes
 from lifelong.blanks import warn_of_blanks
+from lifelong.earlier import Earlier
 from lifelong.loop import Watcher
 from lifelong.recorder import Recorder
 from lifelong.resume import Kept
@@ -56,6 +57,8 @@ class Evaluation(Kept):
         self.folder: Path | None = None
         self.reference: Reference | None = None
         self.logged_before = False
+        self.earlier = Earlier(session)
+        recorder.edits_before, recorder.steps_before = self.earlier.edits, self.earlier.steps
 
     def log(self, measured: Measured, edits: int) -> None:
         """A line of metrics.jsonl with the numbers before the first edit or after the last."""
@@ -69,7 +72,7 @@ class Evaluation(Kept):
         with writing("eval.cache_dir", cache, "make room, or name another folder, null for none"):
             folder = kept(Path(cache).expanduser() if cache else self.run_dir, name, self._write_before)
         totals = read_json(folder / "totals.json")
-        self.before = {name: (value, n) for name, (value, n) in totals.items()}
+        self.before = {name: (value, n) for name, (value, n) in totals.items()} | self.earlier.ask("before")
         self.folder = folder
         warn_of_blanks(folder / "lines.jsonl", self.cfg.dataset.prompt_format)
         if (folder / "reference.safetensors").is_file():
@@ -127,7 +130,8 @@ class Evaluation(Kept):
             self.scorer.look_at(
                 self.sample, lambda index, logits_MW: tally.add("LS_kl", reference.divergence(index, logits_MW))
             )
-        return {name: (value, tally.counts[name]) for name, value in tally.means().items()}, shown
+        totals = {name: (value, tally.counts[name]) for name, value in tally.means().items()}
+        return totals | self.earlier.ask("after"), shown
 
     def forget(self) -> None:
         """Remove what was kept in the run directory for its own use."""
@@ -145,7 +149,8 @@ class Evaluation(Kept):
 
     def _line(self, index: int, edit: Edit, before: Scores | None, after: Scores) -> dict[str, Any]:
         texts = {name.replace("answer", "target"): text for name, text in asdict(edit).items() if text is not None}
-        line = {"index": index, "step": index // self.cfg.dataset.n_edits + 1} | texts
+        step = index // self.cfg.dataset.n_edits + 1
+        line = {"index": self.recorder.edits_before + index, "step": self.recorder.steps_before + step} | texts
         return line | {"before": _without_ids(before), "after": _without_ids(after)}
 
 

@@ -55,6 +55,11 @@ def execute(
 
         print(inspect_model(cfg))
         return {}
+    if cfg.undo:
+        from lifelong.undo import undo_run
+
+        print(undo_run(cfg))
+        return {}
     with ExitStack() as stack:
         stack.enter_context(held(run_dir, resumes=cfg.resume is not None))
         if read_status(run_dir).get("state") == "done":

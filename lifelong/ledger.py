@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Step(StepReport):
-    """A step of a session: the report of what it wrote, its number, when it was and the prompts that it wrote."""
+    """A step of a session: the report of what it wrote, its number, when it was, the prompts and answers it wrote."""
 
     index: int
     time: str
     warm_up: bool
     prompts: list[str]
+    answers: list[str] = field(default_factory=list)
 
 
 class Ledger:
@@ -52,7 +53,8 @@ class Ledger:
         """Note a step and the state before it; the oldest states go where the bound is passed."""
         told = {name: getattr(report, name) for name in StepReport.__slots__}
         now, index = time.strftime("%Y-%m-%d %H:%M:%S"), len(self.steps)
-        step = Step(**told, index=index, time=now, warm_up=warm_up, prompts=[edit.prompt for edit in edits])
+        prompts, answers = [edit.prompt for edit in edits], [edit.answer for edit in edits]
+        step = Step(**told, index=index, time=now, warm_up=warm_up, prompts=prompts, answers=answers)
         self.steps.append(step)
         self.states[index] = before
         while self.nbytes() > self.gib * 2**30 and len(self.states) > 1:
@@ -95,7 +97,12 @@ class Ledger:
         """A row per step: when, how many facts, the first of them, loss, norm of the shift, whether undo reaches it."""
         rows = [
             {
-                **{"step": step.index, "time": step.time, "facts": len(step.prompts), "first": step.prompts[0]},
+                **{
+                    "step": step.index,
+                    "time": step.time,
+                    "facts": len(step.prompts),
+                    "first": next(iter(step.prompts), ""),
+                },
                 **{"loss": step.loss, "shift_norm": sum(s.shift_norm**2 for s in step.sites.values()) ** 0.5},
                 **{"warm_up": step.warm_up, "undo": step.index in self.states},
             }
@@ -113,7 +120,7 @@ class Ledger:
 
     def load(self, folder: Path, steps: Sequence[Mapping[str, Any]], device: torch.device) -> None:
         """Take over what save wrote."""
-        self.steps = [_step(content) for content in steps]
+        self.steps = [step_of(content) for content in steps]
         self.states = {int(path.stem): load_file(path, str(device)) for path in sorted(folder.glob("*.safetensors"))}
 
 
@@ -123,7 +130,8 @@ def _shared(old: Tensor | None, new: Tensor) -> Tensor:
     return old if same and old is not None else new.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _step(content: Mapping[str, Any]) -> Step:
+def step_of(content: Mapping[str, Any]) -> Step:
+    """A step from its JSON."""
     sites = {name: SiteRecord(**record) for name, record in content["sites"].items()}
     statistics = {name: StatisticsRecord(**record) for name, record in content["statistics"].items()}
     return Step(**{**content, "sites": sites, "statistics": statistics})

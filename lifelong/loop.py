@@ -38,7 +38,7 @@ class Training(Kept):
         self.session, self.editor, self.records, self.recorder = session, session.editor, records, recorder
         self.cfg: LearnedConfig = session.editor.cfg
         self.n_edits = session.cfg.dataset.n_edits
-        self.epoch, self.trained, self.done = 0, 0, False
+        self.epoch, self.trained, self.done = 0, 0, session.trained
         self.losses: dict[str, float] = {}
 
     def steps(self) -> Iterator[int]:
@@ -171,7 +171,7 @@ class Loop(Kept):
 
     def edit(self) -> None:
         """The warm-up and edit steps."""
-        total, shown = self.cfg.steps + warm_up_steps(self.cfg), ""
+        total, shown = self.cfg.edit_steps + warm_up_steps(self.cfg), ""
         self._look([], patient=False)
         self._look([], patient=True)
         with tqdm(total=total, initial=self.position, desc="edit", unit="step", disable=None, leave=False) as bar:

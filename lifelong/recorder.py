@@ -45,6 +45,7 @@ class Recorder:
         self, run_dir: Path, wandb_cfg: WandbConfig, name: str, config: dict[str, Any], *, resumes: bool = False
     ) -> None:
         self.run_dir = run_dir
+        self.edits_before, self.steps_before = 0, 0  # of the run that this one continues from
         run_dir.mkdir(parents=True, exist_ok=True)
         self.path, self._digest = run_dir / "metrics.jsonl", sha256()
         self._metrics = open(regular(self.path), "a" if resumes else "w", encoding="utf-8")  # noqa: SIM115  closed in __exit__
@@ -75,7 +76,8 @@ class Recorder:
             self._wandb.finish(exit_code=1 if kind else 0)
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
+        """Append one line to metrics.jsonl; `edits` of this run are numbered on from those before it."""
+        record = record | {"edits": record["edits"] + self.edits_before} if "edits" in record else record
         line = json.dumps(finite(record), allow_nan=False) + "\n"
         self._metrics.write(line)
         self._metrics.flush()

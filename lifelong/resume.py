@@ -2,14 +2,14 @@
 
 A checkpoint is a folder RUN/checkpoints/NNNNNNNN with state.safetensors (what the next step depends on)
 and state.json (the state of every owner of some, the config and file hashes that the checkpoint belongs to,
-and the sha256 of the tensors). It appears as a whole; the last two are kept.
+and the sha256 of the tensors). It appears as a whole; the last ones are kept (checkpoint.keep).
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -17,16 +17,16 @@ from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
 from files import finite, flatten, read_json, sha256_of, sha256_of_json, whole_folder, write_json
-from lifelong.session import Session
+from lifelong.session_state import SessionState
 
 log = logging.getLogger(__name__)
 
 FORMAT = 3
 PARTS = {"number", "config", "files", "state", "model", "tensors", "sha256"}  # of state.json
-KEPT = 2
 # what may differ between a run and its continuation without moving a number
 FREE = ("wandb.", "checkpoint.", "resume", "editor.cache_dir", "model_cache", "model.embedded_cache_dir", "export",
-        "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.examples", "report", "verbose")  # fmt: skip
+        "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.examples", "report", "verbose",
+        "undo", "steps")  # fmt: skip
 
 
 class Owner(Protocol):
@@ -61,8 +61,8 @@ class Checkpoints:
         self.folder, self.config, self.files = run_dir / "checkpoints", config, files
         self.number = 0
 
-    def save(self, session: Session, owners: Mapping[str, Owner]) -> Path:
-        """Write the next checkpoint, and drop all but the last two.
+    def save(self, session: SessionState, owners: Mapping[str, Owner]) -> Path:
+        """Write the next checkpoint, and drop all but the last checkpoint.keep.
 
         Raises:
             OSError: it could not be written; the checkpoints before it are untouched.
@@ -76,7 +76,8 @@ class Checkpoints:
             said = finite(said)
             write_json(fresh / "state.json", said | {"sha256": sha256_of_json(said)})
         self.number += 1
-        for old in sorted(path for path in self.folder.iterdir() if path != folder)[: -(KEPT - 1)]:
+        others = sorted(path for path in self.folder.iterdir() if path != folder)
+        for old in others[: max(0, len(others) + 1 - self.config["checkpoint"]["keep"])]:
             shutil.rmtree(old, ignore_errors=True)
         return folder
 
@@ -91,7 +92,7 @@ class Checkpoints:
             check_same(found[1], self.config, self.files)
         return found
 
-    def load(self, folder: Path, found: dict[str, Any], session: Session, owners: Mapping[str, Owner]) -> None:
+    def load(self, folder: Path, found: dict[str, Any], session: SessionState, owners: Mapping[str, Owner]) -> None:
         """Go on from a checkpoint that `newest` gave.
 
         Raises:
@@ -113,7 +114,12 @@ class Checkpoints:
 
 
 def newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest intact checkpoint of a run and what it says; damaged ones are named in the log and passed over.
+    """The newest intact checkpoint of a run and what it says, as `intact`."""
+    return next(intact(run_dir), None)
+
+
+def intact(run_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The intact checkpoints of a run and what they say, the newest first; damaged ones are named in the log.
 
     Raises:
         ConfigError: another version of this program wrote it.
@@ -137,8 +143,7 @@ def newest(run_dir: Path) -> tuple[Path, dict[str, Any]] | None:
                 f"resume: {folder} was written by an earlier version of this program or a later one, which alone can "
                 "go on with it; start the run again, or finish it with that version"
             )
-        return folder, found
-    return None
+        yield folder, found
 
 
 def check_same(found: dict[str, Any], config: dict[str, Any], files: dict[str, str]) -> None:

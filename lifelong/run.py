@@ -26,16 +26,18 @@ from exports.delta import base_identity
 from exports.save import check_export, save_edited
 from files import finite, read_json
 from glue_eval.evaluate import DownstreamEvaluator, abilities_before
+from lifelong import origin as origins
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.loop import Loop, Watcher
 from lifelong.open_keys import as_settled
+from lifelong.origin import Origin
 from lifelong.recorder import Recorder, peak_memory, versions
 from lifelong.resume import Checkpoints
 from lifelong.scored_model import ScoredModel
 from lifelong.session import Session, check_editor, open_session
 from lifelong.setup import Data, prepare, warm_up_steps
 from lifelong.status import StopRequests, writing
-from model import resolve_device
+from model import resolve_device, tokenizer_sha256
 from report.metrics import Measured, described
 from report.terminal import downstream_table, print_examples, print_metrics
 
@@ -55,6 +57,8 @@ class Plan:
     downstream: DownstreamEvaluator | None
     checkpoints: Checkpoints
     newest: tuple[Path, dict[str, Any]] | None
+    origin: Origin | None = None
+    """What a run that continues from another starts from."""
 
 
 def check(cfg: Config) -> None:
@@ -68,10 +72,11 @@ def check(cfg: Config) -> None:
     for key in ("save_checkpoint", "load_checkpoint"):
         if getattr(cfg.editor, key) and not kind.trains:
             log.warning("editor.%s has no effect on editor=%s, which trains nothing", key, cfg.editor.name)
-    if kind.trains and cfg.editor.load_checkpoint:
+    learns = kind.trains and not cfg.continue_from
+    if learns and cfg.editor.load_checkpoint:
         assert isinstance(cfg.editor, LearnedConfig)
         check_checkpoint(cfg.editor.load_checkpoint, cfg.editor, cfg.model.edit_modules)
-    if kind.trains and not cfg.editor.load_checkpoint and cfg.dataset.train_path is None:
+    if learns and not cfg.editor.load_checkpoint and cfg.dataset.train_path is None:
         raise ConfigError(
             f"dataset.train_path=null: editor={cfg.editor.name} learns from training records; "
             "name a file of them, or use editor=stableedit"
@@ -129,14 +134,17 @@ def plan_run(cfg: Config, run_dir: Path) -> Plan:
     device = resolve_device("model_device", cfg.model_device)
     solve_device = device if cfg.editor_device == "auto" else resolve_device("editor_device", cfg.editor_device)
     downstream = DownstreamEvaluator(cfg.downstream, run_dir) if cfg.downstream_eval_steps else None
+    origin = origins.read_once(cfg, as_dict(cfg), run_dir) if cfg.continue_from else None
     data, tokenizer = prepare(cfg)
+    if origin is not None:
+        origin.check_model(cfg, tokenizer)
     for path, rows in data.skipped.items():
         log.warning("%s: %d bad rows are skipped: %s", path, len(rows), list(rows)[:20])
-    files = file_hashes(cfg.dataset.cache_dir, data.edits, data.training)
+    files = file_hashes(cfg.dataset.cache_dir, data.edits, data.training) | {"tokenizer": tokenizer_sha256(tokenizer)}
     checkpoints = Checkpoints(run_dir, as_dict(cfg), files)
     newest = checkpoints.newest() if cfg.resume else None
     check_writable(cfg, run_dir)
-    return Plan(cfg, run_dir, device, solve_device, data, tokenizer, downstream, checkpoints, newest)
+    return Plan(cfg, run_dir, device, solve_device, data, tokenizer, downstream, checkpoints, newest, origin)
 
 
 def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
@@ -154,6 +162,8 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
         with watch("load"):
             session = stack.enter_context(open_session(cfg, plan.tokenizer, plan.device, plan.solve_device))
         identity = base_identity(session.model, cfg.model.edit_modules) if cfg.model_cache else None
+        if plan.origin is not None:
+            plan.origin.begin(session, plan.run_dir)
         name = f"{cfg.dataset.name}_{cfg.model.name}_{cfg.editor.name}"
         recorder = Recorder(plan.run_dir, cfg.wandb, name, plan.checkpoints.config, resumes=plan.newest is not None)
         stack.enter_context(recorder)
@@ -194,7 +204,7 @@ def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
         with watch("evaluate after"):
             after, examples = evaluation.measure_after()
         evaluation.log(after, edits=loop.edits)
-    return _results(plan, loop, evaluation.before, after) | {"examples": examples}
+    return _results(plan, loop, evaluation.before, after) | {"examples": examples} | evaluation.earlier.told()
 
 
 def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -> dict[str, Any]:
@@ -204,7 +214,7 @@ def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -
     results = {
         **headline(after),
         "pre": headline(before) if before is not None else None,
-        "metrics": described(after, before, loop.edits, cfg.steps),
+        "metrics": described(after, before, loop.edits, cfg.edit_steps),
         "counts": counts,
         "retries": dict(editor.retries),
         "seconds": dict(loop.watch.seconds),
@@ -242,8 +252,8 @@ class Downstream(Watcher):
         else:
             with writing("eval.cache_dir", self.cfg.eval.cache_dir):
                 figures = abilities_before(self.cfg, self.evaluator, model, tokenizer)
-        self.found.append(finite({"edits": edits, **figures}))
-        return self.found[-1]
+        self.found.append(finite({"edits": self.recorder.edits_before + edits, **figures}))
+        return figures
 
 
 def finish(

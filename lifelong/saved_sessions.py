@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from config.schema import Config
 from editor.registry import editor_class
 from exports.folders import check_save_folder
 from files import read_json, sha256_of, sha256_of_json, whole_folder, write_json
+from lifelong.earlier import Written
 from lifelong.session_state import SessionState
-from model import EMBEDDED_PREFIX, fingerprint
+from model import EMBEDDED_PREFIX, fingerprint, tokenizer_sha256
 
 FORMAT = 1
 INSIDE = "session"
@@ -61,7 +62,8 @@ def write(session: SessionState, folder: Path) -> Path:
         config = OmegaConf.to_container(OmegaConf.structured(session.cfg), enum_to_str=True)
         said = {"format": FORMAT, "config": config, "base": session.fingerprint, "trained": session.trained}
         said |= {"state": session.state_dict(), "weights": _identity(session), "steps": steps}
-        said |= {"undo_gib": session.ledger.gib}
+        said |= {"undo_gib": session.ledger.gib, "earlier": [asdict(one) for one in session.earlier]}
+        said |= {"tokenizer": tokenizer_sha256(session.tokenizer)}
         said["files"] = {
             str(path.relative_to(inside)): sha256_of(path) for path in sorted(inside.rglob("*.safetensors"))
         }
@@ -95,6 +97,7 @@ class Saved:
         session.ledger.gib = self.said["undo_gib"]
         session.ledger.load(inside / "ledger", self.said["steps"], device)
         session.fingerprint, session.trained = self.said["base"], self.said["trained"]
+        session.earlier = [Written(**one) for one in self.said.get("earlier", [])]
 
 
 def read(folder: Path, device: str) -> Saved:

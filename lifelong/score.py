@@ -191,7 +191,7 @@ def _results(plan: Scoring, before: Measured | None, after: Measured) -> dict[st
     return {
         **headline(after),
         "pre": headline(before) if before is not None else None,
-        "metrics": described(after, before, edits, plan.cfg.num_seq),
+        "metrics": described(after, before, edits, plan.cfg.edit_steps),
         "counts": {"edits": edits, "steps": 0, "skipped_rows": sum(map(len, plan.data.skipped.values()))},
         "scored": told | {"base": plan.base.model.name if plan.base else None},
         "skipped": plan.data.skipped,

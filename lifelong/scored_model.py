@@ -12,6 +12,7 @@ from data.batches import tokenize
 from editor.capture import Inputs, tokens_of
 from files import sha256_of_json
 from lifelong.answers import Answered, Look, answers
+from lifelong.earlier import Written
 from model import fingerprint
 
 
@@ -24,6 +25,8 @@ class ScoredModel:
         self.cfg, self.model, self.tokenizer, self.inputs = cfg, model, tokenizer, inputs
         self.fingerprint = sha256_of_json("", fingerprint(model.state_dict().items()))
         """Of the weights that it began with."""
+        self.earlier: list[Written] = []
+        """What was written into it before the first step of a session."""
 
     def answers(self, pairs: Sequence[tuple[str, str]], look: Look | None = None) -> list[Answered]:
         """What the model would choose where the answers of these (prompt, answer) stand; `look` sees the logits."""

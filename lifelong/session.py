@@ -27,7 +27,7 @@ from editor.learned import LearnedEditor
 from editor.registry import editor_class
 from editor.sites import check_sites, find_sites
 from exports.ask import answer
-from lifelong import saved_sessions
+from lifelong import history, saved_sessions
 from lifelong.answers import chunks
 from lifelong.facts import Facts, asked_of, edits_of, facts_of
 from lifelong.ledger import Step
@@ -79,12 +79,19 @@ class Session(SessionState):
 
     @classmethod
     def open(cls, folder: str | Path, *, device: str = "auto") -> Session:
-        """Go on with what save wrote: the next step is bitwise what it would have been without the break.
+        """Go on with what save wrote, or a run: the next step is bitwise what it would have been without the break.
+
+        Of a run directory the newest state is taken; undo reaches the states that the run kept (checkpoint.keep).
 
         Raises:
-            ConfigError: the folder is no saved session, or is not as it was saved.
+            ConfigError: the folder is neither saved session nor run, or is not as it was saved.
         """
-        saved = saved_sessions.read(Path(folder).expanduser(), device)
+        folder = Path(folder).expanduser()
+        if history.is_run(folder):
+            session = started(history.config_of(folder, device), None, None)
+            history.open_run(session, folder)
+            return session
+        saved = saved_sessions.read(folder, device)
         session = started(saved.cfg, None, None)
         saved.restore(session)
         return session

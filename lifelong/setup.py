@@ -44,17 +44,17 @@ class Data:
 
 
 def warm_up_steps(cfg: Config) -> int:
-    """How many warm-up steps run: 0 with preheat_mode none, as where an editor trains instead."""
-    if cfg.editor.preheat_mode is PreheatMode.none:
+    """How many warm-up steps run: 0 with preheat_mode none, as where an editor trains, or goes on, instead."""
+    if cfg.editor.preheat_mode is PreheatMode.none or cfg.continue_from:
         return 0
     return getattr(cfg, cfg.dataset.warm_up.value)
 
 
 def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
     """Every step of the run in order, as (warm-up?, its edits); docs/design.md, 2.8."""
-    mode, last = cfg.editor.preheat_mode, cfg.steps - 1
+    mode, last = cfg.editor.preheat_mode, cfg.edit_steps - 1
     quarters = {PreheatMode.start: 0, PreheatMode.q1: 1, PreheatMode.middle: 2, PreheatMode.q3: 3}
-    position = quarters[mode] * cfg.steps // 4 if mode in quarters else last
+    position = quarters[mode] * cfg.edit_steps // 4 if mode in quarters else last
     for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits, rest=True)):
         if index == position and warm_up_steps(cfg):  # none with preheat_mode none
             assert data.training is not None
@@ -89,10 +89,10 @@ def open_data(
 def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
     """What a learned editor trains on, or what the warm-up writes; None where the run needs neither."""
     if editor_class(cfg.editor.name).trains:
-        if cfg.editor.load_checkpoint:
+        if cfg.editor.load_checkpoint or cfg.continue_from:
             return None
         trainable = with_all_prompts(fits, cfg.editor.name)
-        return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.steps)
+        return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.edit_steps)
     warm_up = warm_up_steps(cfg)
     if not warm_up:
         return None

@@ -117,9 +117,11 @@ def test_limit_caps_the_records_of_a_published_data_set(more, edits, num_seq):
     cfg = compose_config(tiny_words(*more))
     data, _ = setup.prepare(cfg)
     found = len(ZSRE) if edits is None else edits
-    assert len(data.edits) == found and cfg.steps == (-(-found // 8) if num_seq is None else num_seq)
+    assert len(data.edits) == found and cfg.edit_steps == (-(-found // 8) if num_seq is None else num_seq)
     plan = list(setup.schedule(cfg, data))
-    assert [warm_up for warm_up, _ in plan] == [True] * 2 + [False] * cfg.steps, "the warm-up keeps its whole steps"
+    assert [warm_up for warm_up, _ in plan] == [True] * 2 + [False] * cfg.edit_steps, (
+        "the warm-up keeps its whole steps"
+    )
     assert sum(len(step) for warm_up, step in plan if not warm_up) == found
 
 
@@ -136,7 +138,7 @@ def test_learned_editors_train_on_whole_steps(tmp_path):
     words = tiny_words("num_seq=null", "dataset.n_edits=7", "dataset.limit=10", *learned, editor="rledit")
     cfg = compose_config(words)
     data, _ = setup.prepare(cfg)
-    assert (cfg.steps, len(data.edits)) == (2, 10) and data.training is not None and len(data.training) == 14
+    assert (cfg.edit_steps, len(data.edits)) == (2, 10) and data.training is not None and len(data.training) == 14
     results = run(tmp_path / "run", words)
     assert (results["counts"]["steps"], results["counts"]["edits"]) == (2, 10)
 
