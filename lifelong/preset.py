@@ -19,10 +19,11 @@ DROPPED = ("tune", "hydra", "inspect")
 
 
 def write_preset(run_dir: Path, words: Sequence[str], found: Mapping[str, Any], comment: str) -> dict[str, str]:
-    """Write RUN_DIR/experiment/tuned.yaml; its path and the command that uses it, as preset and use."""
-    path = run_dir / "experiment" / f"{NAME}.yaml"
+    """Write RUN_DIR/tuned/experiment/tuned.yaml; its path and the command that uses it, as preset and use."""
+    folder = run_dir / NAME  # of its own: Hydra takes every folder beside experiment/ for a group of keys
+    path = folder / "experiment" / f"{NAME}.yaml"
     write_whole(path, preset(words, found, comment))
-    use = ["python", "main.py", "--config-dir", str(run_dir), f"experiment={NAME}"]
+    use = ["python", "main.py", "--config-dir", str(folder), f"experiment={NAME}"]
     return {"preset": str(path), "use": shlex.join(use)}
 
 

@@ -27,7 +27,8 @@ def grid(low: float, high: float, trials: int) -> list[float]:
 
 
 def next_lr(tried: Tried, points: list[float]) -> float | None:
-    """What is left of the grid; then the middle of the wider gap beside the best, or beyond the grid where it ends.
+    """What is left of the grid; then the middle of the wider gap beside the best, of equal gaps towards the better
+    neighbour, or beyond the grid where the best ends it.
 
     None where the neighbours of the best are as near as they can be told apart, or every trial failed.
     """
@@ -43,8 +44,8 @@ def next_lr(tried: Tried, points: list[float]) -> float | None:
         return rounded(best * (ratio if at else 1 / ratio))
     value = {lr: -math.inf if tried[lr] is None else tried[lr] for lr in order}
     sides = [(max(lr, best) / min(lr, best), value[lr], lr) for lr in (order[at - 1], order[at + 1])]
-    gap, _, other = max((round(gap, 1), height, lr) for gap, height, lr in sides)
-    return rounded(math.sqrt(best * other)) if gap > CLOSE else None
+    gap, _, other = max((round(math.log(gap), 1), height, lr) for gap, height, lr in sides)
+    return rounded(math.sqrt(best * other)) if gap > math.log(CLOSE) else None
 
 
 def rounded(lr: float) -> float:

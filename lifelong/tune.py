@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError, RunError
 from config.schema import Config
-from config.sites import expand_sites, fold_sites
+from config.sites import KEY, expand_sites, fold_sites
 from data.batches import context_check
 from editor.base import Stopwatch
 from editor.frozen import check_layers
@@ -95,16 +95,19 @@ def plan_tuning(cfg: Config) -> Tuning:
         ConfigError, DataError: bad input.
     """
     check_tuning(cfg)
-    lists = [expand_sites(entry.split()) for entry in cfg.tune_sites] or [cfg.model.edit_modules]
-    configs = [for_trials(cfg, sites) for sites in lists]
-    check(configs[0])
+    try:
+        lists = [expand_sites(entry.split()) for entry in cfg.tune_sites] or [cfg.model.edit_modules]
+        configs = [for_trials(cfg, sites) for sites in lists]
+        check(configs[0])
+        skeleton = model_skeleton(cfg.model)
+        for one in configs:
+            check_sites(skeleton, one.model.edit_modules)
+            check_layers(skeleton, one.model)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(KEY, "tune_sites" if cfg.tune_sites else KEY)) from error
     device = resolve_device("model_device", cfg.model_device)
     solve = device if cfg.editor_device == "auto" else resolve_device("editor_device", cfg.editor_device)
     data, tokenizer = prepare(configs[0])
-    skeleton = model_skeleton(cfg.model)
-    for one in configs[1:]:
-        check_sites(skeleton, one.model.edit_modules)
-        check_layers(skeleton, one.model)
     context = getattr(skeleton.config, "max_position_embeddings", None)
     steps = math.ceil(cfg.tune_edits / cfg.dataset.n_edits)
     fits = context_check(tokenizer, context, cfg.dataset.prompt_format)
