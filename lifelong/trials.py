@@ -41,6 +41,7 @@ class Trials:
         self.lines = [scores for _, _, scores in self.scorer.scored("score", tally)]
         self.before: Measured = _measured(tally)
         self.after: dict[float, Measured] = {}
+        self.thin = False  # whether the last trial ended with rows too few to whiten by
 
     def run(self, lr: float) -> Trial:
         """Edit with a step size and score; the session is then as before."""
@@ -78,6 +79,8 @@ class Trials:
             for batch in steps(iter(records), n_edits):
                 report = session.step(batch, warm_up=warm_up)
                 relative = max(site.shift_norm / self.norms[name] for name, site in report.sites.items())
+        kept = [one for one in session.editor.statistics.values() if one.scatter_VV is not None]
+        self.thin = not all(one.whitens for one in kept)
         return relative
 
     def go_back(self) -> None:

@@ -159,6 +159,11 @@ def searched(made: Trials, cfg: Config) -> Iterator[Trial]:
             break
         found[lr] = made.run(lr)
         yield found[lr]
+    if made.thin:
+        log.warning(
+            "tune_edits=%d: too few rows for whitening, so the step size is that of the diagonal normalization, which the "
+            "run will leave; raise tune_edits", cfg.tune_edits,
+        )  # fmt: skip
 
 
 def told(trial: Trial, tuning: Tuning) -> str:
