@@ -161,8 +161,8 @@ def searched(made: Trials, cfg: Config) -> Iterator[Trial]:
         yield found[lr]
     if made.thin:
         log.warning(
-            "tune_edits=%d: too few rows for whitening, so the step size is that of the diagonal normalization, which the "
-            "run will leave; raise tune_edits", cfg.tune_edits,
+            "tune_edits=%d: too few rows to whiten by, so the step size is that of the diagonal normalization, which "
+            "a longer run leaves; raise tune_edits", cfg.tune_edits,
         )  # fmt: skip
 
 
