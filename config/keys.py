@@ -29,7 +29,14 @@ from files import write_whole
 PAGE = FOLDER.parent / "docs" / "keys.md"
 LINE = re.compile(r"( *)([\w.]+):(?:.*\s#\s*(.*))?")
 FIELD = re.compile(r"^    (\w+): .*?\s#\s*(.*)$", re.MULTILINE)
-NAMES = {"bool": "true or false", "int": "whole number", "float": "number", "str": "text", "list[str]": "list"}
+NAMES = {
+    "bool": "true or false",
+    "int": "whole number",
+    "float": "number",
+    "str": "text",
+    "list[str]": "list",
+    "list[float]": "list",
+}
 ROW = ["key", "type", "meaning"]
 
 

@@ -242,6 +242,11 @@ class Config:
     export: Export = Export.full
     report: bool = True
     inspect: bool = False
+    tune: bool = False
+    tune_trials: int = above_zero(8)
+    tune_edits: int = above_zero(100)
+    tune_lr: list[float] | None = None
+    tune_sites: list[str] = field(default_factory=list)
     verbose: bool = False
     seed: int = at_least_zero(42)
     resume: str | None = None

@@ -108,6 +108,6 @@ def override(names: Sequence[str]) -> str:
 def quoted(word: str) -> str:
     """A command-line word with the double quotes that Hydra wants around sites with braces; others as they are."""
     key, _, value = word.partition("=")
-    if key.lstrip("+") != KEY or re.search(r"""["'\\$]""", value):
+    if key.lstrip("+") not in (KEY, "tune_sites") or re.search(r"""["'\\$]""", value):
         return word
     return key + "=" + ELEMENT.sub(r'"\g<0>"', value)

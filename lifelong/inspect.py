@@ -15,6 +15,7 @@ from config.check import ConfigError
 from config.schema import Config
 from config.sites import fold_sites, layers, override, pattern, ranges
 from editor.sites import EditSite, check_sites, find_sites
+from lifelong.costs import step_costs
 from model import model_skeleton
 from report.terminal import aligned
 
@@ -49,6 +50,8 @@ def inspect_model(cfg: Config) -> str:
         check_sites(model, cfg.model.edit_modules)
     except ConfigError as error:
         parts.append(f"as it stands a run would be refused: {error}")
+    shapes = {site.name: site.shape for site in sites}
+    parts += filter(None, [step_costs(cfg, model, chosen, [shapes[name] for name in chosen])])
     return "\n\n".join([*parts, _example(groups, chosen)])
 
 

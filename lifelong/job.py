@@ -41,8 +41,8 @@ TAIL_LINES = 20
 def execute(
     cfg: Config, run_dir: Path, overrides: Sequence[str], job: int | None = None, place: Place | None = None
 ) -> dict[str, Any]:
-    """What main.py is for: show the config, list the model's modules ({}), or run, within `place`, which may have it
-    wait; the results.
+    """What main.py is for: show the config, list the model's modules ({}), or tune or run, within `place`, which may
+    have it wait; the results.
 
     Raises:
         ConfigError, DataError, RunError, Interrupted: as lifelong.run.run.
@@ -62,7 +62,7 @@ def execute(
         return {}
     with ExitStack() as stack:
         stack.enter_context(held(run_dir, resumes=cfg.resume is not None))
-        if read_status(run_dir).get("state") == "done":
+        if read_status(run_dir).get("state") == "done" and not cfg.tune:
             from lifelong.run import done_before
 
             if results := done_before(cfg, run_dir):
@@ -73,6 +73,10 @@ def execute(
             from lifelong.score import score
 
             return score(cfg, run_dir, overrides)
+        if cfg.tune:
+            from lifelong.tune import tune
+
+            return tune(cfg, run_dir, overrides)
         from lifelong.run import run  # torch and transformers load only when a run starts
 
         return run(cfg, run_dir)

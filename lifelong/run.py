@@ -268,10 +268,10 @@ def finish(
         with writing("model_cache_dir", cfg.model_cache_dir, f"{then} model_cache_dir=ANOTHER"):
             results["model_cache_dir"] = str(save_edited(cfg, session.model, session.tokenizer, identity, results))
         recorder.finish(results)
-    return results | ({"report": _report(recorder.run_dir)} if cfg.report else {})
+    return results | ({"report": write_report(recorder.run_dir)} if cfg.report else {})
 
 
-def _report(run_dir: Path) -> str | None:
+def write_report(run_dir: Path) -> str | None:
     """The report's path; a report that cannot be made takes nothing from the run."""
     import report  # matplotlib takes a second to load
 

@@ -81,6 +81,7 @@ def plan_scoring(cfg: Config, run_dir: Path) -> Scoring:
         skeleton, its = model.skeleton(), replace(cfg, model=model.whole)
         tokenizer = checked_tokenizer(its, skeleton)
         opened = open_data(its, skeleton, tokenizer, training=False)  # of the base too: its context may be shorter
+        cfg.num_seq = its.num_seq
         data = data or opened
         sides.append(Side(model, tokenizer, device))
         rows.append(cast(Tensor, skeleton.get_input_embeddings().weight).shape[0])

@@ -45,7 +45,7 @@ def at_positions(edits: Iterable[Edit], indices: list[int]) -> Iterator[tuple[in
 class Scorer:
     """Scores the edits of a run; `between` is called between chunks of edits."""
 
-    def __init__(self, session: ScoredModel, edits: RecordFile, between: Callable[[], None]) -> None:
+    def __init__(self, session: ScoredModel, edits: RecordFile | Sequence[Edit], between: Callable[[], None]) -> None:
         self.session, self.cfg, self.edits, self.between = session, session.cfg, edits, between
         cfg = self.cfg.eval
         self.chosen = drawn(len(edits), cfg.edits, self.cfg.seed)

@@ -10,6 +10,7 @@ import pandas as pd
 from report import style
 from report.load import POINTS, Run, curves, thin
 from report.style import WORDS, Plate, plate
+from report.tuning import tuning
 
 SCORES = ("ES", "GS", "LS", "KS", "LS_agreement")
 PERPLEXITY = "perplexity/perplexity"
@@ -17,6 +18,7 @@ PERPLEXITY = "perplexity/perplexity"
 
 def run_figures(run: Run) -> Iterator[Plate | None]:
     """Every figure of a run; None for what its records do not allow of."""
+    yield tuning(run)
     yield scores(run)
     drift = run.over_time("sample", ["LS_kl"])
     yield plate("divergence", style.curve_figure(drift, "KL(before || after), nats"))

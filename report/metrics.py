@@ -51,6 +51,16 @@ def merit(after: Mapping[str, float | None], before: Mapping[str, float | None] 
     return sum(gains) / len(MERIT) if len(gains) == len(MERIT) else None
 
 
+def objective(after: Mapping[str, float], before: Mapping[str, float]) -> float:
+    """The number by which a step size is better: the mean gain of ES_all and GS_all, less what LS_agreement loses.
+
+    `after` and `before` are scores of the same edits; what these have no prompts for is left out. Agreement before any
+    edit is 1, so a model that is left as it was has 0; 1 is the most that there is.
+    """
+    gains = [after[name] - before.get(name, 0.0) for name in ("ES_all", "GS_all") if name in after]
+    return sum(gains) / len(gains) + after.get("LS_agreement", 1.0) - 1.0
+
+
 def interval(value: float, n: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a mean of n numbers between 0 and 1.
 
