@@ -89,9 +89,7 @@ class DatasetConfig:
     on_bad_row: BadRow = BadRow.error  # error | skip (skipped rows are counted and listed in results.json)
     cache_dir: str = "~/.cache/stableedit/data"  # what is known of large files: their hash, that their rows are good
     limit: int | None = above_zero(None)  # records of valid_path that are edited at most; null: as num_seq says
-    prompt_format: PromptFormat = (
-        PromptFormat.raw
-    )  # raw | qa | chat: as it stands, "Question: ...", a chat template; auto: chat or raw
+    prompt_format: PromptFormat = PromptFormat.raw  # raw as they stand, qa Question: ..., chat; auto: chat or raw
     fields: FieldsConfig = field(default_factory=FieldsConfig)  # which field of a record holds what
     required: list[str] = field(default_factory=list)  # fields that no record may lack, beside prompt and answer
     exact: bool = False  # texts as they stand; false: white space around them is dropped, answers may be numbers

@@ -53,7 +53,7 @@ class SweepStart(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Take the run directory for this process, or refuse (exit status 1) before Hydra writes into it."""
-        if config.undo is not None:  # it has none of its own
+        if config.get("undo") is not None:  # it has none of its own
             return
         HydraConfig.instance().set_config(config)  # as Hydra does next: the directory may name hydra's own keys
         with one_line():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from config.check import ConfigError, RunError
 from config.compose import compose_config
 from editor.learned import LearnedEditor
-from lifelong import resume, scorer, session
+from lifelong import resume, scored_model, scorer
 from lifelong import run as lifelong_run
 from lifelong.status import Interrupted, StopRequests
 from main import with_saved_overrides
@@ -124,7 +124,7 @@ def test_killed_in_evaluation(name, calls, tmp_path, monkeypatch):
     argv = words("stableedit", "eval.every=1", "eval.sample=6", "eval.generate=true", "eval.generate_sample=3")
     run(tmp_path / "whole", argv)
     with monkeypatch.context() as patch:
-        kill_after(patch, calls, scorer if name == "generate" else session, name)
+        kill_after(patch, calls, scorer if name == "generate" else scored_model, name)
         with pytest.raises(Killed):
             run(tmp_path / "killed", argv)
     run(tmp_path / "unused", argv, f"resume={tmp_path / 'killed'}")
