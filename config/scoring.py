@@ -56,7 +56,8 @@ def scoring_config(cfg: Config) -> Config:
         raise ConfigError(f"score={cfg.score} score_base={cfg.score_base}: name a model; null for none")
     for key in CHANGES:
         if value := getattr(cfg, key, None):
-            raise ConfigError(f"{key}={value}: score={cfg.score} neither changes nor saves a model; leave {key} out")
+            shown = str(value).lower() if isinstance(value, bool) else value
+            raise ConfigError(f"{key}={shown}: score={cfg.score} neither changes nor saves a model; leave {key} out")
     if cfg.resume:
         _check_resumed(cfg.resume, cfg.score)
     return replace(

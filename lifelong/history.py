@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,19 @@ from lifelong.origin import STATE, kept, of_checkpoint, read, trained
 from lifelong.resume import intact
 from lifelong.session_state import SessionState
 
+TOLD = ("loss", "tokens", "sites", "statistics", "seconds")  # of a step, in its line
+
+
+def whole(line: Mapping[str, Any]) -> bool:
+    """Whether a line about a step has all that a ledger takes from it."""
+    return {*TOLD, "edits", "phase"} <= line.keys()
+
 
 def step_lines(run_dir: Path) -> dict[int, dict[str, Any]]:
     """The lines of metrics.jsonl about steps, by number; none where it cannot be read."""
     try:
         with open(regular(run_dir / "metrics.jsonl"), encoding="utf-8") as file:
-            return {line["index"]: line for line in map(json.loads, file) if line["event"] == "step"}
+            return {line["index"]: line for line in map(json.loads, file) if line["event"] == "step" and whole(line)}
     except (OSError, ValueError, LookupError, TypeError):
         return {}
 
@@ -49,14 +57,14 @@ def load_history(session: SessionState, run_dir: Path, said: Mapping[str, Any], 
         done = line["edits"] - offset
         known = [facts[number] for number in range(first, done) if number in facts]
         prompts, answers = [fact[0] for fact in known], [fact[1] for fact in known]
-        told = {name: line[name] for name in ("loss", "tokens", "sites", "statistics", "seconds")}
+        told = {name: line[name] for name in TOLD}
         told |= {"index": index, "time": "", "warm_up": line["phase"] == "warm-up"}
         session.ledger.steps.append(step_of(told | {"prompts": prompts, "answers": answers}))
 
 
 def is_run(folder: Path) -> bool:
     """Whether a folder holds a run's checkpoints, and no saved session."""
-    return (folder / "checkpoints").is_dir() and not (folder / saved_sessions.INSIDE).exists()
+    return os.path.isdir(folder / "checkpoints") and not os.path.exists(folder / saved_sessions.INSIDE)
 
 
 def config_of(run_dir: Path, device: str) -> Config:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -174,9 +175,9 @@ def read(folder: Path, key: str = "continue_from") -> Origin:
         ConfigError: there is none that is whole, or a learned editor's training is not done.
     """
     folder = folder.expanduser().absolute()
-    if (folder / saved_sessions.INSIDE).exists():
+    if os.path.exists(folder / saved_sessions.INSIDE):  # unlike Path.exists it takes any name
         return of_session(folder)
-    if not (folder / "checkpoints").is_dir():
+    if not os.path.isdir(folder / "checkpoints"):
         raise ConfigError(f"{key}={folder}: is neither a run directory with checkpoints nor a folder of Session.save")
     try:
         found = newest(folder)
@@ -224,7 +225,7 @@ def of_session(folder: Path) -> Origin:
     steps = [step for step in said["steps"] if not step["warm_up"]]
     facts = [list(fact) for step in steps for fact in zip(step["prompts"], step.get("answers", []), strict=False)]
     own = Written(str(folder), sum(len(step["prompts"]) for step in steps), len(steps), facts)
-    written = [*(Written(**one) for one in said.get("earlier", [])), own]
+    written = [*(Written(**one) for one in said["earlier"]), own]
     config = said["config"] | {"model": said["config"]["model"] | {"name_or_path": str(folder)}}
     tensors, digest = folder / saved_sessions.INSIDE / STATE, said["files"][STATE]
     weights, tokenizer = said["weights"], said.get("tokenizer")

@@ -17,13 +17,19 @@ from config.compose import FOLDER, compose_config, typed_config, word
 from config.schema import Config
 from editor.registry import editor_class
 from exports.folders import check_save_folder
-from files import read_json, sha256_of, sha256_of_json, whole_folder, write_json
+from files import finite, read_json, sha256_of, sha256_of_json, whole_folder, write_json
 from lifelong.earlier import Written
+from lifelong.ledger import step_of
 from lifelong.session_state import SessionState
 from model import EMBEDDED_PREFIX, fingerprint, tokenizer_sha256
 
 FORMAT = 1
 INSIDE = "session"
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "config": dict, "state": dict, "files": dict, "steps": list, "earlier": list, "trained": bool, "weights": str,
+    "base": str, "tokenizer": str, "undo_gib": (int, float),
+}  # fmt: skip
+"""What session.json holds."""
 
 
 def config_of(model: str, editor: str, given: Mapping[str, object]) -> Config:
@@ -67,7 +73,8 @@ def write(session: SessionState, folder: Path) -> Path:
         said["files"] = {
             str(path.relative_to(inside)): sha256_of(path) for path in sorted(inside.rglob("*.safetensors"))
         }
-        write_json(inside / "session.json", said)
+        said = finite(said)
+        write_json(inside / "session.json", said | {"sha256": sha256_of_json(said)})
     return folder
 
 
@@ -97,7 +104,7 @@ class Saved:
         session.ledger.gib = self.said["undo_gib"]
         session.ledger.load(inside / "ledger", self.said["steps"], device)
         session.fingerprint, session.trained = self.said["base"], self.said["trained"]
-        session.earlier = [Written(**one) for one in self.said.get("earlier", [])]
+        session.earlier = [Written(**one) for one in self.said["earlier"]]
 
 
 def read(folder: Path, device: str) -> Saved:
@@ -111,13 +118,28 @@ def read(folder: Path, device: str) -> Saved:
         said = read_json(inside / "session.json")
         if said["format"] != FORMAT:
             raise ConfigError(f"{folder}: its session has format {said['format']}; this program reads {FORMAT}")
+        if said.pop("sha256") != sha256_of_json(said):
+            raise ConfigError(f"{folder}: {INSIDE}/session.json is not the file that was saved: its sha256 changed")
+        _check_kinds(said)
         for name, digest in said["files"].items():
             if sha256_of(inside / name) != digest:
                 raise ConfigError(f"{folder}: {INSIDE}/{name} is not the file that was saved: its sha256 changed")
         config = said["config"]
         cfg = typed_config(config, editor_class(config["editor"]["name"]).config_class)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{folder}: holds no session that can be gone on with ({error}); name a folder that session.save wrote"
         ) from error
     return Saved(replace(cfg, model=replace(cfg.model, name_or_path=str(folder)), model_device=device), folder, said)
+
+
+def _check_kinds(said: Mapping[str, Any]) -> None:
+    """Refuse, by a TypeError or KeyError, a session.json whose parts are of another kind than `write` gives them."""
+    for name, kind in KINDS.items():
+        if not isinstance(said[name], kind):
+            raise TypeError(f"its {name} is {said[name]!r}")
+    for content in said["steps"]:
+        step_of(content)
+    for content in said["earlier"]:
+        Written(**content)
+    said["files"]["state.safetensors"]

@@ -98,13 +98,14 @@ MADE: dict[str, tuple[list[str], Callable[[], None] | None]] = {
     "delta": (small("model_cache=true", "model_cache_dir=saved", "export=delta"), None),
     "applied": (["-m", "exports", "apply-delta", str(MODELS / "tiny-llama"), "../delta/saved", "out"], None),
     "learned": (learned("editor.save_checkpoint=true"), None),
+    "session": (["main.py", "undo=../longer/run", "steps=1", "model_cache_dir=saved"], None),
     "loaded": (learned("editor.load_checkpoint=../learned/run/checkpoint"), None),
     "before": (small("eval.cache_dir=cache"), None),
     "abilities": (small(*SST, "eval.cache_dir=cache"), None),
     "frozen": (small("model.frozen_cache_dir=cache"), None),
 }
 """The command line that makes each, and what is done to its process first."""
-NEEDS = {"applied": "delta", "loaded": "learned"}
+NEEDS = {"applied": "delta", "session": "longer", "loaded": "learned"}
 """Those that are made of another."""
 
 

@@ -6,13 +6,13 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from tests.hostile import caches, exported, keys, models, records, runs
+from tests.hostile import caches, exported, keys, models, others, records, runs
 from tests.hostile.case import GOOD, OUTCOMES, Case, Outcome
 
 
 def all_cases(whole: bool = False) -> list[Case]:
     """Every row of every table."""
-    modules = (keys, records, models, runs, exported, caches)
+    modules = (keys, records, models, runs, others, exported, caches)
     return [case for module in modules for case in module.cases(*((whole,) if module is keys else ()))]
 
 
