@@ -16,7 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, InterpolationValidati
 from yaml import YAMLError
 
 from config.errors import ConfigError
-from config.schema import Config, DatasetConfig, EditorConfig, register
+from config.schema import AnyEditorConfig, Config, DatasetConfig, register
 from config.sites import quoted
 from files import printable
 
@@ -35,7 +35,7 @@ def compose_config(words: Sequence[str]) -> Config:
         return cast(Config, OmegaConf.to_object(compose("config", overrides=[quoted(one) for one in words])))
 
 
-def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Config:
+def typed_config(content: Mapping[str, Any], editor: type[AnyEditorConfig]) -> Config:
     """A resolved configuration as it stands in results.json, as typed objects; `editor` is its editor's schema.
 
     Raises:

@@ -58,6 +58,9 @@ DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval"])
 """Which scorer runs the downstream tasks."""
 
 
+Over = StrEnum("Over", ["step", "all"])
+"""What editor=finetune trains on at every step: that step's edits, or all edits so far."""
+
 WandbMode = StrEnum("WandbMode", ["offline", "online", "disabled"])
 """Whether Weights & Biases keeps its files in the run directory, sends them, or is left out."""
 
@@ -124,18 +127,24 @@ class ModelConfig:
 
 
 @dataclass
-class EditorConfig:
-    """What every editor has; keys that only some have stand in classes below this one."""
+class AnyEditorConfig:
+    """What every editor has: how much is handled at once, and where; what shapes the edits stands in classes below."""
 
     name: str = MISSING
-    lr: float = above_zero(1e-6)
     batch_size: int = above_zero(128)
     tokens_per_pass: int = above_zero(320)
-    token: TokenRows = TokenRows.ans
     cache_dir: str | None = None
+    float32_masters: bool = False
+
+
+@dataclass
+class EditorConfig(AnyEditorConfig):
+    """Editors that capture rows; keys that only some of them have stand in classes below this one."""
+
+    lr: float = above_zero(1e-6)
+    token: TokenRows = TokenRows.ans
     RunningMeanStd_mode: StatisticsMode = StatisticsMode.original
     preheat_mode: PreheatMode = PreheatMode.none
-    float32_masters: bool = False
     save_checkpoint: bool = False
     load_checkpoint: str | None = None
 
@@ -169,6 +178,17 @@ class RLEditConfig(LearnedConfig):
 
     time_decay: float = above_zero(0.95)
     back_depth: int = above_zero(10)
+
+
+@dataclass
+class FinetuneConfig(AnyEditorConfig):
+    """Fine-tuning of the sites' weights by Adam (editor/finetune.py)."""
+
+    lr: float = above_zero(5e-4)
+    batch: int = above_zero(100)
+    epochs: int = above_zero(25)
+    floor: float = at_least_zero(0.01)
+    over: Over = Over.step
 
 
 @dataclass
@@ -226,7 +246,7 @@ class Config:
 
     dataset: DatasetConfig = MISSING
     model: ModelConfig = MISSING
-    editor: EditorConfig = MISSING
+    editor: AnyEditorConfig = MISSING
     eval: EvalConfig = field(default_factory=EvalConfig)
     downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -263,11 +283,14 @@ class Config:
         return self.num_seq
 
 
-KINDS: dict[str, type[EditorConfig]] = {"ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig}
+KINDS: dict[str, type[AnyEditorConfig]] = {
+    "any": AnyEditorConfig, "ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig,
+    "finetune": FinetuneConfig,
+}  # fmt: skip
 """The editors' configurations by the name under which a yaml file starts from them: /schema/KIND@_here_."""
 
 
-def register(kinds: Mapping[str, type[EditorConfig]] = KINDS) -> None:
+def register(kinds: Mapping[str, type[AnyEditorConfig]] = KINDS) -> None:
     """Make the schema known to Hydra: base_config, and schema/KIND for the editors' yaml files to start from."""
     store = ConfigStore.instance().store
     store(name="base_config", node=Config)

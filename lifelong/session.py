@@ -19,7 +19,7 @@ from config.check import ConfigError, check_values
 from config.schema import Config
 from data.base import DataError, Edit, place
 from data.batches import context_check, prompt_ids
-from editor.base import Editor
+from editor.base import AnyEditor
 from editor.cache import row_cache
 from editor.capture import tokens_of
 from editor.frozen import check_layers, frozen_inputs
@@ -234,7 +234,7 @@ def open_session(
         yield Session(cfg, model, tokenizer, editor)
 
 
-def check_editor(cfg: Config) -> type[Editor]:
+def check_editor(cfg: Config) -> type[AnyEditor]:
     """The class of the editor that the config names.
 
     Raises:

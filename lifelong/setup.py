@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.compose import dataset_config
-from config.schema import Config, DatasetConfig, EvalConfig, PreheatMode
+from config.schema import Config, DatasetConfig, EditorConfig, EvalConfig, LearnedConfig, PreheatMode
 from data.base import DataError, Edit
 from data.batches import context_check, steps
 from data.fields import KNOWNS, read_known
@@ -43,16 +43,21 @@ class Data:
         return {str(file.path): file.bad for file in files if file is not None and file.bad}
 
 
+def preheat(cfg: Config) -> PreheatMode:
+    """Where the warm-up runs: nowhere for an editor without statistics to fill."""
+    return cfg.editor.preheat_mode if isinstance(cfg.editor, EditorConfig) else PreheatMode.none
+
+
 def warm_up_steps(cfg: Config) -> int:
     """How many warm-up steps run: 0 with preheat_mode none, as where an editor trains, or goes on, instead."""
-    if cfg.editor.preheat_mode is PreheatMode.none or cfg.continue_from:
+    if preheat(cfg) is PreheatMode.none or cfg.continue_from:
         return 0
     return getattr(cfg, cfg.dataset.warm_up.value)
 
 
 def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
     """Every step of the run in order, as (warm-up?, its edits); docs/design.md, 2.8."""
-    mode, last = cfg.editor.preheat_mode, cfg.edit_steps - 1
+    mode, last = preheat(cfg), cfg.edit_steps - 1
     quarters = {PreheatMode.start: 0, PreheatMode.q1: 1, PreheatMode.middle: 2, PreheatMode.q3: 3}
     position = quarters[mode] * cfg.edit_steps // 4 if mode in quarters else last
     for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits, rest=True)):
@@ -89,6 +94,7 @@ def open_data(
 def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
     """What a learned editor trains on, or what the warm-up writes; None where the run needs neither."""
     if editor_class(cfg.editor.name).trains:
+        assert isinstance(cfg.editor, LearnedConfig)
         if cfg.editor.load_checkpoint or cfg.continue_from:
             return None
         trainable = with_all_prompts(fits, cfg.editor.name)
