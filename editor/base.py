@@ -101,6 +101,15 @@ class AnyEditor(ABC):
                     f"{cls.otherwise} for anything else"
                 )
 
+    @staticmethod
+    def in_front(prompt: str, answer: str) -> str:
+        """What will stand before every prompt that measures an edit once it was taken; needs no model."""
+        return ""
+
+    def context(self, prompt: str) -> str:
+        """What stands before every prompt of the edit with this prompt now, its own among them."""
+        return ""
+
     @abstractmethod
     def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
         """Write one step's edits into the weights.

@@ -52,9 +52,10 @@ class Answered:
         return all(self.right_M)
 
 
-def probes(edit: Edit, *, mhop: bool) -> dict[str, tuple[str, str]]:
-    """The (prompt, answer) pairs that measure one edit, by metric name; those that the edit has."""
-    return {METRIC_OF[name]: pair for name, pair in edit.asked().items() if mhop or name != "mhop"}
+def probes(edit: Edit, *, mhop: bool, front: str = "") -> dict[str, tuple[str, str]]:
+    """The (prompt, answer) pairs that measure one edit, by metric name; those that the edit has, behind `front`."""
+    asked = edit.asked().items()
+    return {METRIC_OF[name]: (front + ask, say) for name, (ask, say) in asked if mhop or name != "mhop"}
 
 
 def batched(rows: Sequence[Tokens], tokens_per_batch: int) -> Iterator[list[int]]:

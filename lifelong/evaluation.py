@@ -203,19 +203,21 @@ class OverTime(Watcher):
         `immediate` is the batch's success, `sample` the fixed sample's (ES and GS over the sampled edits
         written so far), `retention` its ES by the step that wrote them, `n` the denominators.
         """
-        asked: list[Asked] = []
+        asked, context = list[Asked](), self.evaluation.session.context
         for edit in batch:
-            asked += [(f"now_{name}", 0, pair) for name, pair in probes(edit, mhop=False).items() if name in ENTERED]
+            found = probes(edit, mhop=False, front=context(edit.prompt))
+            asked += [(f"now_{name}", 0, pair) for name, pair in found.items() if name in ENTERED]
         for index, edit in self.sample.items():
             wanted = (*ENTERED, "LS") if index < step * self.n_edits else ("LS",)
-            asked += [(name, index, pair) for name, pair in probes(edit, mhop=False).items() if name in wanted]
+            found = probes(edit, mhop=False, front=context(edit.prompt))
+            asked += [(name, index, pair) for name, pair in found.items() if name in wanted]
         asked += [("KS", 0, pair) for pair in self.evaluation.data.knowns]
         tally, retention = self._tallied(asked)
         means = tally.means()
         immediate = {name.removeprefix("now_"): value for name, value in means.items() if name.startswith("now_")}
-        found: dict[str, Any] = {"step": step} | ({"immediate": immediate} if immediate else {})
-        found["sample"] = {name: value for name, value in means.items() if not name.startswith("now_")}
-        return found | {"n": dict(tally.counts), "retention": retention.means()}
+        line: dict[str, Any] = {"step": step} | ({"immediate": immediate} if immediate else {})
+        line["sample"] = {name: value for name, value in means.items() if not name.startswith("now_")}
+        return line | {"n": dict(tally.counts), "retention": retention.means()}
 
     def _tallied(self, asked: list[Asked]) -> tuple[Tally, Tally]:
         tally, retention, reference = Tally(), Tally(), self.evaluation.reference

@@ -66,8 +66,9 @@ class Scorer:
             self.between()
 
     def _score(self, edits: list[tuple[int, Edit]]) -> list[Scores]:
-        mhop = self.cfg.dataset.eval_mhop
-        asked = [(at, *probe) for at, (_, edit) in enumerate(edits) for probe in probes(edit, mhop=mhop).items()]
+        mhop, context = self.cfg.dataset.eval_mhop, self.session.context
+        found = [probes(edit, mhop=mhop, front=context(edit.prompt)) for _, edit in edits]
+        asked = [(at, *probe) for at, of_edit in enumerate(found) for probe in of_edit.items()]
         scores: list[Scores] = [{} for _ in edits]
         for (at, metric, _), answered in zip(asked, self.session.answers([pair for *_, pair in asked]), strict=True):
             prediction = str(self.session.tokenizer.decode(answered.chosen_M)).strip()
@@ -95,7 +96,11 @@ class Scorer:
 
     def look_at(self, sample: list[int], look: Look) -> None:
         """Show the logits at the unrelated answers of the sample, each with its edit's position."""
-        asked = {index: edit.asked().get("unrelated") for index, edit in at_positions(self.edits, sample)}
+        context = self.session.context
+        asked = {
+            index: probes(edit, mhop=False, front=context(edit.prompt)).get("LS")
+            for index, edit in at_positions(self.edits, sample)
+        }
         pairs = {index: pair for index, pair in asked.items() if pair is not None}
         indices = list(pairs)
         self.session.answers(list(pairs.values()), lambda row, logits_MW: look(indices[row], logits_MW))

@@ -170,7 +170,7 @@ class Session(SessionState):
         return self.ledger.table()
 
     def ask(self, prompt: str, max_new_tokens: int = 24) -> str:
-        """The model's greedy answer to a prompt in the session's format."""
+        """The model's greedy answer to a prompt in the session's format; editor=in_context puts no fact before it."""
         asked = prompt_ids(self.tokenizer, [prompt], self.cfg.dataset.prompt_format)
         return answer(self.model, self.tokenizer, asked, max_new_tokens)[0].strip()
 
@@ -179,7 +179,8 @@ class Session(SessionState):
         cfg, tally = self.cfg, Tally()
         for chunk in chunks(facts_of(facts), None, "score"):
             asked = [(n, *one) for n, fact in enumerate(chunk) for one in asked_of(fact, mhop=cfg.dataset.eval_mhop)]
-            pairs = [(prompt, answer) for *_, prompt, answer in asked]
+            fronts = [self.context(fact.prompt) for fact in chunk]
+            pairs = [(fronts[n] + prompt, answer) for n, _, prompt, answer in asked]
             within: dict[tuple[int, str], list[float]] = defaultdict(list)
             for (n, metric, *_), one in zip(asked, self.answers(pairs), strict=True):
                 within[n, metric].append(one.accuracy)
@@ -193,8 +194,8 @@ class Session(SessionState):
         if not edits:
             raise DataError("no fact was given")
         context = getattr(self.model.config, "max_position_embeddings", None)
-        found = context_check(self.tokenizer, context, self.cfg.dataset.prompt_format)(edits)
-        for error in filter(None, found):
+        fits = context_check(self.tokenizer, context, self.cfg.dataset.prompt_format, self.editor.in_front)
+        for error in filter(None, fits(edits)):
             raise error
         return edits
 

@@ -42,6 +42,10 @@ class SessionState(ScoredModel):
         """
         return self.editor.step(self.batches(edits), warm_up=warm_up)
 
+    def context(self, prompt: str) -> str:
+        """What stands before every prompt of the edit with this prompt: the fact, where the editor puts it there."""
+        return self.editor.context(prompt)
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name: weights, statistics, networks, the random state."""
         return self.editor.state_tensors() | {"rng": torch.get_rng_state()}

@@ -79,8 +79,10 @@ def open_data(
     """
     context = getattr(skeleton.config, "max_position_embeddings", None)
     prompt_format = cfg.dataset.prompt_format
-    fits = context_check(tokenizer, context, prompt_format)
+    in_front = editor_class(cfg.editor.name).in_front
+    fits = context_check(tokenizer, context, prompt_format, in_front)
     fits_key = f"{cfg.model.name_or_path} {len(tokenizer)} {context} {cfg.dataset.eval_mhop} {prompt_format.value}"
+    fits_key += f" {cfg.editor.name}" if in_front("", "") else ""
     with _named("dataset.valid_path"):
         edits = Source(cfg.dataset, cfg.seed, fits, fits_key).edits(cfg.num_seq)
     settle_steps(cfg, len(edits))
