@@ -17,7 +17,7 @@ from config.schema import Config, DatasetConfig, EditorConfig, EvalConfig, Learn
 from data.base import DataError, Edit
 from data.batches import context_check, steps
 from data.fields import KNOWNS, read_known
-from data.source import Fits, RecordFile, Source, locate, with_all_prompts
+from data.source import Fits, RecordFile, Source, locate, rows_edited, with_all_prompts
 from editor.frozen import check_layers
 from editor.registry import editor_class
 from editor.sites import check_sites
@@ -87,20 +87,24 @@ def open_data(
         edits = Source(cfg.dataset, cfg.seed, fits, fits_key).edits(cfg.num_seq)
     settle_steps(cfg, len(edits))
     with _named("dataset.train_path"):
-        learned_from = _open_training(cfg, fits, fits_key) if training else None
+        learned_from = _open_training(cfg, fits, fits_key, edits) if training else None
     with _named("eval.knowns_path"):
         knowns = known_facts(cfg.eval, cfg.seed, fits)
     return Data(edits, learned_from, knowns)
 
 
-def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
-    """What a learned editor trains on, or what the warm-up writes; None where the run needs neither."""
+def _open_training(cfg: Config, fits: Fits, fits_key: str, edits: RecordFile) -> RecordFile | None:
+    """What a learned editor trains on, or what the warm-up writes; None where the run needs neither.
+
+    In the file that is edited they are the records behind those that are.
+    """
     if editor_class(cfg.editor.name).trains:
         assert isinstance(cfg.editor, LearnedConfig)
         if cfg.editor.load_checkpoint or cfg.continue_from:
             return None
         trainable = with_all_prompts(fits, cfg.editor.name)
-        return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.edit_steps)
+        source = Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}")
+        return source.training(cfg.edit_steps, rows_edited(edits, str(cfg.dataset.train_path)))
     warm_up = warm_up_steps(cfg)
     if not warm_up:
         return None
@@ -112,7 +116,8 @@ def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
         )  # fmt: skip
         dataset = warm_up_data(dataset)
     assert dataset.train_path is not None
-    return Source(dataset, cfg.seed, fits, fits_key).records(dataset.train_path, warm_up, key)
+    first = rows_edited(edits, dataset.train_path)
+    return Source(dataset, cfg.seed, fits, fits_key).records(dataset.train_path, warm_up, key, first)
 
 
 def warm_up_data(dataset: DatasetConfig) -> DatasetConfig:
