@@ -17,6 +17,7 @@ from .paths import ABSENT, find, look_up, paths
 
 SHARED = ("rephrase", "persona", "attribute", "generation")
 """Prompts that the edit's own answer answers."""
+WORDS = {"rephrase": "rephrased"}
 FIELD_KEYS = [key.name for key in fields(FieldsConfig)]
 
 
@@ -33,6 +34,7 @@ class RowReader:
         self.cfg, self.keys = cfg, keys
         self.fields: dict[str, str | None] = asdict(cfg.fields)
         self.needed = {"prompt", "answer", *cfg.required}
+        self.about = [key for key in ("subject", "old_answer") if self.fields[key] is not None]
         self.shared = [kind for kind in SHARED if self.fields[kind] is not None]
         self.pairs = [kind for kind in OWN_ANSWER if self.fields[kind] is not None]
         first, _, others = cfg.fields.prompt.partition("|")
@@ -43,9 +45,7 @@ class RowReader:
     def __call__(self, row: Mapping[str, Any], index: int, seed: int) -> Edit:
         if self.other and self._elsewhere(row, self.other.cfg.fields.prompt):
             return self.other(row, index, seed)
-        prompt, answer, subject, old = (
-            self._text(row, key, index) for key in ("prompt", "answer", "subject", "old_answer")
-        )
+        prompt, answer = self._text(row, "prompt", index), self._text(row, "answer", index)
         assert prompt is not None and answer is not None, "both are needed"
         probes: list[Probe] = []
         for kind in self.shared:
@@ -55,18 +55,19 @@ class RowReader:
                 texts = [random.Random(f"{seed}|{prompt}|{answer}").choice(texts)]
             probes += [(kind, text, answer) for text in texts]
         for kind in self.pairs:
-            probes += [(kind, asked, said) for asked, said in self._pairs(row, kind, index)]
-        more = {"subject": subject, "old_answer": old, "aliases": tuple(self._texts(row, "aliases", index))}
-        return with_probes(index, self._filled(prompt, subject, index), answer, probes, **more)
+            probes += self._pairs(row, kind, index)
+        more: dict[str, Any] = {key: self._text(row, key, index) for key in self.about}
+        if self.fields["aliases"] is not None:
+            more["aliases"] = tuple(self._texts(row, "aliases", index))
+        if self.cfg.subject_mark is not None and self.cfg.subject_mark in prompt:
+            prompt = self._filled(prompt, self.cfg.subject_mark, more.get("subject"), index)
+        return with_probes(index, prompt, answer, probes, **more)
 
     def _elsewhere(self, row: Mapping[str, Any], others: str) -> bool:
         return look_up(row, self.first) is ABSENT and find(row, others)[1] is not ABSENT
 
-    def _filled(self, prompt: str, subject: str | None, index: int) -> str:
+    def _filled(self, prompt: str, mark: str, subject: str | None, index: int) -> str:
         """The prompt with the subject in the place that is kept for it."""
-        mark = self.cfg.subject_mark
-        if mark is None or mark not in prompt:
-            return prompt
         if subject is None:
             right = f"a prompt with {mark} needs the field {self.fields['subject']!r} ({self.keys}.subject)"
             raise DataError(f"{place(index)}: prompt {shown(prompt)} has a place for its subject; {right}")
@@ -103,15 +104,17 @@ class RowReader:
         if not isinstance(value, list) or (self.cfg.exact and not drawn):
             return [self._written(value, f"field {name!r}", index)]
         if not value and (drawn or key in self.needed):
-            raise DataError(f"{place(index)}: field {name!r} is []; it must list at least one {key}d prompt")
+            raise DataError(
+                f"{place(index)}: field {name!r} is []; it must list at least one {WORDS.get(key, key)} prompt"
+            )
         return [
             self._written(entry, f"field {name!r}[{i}]", index) for i, entry in enumerate(value) if entry is not ABSENT
         ]
 
-    def _pairs(self, row: Mapping[str, Any], kind: str, index: int) -> Iterator[tuple[str, str]]:
+    def _pairs(self, row: Mapping[str, Any], kind: str, index: int) -> Iterator[Probe]:
         """Prompts of a kind, each with its own answer, or all with one; of several answers to a prompt the first."""
-        other, exact = OWN_ANSWER[kind], self.cfg.exact
-        (name, asked), (label, said) = (self._found(row, key, index) for key in (kind, other))
+        other, exact, suffix = OWN_ANSWER[kind], self.cfg.exact, self.cfg.unrelated_suffix
+        (name, asked), (label, said) = self._found(row, kind, index), self._found(row, other, index)
         if self.cfg.missing_mhop is not None and kind == "mhop" and None in (asked, said):
             asked = said = self.cfg.missing_mhop
         several = isinstance(asked, list) and not exact
@@ -133,8 +136,8 @@ class RowReader:
                     f"{lacks[1]!r}{at} ({self.keys}.{lacks[0]}); a row must have both or neither"
                 )
             text = self._written(one, f"field {name!r}{at}", index)
-            suffix = self.cfg.unrelated_suffix if kind == "unrelated" else ""
-            yield text + suffix, self._written(two, f"field {label!r}{at}", index, number=True)
+            answer = self._written(two, f"field {label!r}{at}", index, number=True)
+            yield kind, text + suffix if kind == "unrelated" else text, answer
 
     def _written(self, value: object, name: str, index: int, *, number: bool = False) -> str:
         if self.cfg.exact:
@@ -158,11 +161,8 @@ def _first(value: Any) -> Any:
 def held(edit: Edit) -> set[str]:
     """The keys of a field map for which an edit has something."""
     kinds = {kind for kind, *_ in edit.more}
-    return (
-        kinds
-        | {OWN_ANSWER[kind] for kind in kinds & OWN_ANSWER.keys()}
-        | {key for key in FIELD_KEYS if getattr(edit, key, None)}
-    )
+    kinds |= {OWN_ANSWER[kind] for kind in kinds & OWN_ANSWER.keys()}
+    return kinds | {key for key in FIELD_KEYS if getattr(edit, key, None)}
 
 
 def check_named_fields(edits: Iterable[Edit], cfg: DatasetConfig, path: Path) -> None:

@@ -11,7 +11,9 @@ ABSENT = object()
 
 def find(row: Mapping[str, Any], path: str) -> tuple[str, Any]:
     """Of alternatives (`ans|alt`) the first that the record has, and its value; else the first, and ABSENT."""
-    options = [path] if path in row else path.split("|")
+    if path in row:
+        return path, row[path]
+    options = path.split("|")
     for option in options:
         value = look_up(row, option)
         if value is not ABSENT:
