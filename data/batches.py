@@ -154,7 +154,7 @@ def context_check(
 
     def complaint(edit: Edit, empty: set[str]) -> DataError | None:
         front = in_front(edit.prompt, edit.answer)
-        for asked, answer in edit.asked().values():
+        for _, asked, answer in edit.probes():
             prompt = front + asked
             if answer in empty:
                 return DataError(f"{place(edit.row)}: answer {shown(answer)} {NO_TOKEN}")
@@ -169,7 +169,7 @@ def context_check(
         return None
 
     def check(edits: Sequence[Edit]) -> list[DataError | None]:
-        answers = list({answer for edit in edits for _, answer in edit.asked().values()})
+        answers = list({answer for edit in edits for *_, answer in edit.probes()})
         ids = answer_ids(tokenizer, answers, prompt_format)
         empty = {answer for answer, tokens in zip(answers, ids, strict=True) if not tokens}
         return [complaint(edit, empty) for edit in edits]
@@ -224,7 +224,11 @@ def micro_batches(rows: Sequence[Tokens], size: int) -> list[Batch]:
 def step_batches(
     tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], size: int, prompt_format: PromptFormat = PromptFormat.raw
 ) -> StepBatches:
-    """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there."""
+    """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there.
+
+    Of several rephrased or unrelated prompts learned editors train on the first, as the published program does: a
+    record weighs the same however many it has, and a step costs the same.
+    """
     asked = [edit.asked() for edit in edits]
 
     def batches(kind: str) -> list[Batch]:
