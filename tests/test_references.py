@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from config.check import ConfigError
 from config.compose import compose_config
+from data.base import DataError
 from data.batches import IGNORED, Tokens, tokenize
 from editor import finetune
 from editor.capture import weight_gradients
@@ -23,10 +24,22 @@ from editor.registry import editor_class
 from lifelong import Session
 from lifelong import run as lifelong_run
 from lifelong.answers import answers
+from lifelong.setup import prepare
 from lifelong.tune import tune
 from nets import NumericsError
 from tests.test_resume import Killed, assert_same_run, kill_after, run
-from tests.tiny import MODELS, SITES, load_tiny, run_main, tiny_batch, tiny_edits, tiny_tokenizer, tiny_words
+from tests.tiny import (
+    DATA,
+    MODELS,
+    PROJECT,
+    SITES,
+    load_tiny,
+    run_main,
+    tiny_batch,
+    tiny_edits,
+    tiny_tokenizer,
+    tiny_words,
+)
 
 EDITS = tiny_edits(count=24)
 REFERENCES: dict[str, list[str]] = {
@@ -326,3 +339,42 @@ def test_a_sweep_compares_them(tmp_path: Path) -> None:
     argv = [word for word in words("none", "num_seq=2", "eval.every=0") if word != "editor=none"]
     done = run_main("-m", *argv, "editor=none,in_context,finetune", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 0 and "3 of 3 jobs done" in done.stdout, done.stdout + done.stderr
+
+
+# experiments on real records
+
+
+def test_training_in_the_edited_file_reads_what_is_behind_the_edits(tmp_path: Path) -> None:
+    file = f"{DATA}/zsre_eval.json"
+    argv = tiny_words(f"dataset.train_path={file}", f"dataset.valid_path={file}", "num_seq=1", "num_seq_zsre=1")
+    data, _ = prepare(compose_config(argv))
+    assert data.training is not None
+    assert [edit.row for edit in data.edits] == list(range(8))
+    assert [edit.row for edit in data.training] == list(range(8, 16)) and len(data.training) == 8
+    with pytest.raises(DataError, match="holds 72 records behind the 8 that are edited, but num_seq_zsre"):
+        prepare(compose_config([*argv, "num_seq_zsre=10"]))
+    with pytest.raises(DataError, match="holds 0 records behind the 80 that are edited, fewer than one step"):
+        prepare(compose_config([*tiny_words(f"dataset.train_path={file}", editor="malmen"), "num_seq=10"]))
+
+
+@pytest.mark.parametrize("name", ["zsre", "counterfact", "wikibigedit", "qaedit"])
+def test_the_experiments_on_real_records(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REAL_DIR", raising=False)
+    assert compose_config([f"experiment=real_{name}"]).dataset.valid_path == f"data/raw/{name}.json.xz"
+    monkeypatch.setenv("REAL_DIR", "/elsewhere")
+    for editor in ("none", "in_context", "finetune", "ultraedit", "stableedit", "stableedit_plus"):
+        cfg = compose_config([f"experiment=real_{name}", f"editor={editor}"])
+        assert cfg.dataset.train_path == cfg.dataset.valid_path == f"/elsewhere/{name}.json.xz"
+        assert len(cfg.model.edit_modules) == (1 if editor == "finetune" else 4)
+        assert cfg.model.edit_modules[0] == "model.layers.24.mlp.down_proj"  # all share the states below
+
+
+@pytest.mark.parametrize("name", ["zsre", "counterfact", "wikibigedit", "qaedit"])
+def test_real_records_are_enough_for_edits_and_warm_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = PROJECT.parent / "shared" / "real"
+    if not (folder / f"{name}.json.xz").is_file():
+        pytest.skip(f"{folder}/{name}.json.xz is not there")
+    monkeypatch.setenv("REAL_DIR", str(folder))
+    data, _ = prepare(compose_config([f"experiment=real_{name}"]))
+    rows = [{edit.row for edit in records} for records in (data.edits, data.training or [])]
+    assert [len(found) for found in rows] == ([400, 100] if name == "qaedit" else [1000, 100]) and not rows[0] & rows[1]
