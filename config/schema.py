@@ -100,9 +100,7 @@ class DatasetConfig:
     name: str = MISSING  # what reports and folders call it
     n_edits: int = above_zero(100)  # edits written by one step
     batch_size: int = above_zero(10)  # micro-batch: edits that share a forward and backward pass
-    train_path: str | None = (
-        None  # training records: warm-up, learned editors; of valid_path's file those behind the edits
-    )
+    train_path: str | None = None  # training records; in valid_path those behind the edits; null: warm_up_data
     valid_path: str = ""  # records that are edited and scored: .json, .jsonl or .csv, also .xz and .gz
     eval_mhop: bool = True  # score the two-hop questions too (mhop_score)
     on_bad_row: BadRow = BadRow.error  # error | skip (skipped rows are counted and listed in results.json)
