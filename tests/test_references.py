@@ -27,6 +27,7 @@ from lifelong.answers import answers
 from lifelong.setup import prepare
 from lifelong.tune import tune
 from nets import NumericsError
+from tests import test_continue as continued
 from tests.test_resume import Killed, assert_same_run, kill_after, run
 from tests.tiny import (
     DATA,
@@ -378,3 +379,16 @@ def test_real_records_are_enough_for_edits_and_warm_up(name: str, monkeypatch: p
     data, _ = prepare(compose_config([f"experiment=real_{name}"]))
     rows = [{edit.row for edit in records} for records in (data.edits, data.training or [])]
     assert [len(found) for found in rows] == ([400, 100] if name == "qaedit" else [1000, 100]) and not rows[0] & rows[1]
+
+
+@pytest.mark.parametrize("which", ["in_context", "finetune over all"])
+def test_a_run_that_continues_is_as_if_there_had_been_no_break(which: str, tmp_path: Path) -> None:
+    *days, whole = continued.files(tmp_path / "data")
+    argv = [word for word in words(which, "checkpoint.every=1") if not word.startswith(("num_seq=", "eval."))]
+    run(tmp_path / "one", [*argv, f"dataset.valid_path={whole}", "num_seq=null"])
+    run(tmp_path / "0", [*argv, f"dataset.valid_path={days[0]}", "num_seq=null"])
+    continued.go_on(tmp_path / "1", tmp_path / "0", days[1], "num_seq=null")
+    last = continued.go_on(tmp_path / "2", tmp_path / "1", days[2], "num_seq=null")
+    continued.assert_same(continued.state(tmp_path / "one"), continued.state(tmp_path / "2"))
+    earlier = [line["after"]["ES"]["tokens"] for line in lines_of(tmp_path / "one")[:24]]
+    assert next(row for row in last["metrics"] if row["metric"] == "ES_earlier")["value"] == sum(earlier) / 24
