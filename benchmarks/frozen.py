@@ -14,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.inputs import opened
 from benchmarks.timing import Found, command, race, relative_error
+from config.schema import EditorConfig
 from data.batches import Batch, passes
 from editor.capture import capture_together
 from editor.frozen import frozen_inputs
@@ -25,6 +26,7 @@ WAYS = ("without", "warm", "cold")
 def capture(session: Session, batches: Sequence[Batch]) -> list[Tensor]:
     """Value gradients [N, V] of a step by micro-batch and site, captured as the editor does."""
     sites, cfg = session.editor.sites, session.editor.cfg
+    assert isinstance(cfg, EditorConfig)
     groups = passes(batches, cfg.tokens_per_pass)
     found = [capture_together(session.model, sites, group, cfg.token, session.inputs) for group in groups]
     return [rows.gradients_NV for group in found for captured in group for rows in captured.rows]

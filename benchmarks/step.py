@@ -14,6 +14,7 @@ from torch.utils.benchmark.utils.timer import timer
 from benchmarks.inputs import opened
 from benchmarks.plain import plain_capture, plain_step
 from benchmarks.timing import Found, command, race, relative_error
+from editor.base import Editor
 from editor.capture import capture_together
 from editor.ridge import Shift
 
@@ -22,6 +23,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     """Times of the three ways, ours split by phase, and how far the shifts are from the plain way's."""
     with opened((25, 26, 27), device, quick=args.quick) as (session, edits):
         editor, steps = session.editor, list[dict[str, float]]()
+        assert isinstance(editor, Editor)
         saved = {name: tensor.clone() for name, tensor in editor.state_tensors().items()}
 
         def ours() -> list[Shift]:

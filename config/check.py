@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 
 from config.errors import ConfigError as ConfigError
 from config.errors import RunError as RunError
-from config.schema import KINDS, RANGE, Config, DatasetConfig, EditorConfig, WandbMode
+from config.schema import KINDS, RANGE, AnyEditorConfig, Config, DatasetConfig, EditorConfig, WandbMode
 
 GROUPS = ("dataset", "model", "editor", "experiment")
 GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itself; leave the key out"}
@@ -30,7 +30,7 @@ def known_keys(node: type = Config, prefix: str = "") -> Iterator[str]:
     """Every dotted key of the schema, those of every kind of editor among them."""
     for name, kind in get_type_hints(node).items():
         yield prefix + name
-        kinds = KINDS.values() if kind is EditorConfig else [kind] if dataclasses.is_dataclass(kind) else []
+        kinds = KINDS.values() if kind is AnyEditorConfig else [kind] if dataclasses.is_dataclass(kind) else []
         for inner in kinds:
             yield from known_keys(inner, f"{prefix}{name}.")  # type: ignore[arg-type]
 
@@ -77,7 +77,7 @@ def check_values(cfg: Config) -> None:
     Raises:
         ConfigError: names the key, its value and what would be right.
     """
-    if cfg.editor.load_checkpoint in ("false", "False", ""):
+    if isinstance(cfg.editor, EditorConfig) and cfg.editor.load_checkpoint in ("false", "False", ""):
         cfg.editor.load_checkpoint = None  # the published program's way to say no
     check_numbers(cfg)
     if not cfg.model.edit_modules and cfg.score is None:
@@ -134,7 +134,7 @@ def check_fields(dataset: DatasetConfig) -> None:
         ConfigError: names the key, its value and what would be right.
     """
     fields = dataclasses.asdict(dataset.fields)
-    for prompt, answer in (("unrelated", "unrelated_answer"), ("mhop", "mhop_answer")):
+    for prompt, answer in [(key, f"{key}_answer") for key in ("unrelated", "mhop", "neighbour")]:
         if (fields[prompt] is None) != (fields[answer] is None):
             raise ConfigError(
                 f"dataset.fields.{prompt}={fields[prompt]} dataset.fields.{answer}={fields[answer]}: "

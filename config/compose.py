@@ -16,7 +16,7 @@ from omegaconf.errors import InterpolationResolutionError, InterpolationValidati
 from yaml import YAMLError
 
 from config.errors import ConfigError
-from config.schema import Config, DatasetConfig, EditorConfig, register
+from config.schema import AnyEditorConfig, Config, DatasetConfig, register
 from config.sites import quoted
 from files import printable
 
@@ -35,7 +35,7 @@ def compose_config(words: Sequence[str]) -> Config:
         return cast(Config, OmegaConf.to_object(compose("config", overrides=[quoted(one) for one in words])))
 
 
-def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Config:
+def typed_config(content: Mapping[str, Any], editor: type[AnyEditorConfig]) -> Config:
     """A resolved configuration as it stands in results.json, as typed objects; `editor` is its editor's schema.
 
     Raises:
@@ -46,8 +46,8 @@ def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Conf
     return cast(Config, OmegaConf.to_object(OmegaConf.merge(node, dict(content))))
 
 
-def dataset_config(name: str, folder: Path | None = None) -> DatasetConfig:
-    """The data set that config/dataset/NAME.yaml describes, or FOLDER/dataset/NAME.yaml.
+def dataset_config(name: str, folder: Path | None = None, more: Sequence[str] = ()) -> DatasetConfig:
+    """The data set that config/dataset/NAME.yaml describes, or FOLDER/dataset/NAME.yaml, changed by words of a run.
 
     Raises:
         ConfigError: there is no such file; a key or a value in it is wrong.
@@ -58,7 +58,7 @@ def dataset_config(name: str, folder: Path | None = None) -> DatasetConfig:
         raise ConfigError(f"data set {name}: must be one of {', '.join(names)}")
     words = [f"hydra.searchpath=['file://{_quoted(folders[-1])}']"] if folder else []
     try:
-        return compose_config([f"dataset='{_quoted(name)}'", *words]).dataset
+        return compose_config([f"dataset='{_quoted(name)}'", *words, *more]).dataset
     except REFUSED as error:
         raise ConfigError(f"data set {name}: {said(error)}") from error
 

@@ -54,9 +54,15 @@ Export = StrEnum("Export", ["full", "delta"])
 WarmUp = StrEnum("WarmUp", ["num_seq_zsre", "num_seq_wikibigedit"])
 """The key that says how many warm-up steps run."""
 
+Locality = StrEnum("Locality", ["random", "neighbour"])
+"""What prompts whose answers must stay are: questions about anything, or near neighbours of the edited fact."""
+
 DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval"])
 """Which scorer runs the downstream tasks."""
 
+
+Over = StrEnum("Over", ["step", "all"])
+"""What editor=finetune trains on at every step: that step's edits, or all edits so far."""
 
 WandbMode = StrEnum("WandbMode", ["offline", "online", "disabled"])
 """Whether Weights & Biases keeps its files in the run directory, sends them, or is left out."""
@@ -64,7 +70,11 @@ WandbMode = StrEnum("WandbMode", ["offline", "online", "disabled"])
 
 @dataclass
 class FieldsConfig:
-    """Which field of a record holds what: its name, or a dotted path into nested records; null: never read."""
+    """Which field of a record holds what; null: never read.
+
+    A field's name, or a path into nested records (docs/data.md); of several between bars the first that is there.
+    Prompts but the edited one may be lists.
+    """
 
     prompt: str = "prompt"  # the prompt to edit
     answer: str = "answer"  # its new answer
@@ -74,6 +84,13 @@ class FieldsConfig:
     persona: str | None = None  # the prompt in a persona's words (person_score)
     mhop: str | None = None  # a question one hop further (mhop_score)
     mhop_answer: str | None = None  # its answer; a record has both or neither
+    subject: str | None = None  # what the fact is about, as it stands in the prompt
+    old_answer: str | None = None  # what was said before the edit
+    aliases: str | None = None  # other words for the new answer
+    neighbour: str | None = None  # a near neighbour of the fact, whose answer must stay, beside unrelated
+    neighbour_answer: str | None = None  # its answer; a record has both or neither
+    attribute: str | None = None  # a prompt about another subject, which the new answer answers
+    generation: str | None = None  # how a text about the subject begins
 
 
 @dataclass
@@ -83,7 +100,7 @@ class DatasetConfig:
     name: str = MISSING  # what reports and folders call it
     n_edits: int = above_zero(100)  # edits written by one step
     batch_size: int = above_zero(10)  # micro-batch: edits that share a forward and backward pass
-    train_path: str | None = None  # training records: warm-up, learned editors; null: warm-up on warm_up_data
+    train_path: str | None = None  # training records; in valid_path those behind the edits; null: warm_up_data
     valid_path: str = ""  # records that are edited and scored: .json, .jsonl or .csv, also .xz and .gz
     eval_mhop: bool = True  # score the two-hop questions too (mhop_score)
     on_bad_row: BadRow = BadRow.error  # error | skip (skipped rows are counted and listed in results.json)
@@ -93,8 +110,13 @@ class DatasetConfig:
     fields: FieldsConfig = field(default_factory=FieldsConfig)  # which field of a record holds what
     required: list[str] = field(default_factory=list)  # fields that no record may lack, beside prompt and answer
     exact: bool = False  # texts as they stand; false: white space around them is dropped, answers may be numbers
-    draw_rephrase: bool = False  # fields.rephrase may be a list, of which seed draws one for each record
+    draw_rephrase: bool = False  # of a list of rephrased prompts seed draws one for each record; false: all are asked
     unrelated_suffix: str = ""  # what is put behind every unrelated prompt
+    locality: Locality = (
+        Locality.random
+    )  # random | neighbour: the unrelated prompts are any questions, or near neighbours
+    subject_mark: str | None = None  # what stands in a prompt in the place of the subject; null: nothing does
+    each: str | None = None  # a list in a record, of which every entry is an edit of its own; null: a record is one
     missing_mhop: str | None = None  # asked, and its own answer, where a record lacks a second hop; null: nothing is
     how_to_get: str = ""  # the command that brings the files, for the message about one that is not there
     warm_up: WarmUp = WarmUp.num_seq_zsre  # the key that says how many warm-up steps run
@@ -122,18 +144,24 @@ class ModelConfig:
 
 
 @dataclass
-class EditorConfig:
-    """What every editor has; keys that only some have stand in classes below this one."""
+class AnyEditorConfig:
+    """What every editor has: how much is handled at once, and where; what shapes the edits stands in classes below."""
 
     name: str = MISSING
-    lr: float = above_zero(1e-6)
     batch_size: int = above_zero(128)
     tokens_per_pass: int = above_zero(320)
-    token: TokenRows = TokenRows.ans
     cache_dir: str | None = None
+    float32_masters: bool = False
+
+
+@dataclass
+class EditorConfig(AnyEditorConfig):
+    """Editors that capture rows; keys that only some of them have stand in classes below this one."""
+
+    lr: float = above_zero(1e-6)
+    token: TokenRows = TokenRows.ans
     RunningMeanStd_mode: StatisticsMode = StatisticsMode.original
     preheat_mode: PreheatMode = PreheatMode.none
-    float32_masters: bool = False
     save_checkpoint: bool = False
     load_checkpoint: str | None = None
 
@@ -167,6 +195,17 @@ class RLEditConfig(LearnedConfig):
 
     time_decay: float = above_zero(0.95)
     back_depth: int = above_zero(10)
+
+
+@dataclass
+class FinetuneConfig(AnyEditorConfig):
+    """Fine-tuning of the sites' weights by Adam (editor/finetune.py)."""
+
+    lr: float = above_zero(5e-4)
+    batch: int = above_zero(100)
+    epochs: int = above_zero(25)
+    floor: float = at_least_zero(0.01)
+    over: Over = Over.step
 
 
 @dataclass
@@ -224,7 +263,7 @@ class Config:
 
     dataset: DatasetConfig = MISSING
     model: ModelConfig = MISSING
-    editor: EditorConfig = MISSING
+    editor: AnyEditorConfig = MISSING
     eval: EvalConfig = field(default_factory=EvalConfig)
     downstream: DownstreamConfig = field(default_factory=DownstreamConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -261,11 +300,14 @@ class Config:
         return self.num_seq
 
 
-KINDS: dict[str, type[EditorConfig]] = {"ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig}
+KINDS: dict[str, type[AnyEditorConfig]] = {
+    "any": AnyEditorConfig, "ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig,
+    "finetune": FinetuneConfig,
+}  # fmt: skip
 """The editors' configurations by the name under which a yaml file starts from them: /schema/KIND@_here_."""
 
 
-def register(kinds: Mapping[str, type[EditorConfig]] = KINDS) -> None:
+def register(kinds: Mapping[str, type[AnyEditorConfig]] = KINDS) -> None:
     """Make the schema known to Hydra: base_config, and schema/KIND for the editors' yaml files to start from."""
     store = ConfigStore.instance().store
     store(name="base_config", node=Config)

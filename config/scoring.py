@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from config.errors import ConfigError
-from config.schema import CheckpointConfig, Config, EditorConfig
+from config.schema import AnyEditorConfig, CheckpointConfig, Config
 
 CHANGES = ("model_cache", "model_cache_dir", "continue_from", "undo", "tune")  # keys of what changes or saves a model
 UNUSED = re.compile(
@@ -65,7 +65,7 @@ def scoring_config(cfg: Config) -> Config:
         model=replace(
             cfg.model, name=model_name(cfg.score), name_or_path=cfg.score, edit_modules=[], frozen_cache_dir=None
         ),
-        editor=EditorConfig(name="none"),
+        editor=AnyEditorConfig(name="none"),
         eval=replace(cfg.eval, before=cfg.score_base is not None, every=0),
         checkpoint=CheckpointConfig(every=0),
     )

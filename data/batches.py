@@ -5,7 +5,7 @@ Shape suffixes: B sequences, T positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -59,6 +59,7 @@ class StepBatches:
     edit: list[Batch]
     rephrase: list[Batch]
     unrelated: list[Batch]
+    edits: Sequence[Edit] = ()
 
 
 @lru_cache(maxsize=8)
@@ -138,15 +139,23 @@ def tokenize(
 
 
 def context_check(
-    tokenizer: PreTrainedTokenizerBase, context: int | None, prompt_format: PromptFormat = PromptFormat.raw
+    tokenizer: PreTrainedTokenizerBase,
+    context: int | None,
+    prompt_format: PromptFormat = PromptFormat.raw,
+    in_front: Callable[[str, str], str] = lambda prompt, answer: "",
 ) -> Fits:
-    """A check that every prompt of an edit has tokens for its answer and fits the model's context."""
+    """A check that every prompt of an edit has tokens for its answer and fits the model's context.
+
+    `in_front` makes of an edit's prompt and answer what will stand before all of its prompts (AnyEditor.in_front).
+    """
     # A token stands for at least one byte, so most prompts need no tokenizing to be known to fit.
     # The byte of "a" is that of the space before the answer.
     frame = len(_written(tokenizer, "a", prompt_format).encode()) + len(special_prefix(tokenizer))
 
     def complaint(edit: Edit, empty: set[str]) -> DataError | None:
-        for prompt, answer in edit.asked().values():
+        front = in_front(edit.prompt, edit.answer)
+        for _, asked, answer in edit.probes():
+            prompt = front + asked
             if answer in empty:
                 return DataError(f"{place(edit.row)}: answer {shown(answer)} {NO_TOKEN}")
             if context is None or frame + len(prompt.encode()) + len(answer.encode()) - 1 <= context:
@@ -160,7 +169,7 @@ def context_check(
         return None
 
     def check(edits: Sequence[Edit]) -> list[DataError | None]:
-        answers = list({answer for edit in edits for _, answer in edit.asked().values()})
+        answers = list({answer for edit in edits for *_, answer in edit.probes()})
         ids = answer_ids(tokenizer, answers, prompt_format)
         empty = {answer for answer, tokens in zip(answers, ids, strict=True) if not tokens}
         return [complaint(edit, empty) for edit in edits]
@@ -215,10 +224,18 @@ def micro_batches(rows: Sequence[Tokens], size: int) -> list[Batch]:
 def step_batches(
     tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], size: int, prompt_format: PromptFormat = PromptFormat.raw
 ) -> StepBatches:
-    """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there."""
+    """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there.
+
+    Of several rephrased or unrelated prompts learned editors train on the first, as the published program does: a
+    record weighs the same however many it has, and a step costs the same.
+    """
     asked = [edit.asked() for edit in edits]
-    kinds = ([pairs[kind] for pairs in asked if kind in pairs] for kind in ("prompt", "rephrase", "unrelated"))
-    return StepBatches(*(micro_batches(tokenize(tokenizer, pairs, prompt_format), size) for pairs in kinds))
+
+    def batches(kind: str) -> list[Batch]:
+        pairs = [pairs[kind] for pairs in asked if kind in pairs]
+        return micro_batches(tokenize(tokenizer, pairs, prompt_format), size)
+
+    return StepBatches(batches("prompt"), batches("rephrase"), batches("unrelated"), edits)
 
 
 def steps(edits: Iterator[Edit], n_edits: int, *, rest: bool = False) -> Iterator[list[Edit]]:

@@ -17,6 +17,7 @@ from files import read_json, sha256_of, sha256_of_json, write_json
 
 from .base import DataError, Edit, place
 from .fields import RowReader, check_named_fields
+from .parts import parts, without_mhop
 from .stream import scan
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ class RecordFile:
     """The edits of a record file, or its first `limit` good ones; may be iterated again and again.
 
     `seed` is what the reader's draws start from, `bad` the rows to pass over with what is wrong, `count` the number
-    of edits where it is known. Iterating and counting raise DataError, naming path and row.
+    of edits where it is known, `first` how many rows at the start are another's (both count from there).
+    Iterating and counting raise DataError, naming path and row.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class RecordFile:
     limit: int | None = None
     bad: dict[int, str] = field(default_factory=dict)
     count: int | None = None
+    first: int = 0
 
     def __iter__(self) -> Iterator[Edit]:
         kept = (found for index, found in enumerate(self.attempts()) if index not in self.bad)
@@ -68,12 +71,20 @@ class RecordFile:
             yield found
 
     def attempts(self) -> Iterator[Edit | DataError]:
-        """Every row of the file: an edit, or what is wrong with it."""
+        """Every row of the file from `first` on: an edit, or what is wrong with it."""
+        return islice(self._rows(), self.first, None)
+
+    def _rows(self) -> Iterator[Edit | DataError]:
         for index, row in enumerate(scan(self.path, self.read_row.cfg.how_to_get)):
-            try:
-                yield row if isinstance(row, DataError) else self.read_row(row, index, self.seed)
-            except DataError as error:
-                yield DataError(f"{self.path}: {error}")
+            if isinstance(row, DataError):
+                yield row
+                continue
+            for part, last in parts(row, self.read_row.cfg.each):
+                try:
+                    edit = self.read_row(part, index, self.seed)
+                    yield edit if last else without_mhop(edit)
+                except DataError as error:
+                    yield DataError(f"{self.path}: {error}")
 
     def __len__(self) -> int:
         """The number of edits, at most `limit`; read through at the first call, then remembered."""
@@ -128,13 +139,13 @@ class Source:
     def __init__(self, cfg: DatasetConfig, seed: int, fits: Fits = accept_all, fits_key: str = "") -> None:
         self.cfg, self.seed, self.fits, self.fits_key = cfg, seed, fits, fits_key
 
-    def records(self, path: str, num_seq: int, num_seq_key: str) -> RecordFile:
-        """The first num_seq x n_edits good records of a file.
+    def records(self, path: str, num_seq: int, num_seq_key: str, first: int = 0) -> RecordFile:
+        """The first num_seq x n_edits good records of a file, behind its `first` rows.
 
         Raises DataError for a missing or broken file, a bad row, too few records.
         """
         n_edits, needed = self.cfg.n_edits, num_seq * self.cfg.n_edits
-        records = self._surveyed(path, needed)
+        records = self._surveyed(path, needed, first)
         found = len(records)
         if found == needed:
             return records
@@ -145,7 +156,8 @@ class Source:
         if found and num_seq_key == "num_seq":
             advice += f" (all of them: num_seq=null; all of them in one step: num_seq=1 dataset.n_edits={found})"
         raise DataError(
-            f"{records.path}: holds {found} records, but {num_seq_key} x n_edits = {num_seq} x {n_edits} = {needed}"
+            f"{records.path}: holds {found} records{_behind(first)}, but {num_seq_key} x n_edits = "
+            f"{num_seq} x {n_edits} = {needed}"
             f" are needed; {advice}"
         )
 
@@ -162,27 +174,30 @@ class Source:
             raise DataError(f"{records.path}: holds no record that can be edited; there must be one at least")
         return records
 
-    def training(self, num_seq: int) -> RecordFile:
+    def training(self, num_seq: int, first: int = 0) -> RecordFile:
         """Training records for learned editors: whole steps, num_seq of them or as many as the file holds.
+
+        They stand behind the `first` rows of the file.
 
         Raises DataError as records does, and for too few records for a single step.
         """
         n_edits = self.cfg.n_edits
         assert self.cfg.train_path is not None
-        records = self._surveyed(self.cfg.train_path, num_seq * n_edits)
+        records = self._surveyed(self.cfg.train_path, num_seq * n_edits, first)
         found = len(records)
         if found < n_edits:
-            raise DataError(f"{records.path}: holds {found} records, fewer than one step of dataset.n_edits={n_edits}")
+            few = f"{found} records{_behind(first)}"
+            raise DataError(f"{records.path}: holds {few}, fewer than one step of dataset.n_edits={n_edits}")
         records.limit = records.count = found - found % n_edits
         return records
 
-    def _surveyed(self, path: str, needed: int) -> RecordFile:
-        """The first `needed` good records of a file, or all it has."""
-        cfg, records = self.cfg, RecordFile(locate(path), RowReader(self.cfg), self.seed)
+    def _surveyed(self, path: str, needed: int, first: int = 0) -> RecordFile:
+        """The first `needed` good records of a file behind its `first` rows, or all it has."""
+        cfg, records = self.cfg, RecordFile(locate(path), RowReader(self.cfg), self.seed, first=first)
         skip = cfg.on_bad_row is BadRow.skip
         drawn = self.seed if cfg.draw_rephrase else None
         look = partial(survey, records, needed, self.fits, skip=skip)
-        key = [asdict(cfg), needed, drawn, self.fits_key]
+        key = [asdict(cfg), needed, drawn, self.fits_key, *([first] if first else [])]
         records.limit, bad = remembered(look, cfg.cache_dir, records.path, "survey", key)
         records.count = records.limit
         # JSON has no other keys than strings
@@ -190,6 +205,15 @@ class Source:
         if records.count:
             check_named_fields(records, cfg, records.path)
         return records
+
+
+def rows_edited(edits: RecordFile, path: str) -> int:
+    """How many rows of a training file are passed over: those that are edited, where both are one file."""
+    return len(edits) + len(edits.bad) if locate(path).resolve() == edits.path.resolve() else 0
+
+
+def _behind(first: int) -> str:
+    return f" behind the {first} that are edited" if first else ""
 
 
 def remembered(find_out: Callable[[], Any], cache_dir: str, path: Path, kind: str, key: Sequence[object] = ()) -> Any:

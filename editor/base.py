@@ -1,4 +1,5 @@
-"""What every editor shares: capture into running statistics, the report of a step, writing shifts into sites.
+"""What every editor shares: the report of a step, writing shifts into sites, its state; and what those share that
+capture rows into running statistics.
 
 Shape suffixes: N rows, K = d_k, V = d_v.
 """
@@ -6,9 +7,8 @@ Shape suffixes: N rows, K = d_k, V = d_v.
 from __future__ import annotations
 
 import math
-import time
 from abc import ABC, abstractmethod
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -21,16 +21,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from config.check import ConfigError
-from config.schema import EditorConfig
+from config.schema import AnyEditorConfig, EditorConfig
 from data.batches import Batch, StepBatches, passes
 from editor.cache import RowCache
 from editor.capture import Inputs, capture_together, tokens_of
 from editor.ridge import Shift, SiteRecord, site_records
 from editor.sites import EditSite
+from editor.stopwatch import Stopwatch as Stopwatch
 from nets import NumericsError, RunningStatistics
 
 Shape = tuple[int, int]
 """(d_k, d_v) of a site's weight: sites of one shape share their running statistics."""
+Saved = list[tuple[Tensor, Tensor | None]]
+"""Copies of every site's weight, and of its float32 master where it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,95 +56,21 @@ class StepReport:
     seconds: dict[str, float]
 
 
-class Stopwatch:
-    """Seconds by phase: `with watch("ridge"): ...` adds to that phase."""
+class AnyEditor(ABC):
+    """What `editor=` may name: it writes edits into sites, and says what the next step depends on."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-
-    def add(self, seconds: Mapping[str, float]) -> None:
-        """Add what was timed elsewhere."""
-        for phase, more in seconds.items():
-            self.seconds[phase] += more
-
-    def state_dict(self) -> dict[str, float]:
-        """The seconds so far."""
-        return dict(self.seconds)
-
-    load_state_dict = add
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        """Time one stretch of a phase."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] += time.perf_counter() - start
-
-
-class EditorState:
-    """What an editor carries from step to step: the sites' weights, statistics per weight shape, the last shifts."""
-
-    def __init__(self, sites: list[EditSite], covariances: tuple[bool, bool], solve_device: torch.device) -> None:
-        self.sites, self.solve_device = sites, solve_device
-        covariance, key_covariance = covariances
-        self.statistics = {
-            shape: RunningStatistics(*shape, covariance=covariance, device=solve_device, key_covariance=key_covariance)
-            for shape in dict.fromkeys(site.shape for site in sites)
-        }
-        self.last_shifts: dict[str, Shift] = {}
-        self.retries: Counter[str] = Counter()
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """Everything that the next step depends on, by name; every tensor is contiguous."""
-        found: dict[str, Tensor] = {}
-        for site in self.sites:
-            found[f"weight/{site.name}"] = site.weight
-            if site.master is not None:
-                found[f"master/{site.name}"] = site.master
-        for name, shift in self.last_shifts.items():
-            found[f"shift_right/{name}"] = shift.right_NV
-            if shift.left_NK is not None:
-                found[f"shift_left/{name}"] = shift.left_NK
-        return found | self.statistics_tensors()
-
-    def statistics_tensors(self) -> dict[str, Tensor]:
-        """The running statistics, by name."""
-        found: dict[str, Tensor] = {}
-        for shape, statistics in self.statistics.items():
-            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
-        return found
-
-    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what state_tensors gave; the tensors are on solve_device."""
-        self.last_shifts.clear()
-        for site in self.sites:
-            site.restore((tensors[f"weight/{site.name}"], tensors.get(f"master/{site.name}")))
-            if f"shift_right/{site.name}" in tensors:
-                left_NK = tensors.get(f"shift_left/{site.name}")
-                self.last_shifts[site.name] = Shift(left_NK, tensors[f"shift_right/{site.name}"])
-        self.load_statistics(tensors)
-
-    def load_statistics(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what statistics_tensors gave."""
-        for shape, statistics in self.statistics.items():
-            statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
-
-
-class Editor(EditorState, ABC):
-    """One way to write edits; what a new one adds is `shifts`."""
-
-    config_class: ClassVar[type[EditorConfig]] = EditorConfig
+    config_class: ClassVar[type[AnyEditorConfig]] = AnyEditorConfig
     trains: ClassVar[bool] = False
     """Whether a network is trained on training edits before the first edit."""
+    writes: ClassVar[bool] = True
+    """Whether edits go into the weights."""
     fixed: ClassVar[dict[str, Enum]] = {}
     """Keys that have but one value here; `otherwise` says what to do for another."""
     otherwise: ClassVar[str] = "choose another editor"
 
     def __init__(
         self,
-        cfg: EditorConfig,
+        cfg: AnyEditorConfig,
         model: PreTrainedModel,
         sites: list[EditSite],
         cache: RowCache | None = None,
@@ -151,12 +80,15 @@ class Editor(EditorState, ABC):
         inputs: Inputs = tokens_of,
     ) -> None:
         """`inputs` is how the model is called (capture.Inputs); statistics and solves run on `solve_device`."""
-        self.cfg, self.model, self.inputs, self.seed = cfg, model, inputs, seed
+        self.cfg, self.model, self.sites, self.inputs, self.seed = cfg, model, sites, inputs, seed
         self.cache = RowCache() if cache is None else cache
-        super().__init__(sites, self.covariances(), solve_device or torch.device("cpu"))
+        self.solve_device = solve_device or torch.device("cpu")
+        self.statistics: dict[Shape, RunningStatistics] = {}
+        self.last_shifts: dict[str, Shift] = {}
+        self.retries: Counter[str] = Counter()
 
     @classmethod
-    def check(cls, cfg: EditorConfig) -> None:
+    def check(cls, cfg: AnyEditorConfig) -> None:
         """Refuse settings that this editor cannot work with; needs no model.
 
         Raises:
@@ -169,6 +101,98 @@ class Editor(EditorState, ABC):
                     f"{cls.otherwise} for anything else"
                 )
 
+    @staticmethod
+    def in_front(prompt: str, answer: str) -> str:
+        """What will stand before every prompt that measures an edit once it was taken; needs no model."""
+        return ""
+
+    def context(self, prompt: str) -> str:
+        """What stands before every prompt of the edit with this prompt now, its own among them."""
+        return ""
+
+    @abstractmethod
+    def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
+        """Write one step's edits into the weights.
+
+        Raises:
+            NumericsError: a loss, gradient, statistic or shift that is not finite; names the site.
+                The editor and the weights are then as before the step.
+        """
+
+    def check_shifts(self, shifts: Sequence[Shift]) -> None:
+        """Refuse shifts that are not finite, before any weight is touched."""
+        self._check(torch.stack([shift.is_finite() for shift in shifts]), "the shift is not finite")
+
+    def _check(self, finite: Tensor, complaint: str) -> None:
+        bad = [site.name for site, good in zip(self.sites, finite.tolist(), strict=True) if not good]
+        if bad:
+            raise NumericsError(f"{bad[0]}: {complaint}")
+
+    def write(self, shifts: Sequence[Shift]) -> dict[str, SiteRecord]:
+        """Add every shift to its site's weight and say what it did.
+
+        What is kept for the next step is contiguous, as it will be when a checkpoint is read: some processors'
+        kernels round other memory layouts differently.
+        """
+        shifts = [shift.contiguous() for shift in shifts]
+        lost = [site.add(shift).to(self.solve_device) for site, shift in zip(self.sites, shifts, strict=True)]
+        names = [site.name for site in self.sites]
+        records = site_records(shifts, [self.last_shifts.get(name) for name in names], lost)
+        self.last_shifts = dict(zip(names, shifts, strict=True))
+        return dict(zip(names, records, strict=True))
+
+    def snapshot(self) -> Saved:
+        """Copies of every site's weight."""
+        return [site.snapshot() for site in self.sites]
+
+    def restore(self, saved: Saved) -> None:
+        """Put copies back."""
+        for site, copy in zip(self.sites, saved, strict=True):
+            site.restore(copy)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, by name; every tensor is contiguous."""
+        found: dict[str, Tensor] = {}
+        for site in self.sites:
+            found[f"weight/{site.name}"] = site.weight
+            if site.master is not None:
+                found[f"master/{site.name}"] = site.master
+        for name, shift in self.last_shifts.items():
+            found[f"shift_right/{name}"] = shift.right_NV
+            if shift.left_NK is not None:
+                found[f"shift_left/{name}"] = shift.left_NK
+        return found
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what state_tensors gave; the tensors are on solve_device."""
+        self.last_shifts.clear()
+        for site in self.sites:
+            site.restore((tensors[f"weight/{site.name}"], tensors.get(f"master/{site.name}")))
+            if f"shift_right/{site.name}" in tensors:
+                left_NK = tensors.get(f"shift_left/{site.name}")
+                self.last_shifts[site.name] = Shift(left_NK, tensors[f"shift_right/{site.name}"])
+
+    def spectrum(self) -> dict[str, dict[str, Any]]:
+        """Eigenvalues of the value covariance by weight shape, largest first, where this editor whitens."""
+        return {}
+
+
+class Editor(AnyEditor):
+    """An editor that makes shifts of captured rows and their running statistics; what a new one adds is `shifts`."""
+
+    config_class: ClassVar[type[EditorConfig]] = EditorConfig
+    cfg: EditorConfig
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        """As AnyEditor; the sites of one weight shape share their statistics."""
+        super().__init__(*args, **more)
+        covariance, key_covariance = self.covariances()
+        options: dict[str, Any] = {"covariance": covariance, "key_covariance": key_covariance}
+        self.statistics = {
+            shape: RunningStatistics(*shape, device=self.solve_device, **options)
+            for shape in dict.fromkeys(site.shape for site in self.sites)
+        }
+
     def covariances(self) -> tuple[bool, bool]:
         """Whether the covariance of value gradients, and that of keys, will be asked for."""
         return False, False
@@ -178,12 +202,7 @@ class Editor(EditorState, ABC):
         """The shift of every site, from the rows in the cache and the statistics as they are now."""
 
     def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
-        """Write one step's edits into the weights.
-
-        Raises:
-            NumericsError: a loss, gradient, statistic or shift that is not finite; names the site.
-                The editor and the weights are then as before the step.
-        """
+        """Capture rows, merge statistics, make shifts, write them."""
         watch = Stopwatch()
         with self.step_rows(batches, watch) as (loss, tokens):
             shifts = self.shifts(watch, warm_up=warm_up)
@@ -235,31 +254,26 @@ class Editor(EditorState, ABC):
         finite = [self.statistics[site.shape].m2_D.isfinite().all() for site in self.sites]
         self._check(torch.stack(finite), "the running statistics are not finite")
 
-    def check_shifts(self, shifts: Sequence[Shift]) -> None:
-        """Refuse shifts that are not finite, before any weight is touched."""
-        self._check(torch.stack([shift.is_finite() for shift in shifts]), "the shift is not finite")
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, the running statistics too."""
+        return super().state_tensors() | self.statistics_tensors()
 
-    def _check(self, finite: Tensor, complaint: str) -> None:
-        bad = [site.name for site, good in zip(self.sites, finite.tolist(), strict=True) if not good]
-        if bad:
-            raise NumericsError(f"{bad[0]}: {complaint}")
+    def statistics_tensors(self) -> dict[str, Tensor]:
+        """The running statistics, by name."""
+        found: dict[str, Tensor] = {}
+        for shape, statistics in self.statistics.items():
+            found |= {f"statistics/{shape}/{name}": value for name, value in statistics.state_dict().items()}
+        return found
 
-    def write(self, shifts: Sequence[Shift]) -> dict[str, SiteRecord]:
-        """Add every shift to its site's weight and say what it did.
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what state_tensors gave; the tensors are on solve_device."""
+        super().load_state_tensors(tensors)
+        self.load_statistics(tensors)
 
-        What is kept for the next step is contiguous, as it will be when a checkpoint is read: some processors'
-        kernels round other memory layouts differently.
-        """
-        shifts = [shift.contiguous() for shift in shifts]
-        lost = [site.add(shift).to(self.solve_device) for site, shift in zip(self.sites, shifts, strict=True)]
-        names = [site.name for site in self.sites]
-        records = site_records(shifts, [self.last_shifts.get(name) for name in names], lost)
-        self.last_shifts = dict(zip(names, shifts, strict=True))
-        return dict(zip(names, records, strict=True))
-
-    def spectrum(self) -> dict[str, dict[str, Any]]:
-        """Eigenvalues of the value covariance by weight shape, largest first, where this editor whitens."""
-        return {}
+    def load_statistics(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what statistics_tensors gave."""
+        for shape, statistics in self.statistics.items():
+            statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
 
 
 def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[str, StatisticsRecord]:

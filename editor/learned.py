@@ -26,13 +26,11 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from config.schema import LearnedConfig, PreheatMode, StatisticsMode
 from data.batches import Batch, StepBatches
-from editor.base import Editor, Shape, Stopwatch
+from editor.base import Editor, Saved, Shape, Stopwatch
 from editor.capture import LossOf, Rows, answer_logits, weight_gradients
 from editor.networks import Networks, check_checkpoint, read_checkpoint, save_checkpoint
 from editor.ridge import Shift, SiteRecord
 from nets import EditNetwork, Normalizer, NumericsError, RunningStatistics
-
-Saved = list[tuple[Tensor, Tensor | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +185,6 @@ class LearnedEditor(Editor):
 
     def _shapes(self) -> dict[str, Shape]:
         return {site.name: site.shape for site in self.sites}
-
-    def snapshot(self) -> Saved:
-        """Copies of every site's weight."""
-        return [site.snapshot() for site in self.sites]
-
-    def restore(self, saved: Saved) -> None:
-        """Put copies back."""
-        for site, copy in zip(self.sites, saved, strict=True):
-            site.restore(copy)
 
 
 def losses_of(

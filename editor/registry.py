@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from config.check import ConfigError
-from config.schema import EditorConfig
+from config.schema import AnyEditorConfig
 
 if TYPE_CHECKING:
-    from editor.base import Editor
+    from editor.base import AnyEditor
 
 FOLDERS = "LIFELONG_EDITORS"
 """Environment variable: further folders with editors, so that the processes of a sweep find them too."""
-EDITORS: dict[str, type[Editor]] = {}
+EDITORS: dict[str, type[AnyEditor]] = {}
 
-Class = TypeVar("Class", bound="type[Editor]")
+Class = TypeVar("Class", bound="type[AnyEditor]")
 
 
-def register(name: str, config: type[EditorConfig] = EditorConfig) -> Callable[[Class], Class]:
+def register(name: str, config: type[AnyEditorConfig] = AnyEditorConfig) -> Callable[[Class], Class]:
     """Make a class an editor: editor.name=NAME chooses it, `config` is the typed schema of its keys."""
 
     def put(kind: Class) -> Class:
@@ -47,7 +47,7 @@ def extend_path() -> None:
     path += [folder for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder and folder not in path]
 
 
-def found() -> dict[str, type[Editor]]:
+def found() -> dict[str, type[AnyEditor]]:
     """Every registered editor by name, once all modules of this package and of added folders are imported."""
     extend_path()
     for module in pkgutil.iter_modules(sys.modules["editor"].__path__):
@@ -55,7 +55,7 @@ def found() -> dict[str, type[Editor]]:
     return EDITORS
 
 
-def editor_class(name: str) -> type[Editor]:
+def editor_class(name: str) -> type[AnyEditor]:
     """The class of an editor.
 
     Raises:

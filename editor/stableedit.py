@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from config.check import ConfigError
-from config.schema import EditorConfig, FloorMode, PreheatMode, RidgeConfig, StatisticsMode
+from config.schema import AnyEditorConfig, FloorMode, PreheatMode, RidgeConfig, StatisticsMode
 from editor.base import Editor, Shape, Stopwatch
 from editor.registry import register
 from editor.ridge import Shift, solve_ridge, solve_weighted, target_rows
@@ -40,7 +40,7 @@ class StableEdit(Editor):
     cfg: RidgeConfig
 
     @classmethod
-    def check(cls, cfg: EditorConfig) -> None:
+    def check(cls, cfg: AnyEditorConfig) -> None:
         """Also refuse, by a ConfigError, a floor that is no share of the largest eigenvalue."""
         super().check(cfg)
         assert isinstance(cfg, RidgeConfig)

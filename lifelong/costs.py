@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from config.schema import Config, LearnedConfig, StatisticsMode, TokenRows
+from config.schema import Config, EditorConfig, LearnedConfig, StatisticsMode, TokenRows
 from config.sites import layers
 from model import pick_dtype
 
@@ -73,10 +73,10 @@ class Work:
 
 
 def step_costs(cfg: Config, model: PreTrainedModel, names: Sequence[str], shapes: Sequence[Shape]) -> str:
-    """The lines on a step of dataset.n_edits edits at the sites `names`; "" without any."""
-    if not names:
-        return ""
+    """The lines on a step of dataset.n_edits edits at the sites `names`; "" without any, or rows."""
     edits, editor = cfg.dataset.n_edits, cfg.editor
+    if not names or not isinstance(editor, EditorConfig):
+        return ""
     rows = edits * (TOKENS if editor.token is TokenRows.all else ANSWER)
     whitens = editor.RunningMeanStd_mode is StatisticsMode.stable
     learned = (editor.rank, editor.n_blocks) if isinstance(editor, LearnedConfig) else (0, 0)

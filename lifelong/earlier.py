@@ -79,6 +79,9 @@ class Asks(Protocol):
     def answers(self, pairs: Sequence[tuple[str, str]]) -> list[Answered]:
         """What the model would choose where the answers of these (prompt, answer) stand."""
 
+    def context(self, prompt: str) -> str:
+        """What stands before every prompt of the edit with this prompt."""
+
 
 class Earlier:
     """What was written before a run, asked again before and after it."""
@@ -93,7 +96,8 @@ class Earlier:
         """ES_earlier over all facts with the model as it stands, and its number of facts; nothing without facts."""
         tally, means = Tally(), list[float | None]()
         for one in self.written:
-            found = [right.accuracy for right in self.session.answers([(fact[0], fact[1]) for fact in one.facts])]
+            pairs = [(self.session.context(prompt) + prompt, answer) for prompt, answer in one.facts]
+            found = [right.accuracy for right in self.session.answers(pairs)]
             for accuracy in found:
                 tally.add(METRIC, accuracy)
             means.append(sum(found) / len(found) if found else None)

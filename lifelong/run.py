@@ -70,13 +70,13 @@ def check(cfg: Config) -> None:
     check_values(cfg)
     kind = check_editor(cfg)
     for key in ("save_checkpoint", "load_checkpoint"):
-        if getattr(cfg.editor, key) and not kind.trains:
+        if getattr(cfg.editor, key, None) and not kind.trains:
             log.warning("editor.%s has no effect on editor=%s, which trains nothing", key, cfg.editor.name)
-    learns = kind.trains and not cfg.continue_from
-    if learns and cfg.editor.load_checkpoint:
-        assert isinstance(cfg.editor, LearnedConfig)
-        check_checkpoint(cfg.editor.load_checkpoint, cfg.editor, cfg.model.edit_modules)
-    if learns and not cfg.editor.load_checkpoint and cfg.dataset.train_path is None:
+    learns = cfg.editor if kind.trains and not cfg.continue_from else None
+    assert learns is None or isinstance(learns, LearnedConfig)
+    if learns and learns.load_checkpoint:
+        check_checkpoint(learns.load_checkpoint, learns, cfg.model.edit_modules)
+    if learns and not learns.load_checkpoint and cfg.dataset.train_path is None:
         raise ConfigError(
             f"dataset.train_path=null: editor={cfg.editor.name} learns from training records; "
             "name a file of them, or use editor=stableedit"
@@ -171,7 +171,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
         results = finish(cfg, session, recorder, carry_out(plan, loop, evaluation), identity)
         evaluation.forget()
     show(results, plan.run_dir)
-    if not loop.changed:
+    if session.editor.writes and not loop.changed:
         raise RunError("no edited weight changed: every shift was zero or lost to rounding")
     return results
 

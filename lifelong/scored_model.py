@@ -33,6 +33,10 @@ class ScoredModel:
         rows = tokenize(self.tokenizer, pairs, self.cfg.dataset.prompt_format)
         return answers(self.model, rows, self.cfg.eval.tokens_per_batch, look, self.inputs)
 
+    def context(self, prompt: str) -> str:
+        """What stands before every prompt of the edit with this prompt."""
+        return ""
+
     def become(self, load: Callable[[], PreTrainedModel], tokenizer: PreTrainedTokenizerBase) -> None:
         """Stand for another model from now on; the two are never in memory together."""
         del self.model

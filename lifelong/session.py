@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, overload
 
 import pandas as pd
@@ -19,7 +19,7 @@ from config.check import ConfigError, check_values
 from config.schema import Config
 from data.base import DataError, Edit, place
 from data.batches import context_check, prompt_ids
-from editor.base import Editor
+from editor.base import AnyEditor
 from editor.cache import row_cache
 from editor.capture import tokens_of
 from editor.frozen import check_layers, frozen_inputs
@@ -28,8 +28,8 @@ from editor.registry import editor_class
 from editor.sites import check_sites, find_sites
 from exports.ask import answer
 from lifelong import history, saved_sessions
-from lifelong.answers import chunks
-from lifelong.facts import Facts, asked_of, edits_of, facts_of
+from lifelong.answers import chunks, grouped, probes
+from lifelong.facts import Facts, edits_of, facts_of
 from lifelong.ledger import Step
 from lifelong.open_keys import settle_format
 from lifelong.scores import Scores
@@ -170,22 +170,20 @@ class Session(SessionState):
         return self.ledger.table()
 
     def ask(self, prompt: str, max_new_tokens: int = 24) -> str:
-        """The model's greedy answer to a prompt in the session's format."""
+        """The model's greedy answer to a prompt in the session's format; editor=in_context puts no fact before it."""
         asked = prompt_ids(self.tokenizer, [prompt], self.cfg.dataset.prompt_format)
         return answer(self.model, self.tokenizer, asked, max_new_tokens)[0].strip()
 
     def score(self, facts: Facts) -> Scores:
         """ES, GS, LS and their kin, teacher-forced: the mean of a fact's prompts, then of the facts that have any."""
         cfg, tally = self.cfg, Tally()
-        for chunk in chunks(facts_of(facts), None, "score"):
-            asked = [(n, *one) for n, fact in enumerate(chunk) for one in asked_of(fact, mhop=cfg.dataset.eval_mhop)]
-            pairs = [(prompt, answer) for *_, prompt, answer in asked]
-            within: dict[tuple[int, str], list[float]] = defaultdict(list)
-            for (n, metric, *_), one in zip(asked, self.answers(pairs), strict=True):
-                within[n, metric].append(one.accuracy)
-                within[n, f"{metric}_all"].append(one.all_right)
-            for (_, metric), values in within.items():
-                tally.add(metric, sum(values) / len(values))
+        for chunk in chunks(edits_of(facts), None, "score"):
+            of_each = [probes(e, mhop=cfg.dataset.eval_mhop, front=self.context(e.prompt)) for e in chunk]
+            asked = [(n, *one) for n, of_edit in enumerate(of_each) for one in of_edit]
+            found = self.answers([(prompt, answer) for *_, prompt, answer in asked])
+            for (_, metric), each in grouped([one[:2] for one in asked], found).items():
+                tally.add(metric, fmean(one.accuracy for one in each))
+                tally.add(f"{metric}_all", fmean(one.all_right for one in each))
         return Scores(tally)
 
     def _checked(self, facts: Facts) -> list[Edit]:
@@ -193,8 +191,8 @@ class Session(SessionState):
         if not edits:
             raise DataError("no fact was given")
         context = getattr(self.model.config, "max_position_embeddings", None)
-        found = context_check(self.tokenizer, context, self.cfg.dataset.prompt_format)(edits)
-        for error in filter(None, found):
+        fits = context_check(self.tokenizer, context, self.cfg.dataset.prompt_format, self.editor.in_front)
+        for error in filter(None, fits(edits)):
             raise error
         return edits
 
@@ -234,7 +232,7 @@ def open_session(
         yield Session(cfg, model, tokenizer, editor)
 
 
-def check_editor(cfg: Config) -> type[Editor]:
+def check_editor(cfg: Config) -> type[AnyEditor]:
     """The class of the editor that the config names.
 
     Raises:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from config.schema import Config
 from data.base import Edit
 from data.batches import StepBatches, step_batches
-from editor.base import Editor, StepReport
+from editor.base import AnyEditor, StepReport
 from lifelong.ledger import Ledger
 from lifelong.scored_model import ScoredModel
 
@@ -20,7 +20,9 @@ from lifelong.scored_model import ScoredModel
 class SessionState(ScoredModel):
     """A model with its tokenizer, the editor at work on it, the editor's statistics, and what undo goes back to."""
 
-    def __init__(self, cfg: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, editor: Editor) -> None:
+    def __init__(
+        self, cfg: Config, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, editor: AnyEditor
+    ) -> None:
         super().__init__(cfg, model, tokenizer, editor.inputs)
         self.editor = editor
         self.ledger = Ledger(gib=1.0)
@@ -39,6 +41,10 @@ class SessionState(ScoredModel):
             NumericsError: something is not finite; model and statistics are then as before.
         """
         return self.editor.step(self.batches(edits), warm_up=warm_up)
+
+    def context(self, prompt: str) -> str:
+        """What stands before every prompt of the edit with this prompt: the fact, where the editor puts it there."""
+        return self.editor.context(prompt)
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, by name: weights, statistics, networks, the random state."""

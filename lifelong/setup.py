@@ -13,11 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.compose import dataset_config
-from config.schema import Config, DatasetConfig, EvalConfig, PreheatMode
+from config.schema import Config, DatasetConfig, EditorConfig, EvalConfig, LearnedConfig, PreheatMode
 from data.base import DataError, Edit
 from data.batches import context_check, steps
 from data.fields import KNOWNS, read_known
-from data.source import Fits, RecordFile, Source, locate, with_all_prompts
+from data.source import Fits, RecordFile, Source, locate, rows_edited, with_all_prompts
 from editor.frozen import check_layers
 from editor.registry import editor_class
 from editor.sites import check_sites
@@ -43,16 +43,21 @@ class Data:
         return {str(file.path): file.bad for file in files if file is not None and file.bad}
 
 
+def preheat(cfg: Config) -> PreheatMode:
+    """Where the warm-up runs: nowhere for an editor without statistics to fill."""
+    return cfg.editor.preheat_mode if isinstance(cfg.editor, EditorConfig) else PreheatMode.none
+
+
 def warm_up_steps(cfg: Config) -> int:
     """How many warm-up steps run: 0 with preheat_mode none, as where an editor trains, or goes on, instead."""
-    if cfg.editor.preheat_mode is PreheatMode.none or cfg.continue_from:
+    if preheat(cfg) is PreheatMode.none or cfg.continue_from:
         return 0
     return getattr(cfg, cfg.dataset.warm_up.value)
 
 
 def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
     """Every step of the run in order, as (warm-up?, its edits); docs/design.md, 2.8."""
-    mode, last = cfg.editor.preheat_mode, cfg.edit_steps - 1
+    mode, last = preheat(cfg), cfg.edit_steps - 1
     quarters = {PreheatMode.start: 0, PreheatMode.q1: 1, PreheatMode.middle: 2, PreheatMode.q3: 3}
     position = quarters[mode] * cfg.edit_steps // 4 if mode in quarters else last
     for index, edits in enumerate(steps(iter(data.edits), cfg.dataset.n_edits, rest=True)):
@@ -74,25 +79,32 @@ def open_data(
     """
     context = getattr(skeleton.config, "max_position_embeddings", None)
     prompt_format = cfg.dataset.prompt_format
-    fits = context_check(tokenizer, context, prompt_format)
+    in_front = editor_class(cfg.editor.name).in_front
+    fits = context_check(tokenizer, context, prompt_format, in_front)
     fits_key = f"{cfg.model.name_or_path} {len(tokenizer)} {context} {cfg.dataset.eval_mhop} {prompt_format.value}"
+    fits_key += f" {cfg.editor.name}" if in_front("", "") else ""
     with _named("dataset.valid_path"):
         edits = Source(cfg.dataset, cfg.seed, fits, fits_key).edits(cfg.num_seq)
     settle_steps(cfg, len(edits))
     with _named("dataset.train_path"):
-        learned_from = _open_training(cfg, fits, fits_key) if training else None
+        learned_from = _open_training(cfg, fits, fits_key, edits) if training else None
     with _named("eval.knowns_path"):
         knowns = known_facts(cfg.eval, cfg.seed, fits)
     return Data(edits, learned_from, knowns)
 
 
-def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
-    """What a learned editor trains on, or what the warm-up writes; None where the run needs neither."""
+def _open_training(cfg: Config, fits: Fits, fits_key: str, edits: RecordFile) -> RecordFile | None:
+    """What a learned editor trains on, or what the warm-up writes; None where the run needs neither.
+
+    In the file that is edited they are the records behind those that are.
+    """
     if editor_class(cfg.editor.name).trains:
+        assert isinstance(cfg.editor, LearnedConfig)
         if cfg.editor.load_checkpoint or cfg.continue_from:
             return None
         trainable = with_all_prompts(fits, cfg.editor.name)
-        return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.edit_steps)
+        source = Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}")
+        return source.training(cfg.edit_steps, rows_edited(edits, str(cfg.dataset.train_path)))
     warm_up = warm_up_steps(cfg)
     if not warm_up:
         return None
@@ -104,7 +116,8 @@ def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
         )  # fmt: skip
         dataset = warm_up_data(dataset)
     assert dataset.train_path is not None
-    return Source(dataset, cfg.seed, fits, fits_key).records(dataset.train_path, warm_up, key)
+    first = rows_edited(edits, dataset.train_path)
+    return Source(dataset, cfg.seed, fits, fits_key).records(dataset.train_path, warm_up, key, first)
 
 
 def warm_up_data(dataset: DatasetConfig) -> DatasetConfig:

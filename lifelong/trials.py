@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from config.schema import EditorConfig, FinetuneConfig
 from data.base import Edit
 from data.batches import steps
 from data.source import RecordFile
@@ -34,6 +35,9 @@ class Trials:
     def __init__(self, session: Session, edits: Sequence[Edit], warm_up: RecordFile | None, sites: list[str]) -> None:
         """Scores the edits with the model as it is."""
         self.session, self.edits, self.warm_up, self.sites = session, edits, warm_up, sites
+        assert isinstance(session.editor.cfg, EditorConfig | FinetuneConfig)
+        self.tuned = session.editor.cfg
+        self.lr = self.tuned.lr
         self.start = {name: value.clone() for name, value in session.tensors().items()}
         self.norms = {site.name: site.weight.float().norm().item() for site in session.editor.sites}
         self.scorer = Scorer(session, edits, lambda: None)
@@ -73,7 +77,7 @@ class Trials:
     def write(self, lr: float) -> float:
         """Write the edits; the largest shift of the last step against the norm of its site's weight as loaded."""
         session, relative = self.session, 0.0
-        session.editor.cfg.lr = lr
+        self.tuned.lr = lr
         n_edits = session.cfg.dataset.n_edits
         for records, warm_up in ((self.warm_up or [], True), (self.edits, False)):
             for batch in steps(iter(records), n_edits):

@@ -15,7 +15,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError, RunError
-from config.schema import Config
+from config.schema import Config, EditorConfig, FinetuneConfig
 from config.sites import KEY, expand_sites, fold_sites
 from data.batches import context_check
 from editor.base import Stopwatch
@@ -128,6 +128,13 @@ def check_tuning(cfg: Config) -> None:
             f"tune=true: editor={cfg.editor.name} learns its step sizes from editor.lr on; compare a few values by "
             "python main.py -m editor.lr=..."
         )
+    if not isinstance(cfg.editor, EditorConfig | FinetuneConfig):
+        raise ConfigError(f"tune=true: editor={cfg.editor.name} has no step size to search; run it as it is")
+    if isinstance(cfg.editor, FinetuneConfig) and cfg.tune_lr is None:
+        raise ConfigError(
+            f"tune_lr=null: shifts of editor={cfg.editor.name} do not grow in proportion to editor.lr, so that no grid "
+            "follows from one; name it, such as tune_lr=[1e-5,1e-3]"
+        )
     if cfg.tune_lr is not None:
         pair = cfg.tune_lr
         if len(pair) != 2 or not 0 < pair[0] < pair[1] < math.inf:
@@ -149,7 +156,7 @@ def searched(made: Trials, cfg: Config) -> Iterator[Trial]:
         if per_lr == 0:
             raise NumericsError("every shift is zero")
     except NumericsError as error:
-        yield Trial(made.sites, cfg.editor.lr, error=str(error))
+        yield Trial(made.sites, made.lr, error=str(error))
         return
     low, high = cfg.tune_lr if per_lr is None else [share / per_lr for share in SPAN]  # type: ignore[misc]
     points, found = grid(low, high, cfg.tune_trials), dict[float, Trial]()

@@ -253,10 +253,10 @@ def test_a_suffix_for_unrelated_prompts_makes_custom_ask_what_zsre_asks() -> Non
     assert RowReader(custom)({"src": "Born in", "ans": "Bergen"}, 4, 42).unrelated is None
 
 
-def test_a_list_of_rephrasings_needs_its_key() -> None:
+def test_of_a_list_of_rephrasings_all_are_asked_or_one_is_drawn() -> None:
     row = CUSTOM | {"rephrase": [" one ", "two"]}
-    with pytest.raises(DataError, match=r"'rephrase' is \[' one ', 'two'\]; it must .*dataset.draw_rephrase=true"):
-        READERS["custom"](row, 0, 42)
+    asked = [prompt for kind, prompt, _ in READERS["custom"](row, 0, 42).probes() if kind == "rephrase"]
+    assert asked == ["one", "two"]
     drawing = RowReader(DatasetConfig("custom", draw_rephrase=True))
     assert {drawing(row, 0, seed).rephrase for seed in range(20)} == {"one", "two"}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from config.schema import RANGE, Config, EditorConfig, LearnedConfig, RidgeConfig, RLEditConfig
+from config.schema import RANGE, AnyEditorConfig, Config, FinetuneConfig, LearnedConfig, RidgeConfig, RLEditConfig
 from tests.hostile.case import Case, Wants, either, refused
 from tests.hostile.clean import LEARNED, SST, small
 
@@ -34,8 +34,9 @@ ODD = {  # values of the right kind that few keys are made for
     dict: ["{}"],
 }
 ALWAYS = 3
-KINDS: list[tuple[type[EditorConfig], str]] = [
+KINDS: list[tuple[type[AnyEditorConfig], str]] = [
     (RidgeConfig, "stableedit"), (LearnedConfig, "malmen"), (RLEditConfig, "rledit"),
+    (FinetuneConfig, "finetune"),
 ]  # fmt: skip
 
 
@@ -60,7 +61,7 @@ def keys(node: type = Config, prefix: str = "", editor: str = "stableedit") -> I
         kind = inside[0] if optional else found
         if dataclasses.is_dataclass(kind):
             yield Key(name, dict, optional, "", editor)
-            yield from _editors(name) if kind is EditorConfig else keys(kind, f"{name}.", editor)  # type: ignore[arg-type]
+            yield from _editors(name) if kind is AnyEditorConfig else keys(kind, f"{name}.", editor)  # type: ignore[arg-type]
             continue
         plain = list if get_origin(kind) is list else Enum if issubclass(kind, Enum) else kind
         yield Key(name, plain, optional, field.metadata.get(RANGE, ""), editor)
