@@ -58,6 +58,12 @@ DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval"])
 """Which scorer runs the downstream tasks."""
 
 
+Probe = StrEnum("Probe", ["distracting", "verification", "choice", "negation", "took"])
+"""What is asked of every edit beside the data's own prompts (docs/evaluation.md)."""
+
+Best = StrEnum("Best", ["gain", "published"])
+"""By what a sweep or a search says which is best (report.metrics.RULES)."""
+
 WandbMode = StrEnum("WandbMode", ["offline", "online", "disabled"])
 """Whether Weights & Biases keeps its files in the run directory, sends them, or is left out."""
 
@@ -185,6 +191,8 @@ class EvalConfig:
     generate: bool = False
     generate_sample: int | None = at_least_zero(200)
     max_new_tokens: int = above_zero(24)
+    probes: list[Probe] = field(default_factory=list)
+    best: Best = Best.gain
     examples: int = at_least_zero(5)
     per_edit: bool = True
     cache_dir: str | None = "~/.cache/stableedit/eval"

@@ -82,8 +82,9 @@ class Evaluation(Kept):
         """What the numbers before editing depend on, beside the weights."""
         cfg, tokenizer = self.cfg, self.session.tokenizer
         measured = asdict(cfg.eval)
-        for name in ("before", "tokens_per_batch", "every", "per_edit", "cache_dir"):
+        for name in ("before", "tokens_per_batch", "every", "per_edit", "cache_dir", "best"):
             del measured[name]
+        measured["probes"] = sorted(set(measured["probes"]))
         data = {name: value for name, value in asdict(cfg.dataset).items() if name not in NOT_READ}
         return {
             "format": FORMAT,

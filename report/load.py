@@ -68,8 +68,9 @@ class Run:
     def before(self) -> dict[str, float]:
         """The scores before any edit: of results.json; of a run that has none its first evaluation."""
         first = next((line for line in self.events["evaluate"] if line["edits"] == 0), {})
-        told = self.results.get("pre") if self.results else first
-        return {name: value for name, value in (told or {}).items() if name not in ("event", "edits")}
+        rows = {row["metric"]: row.get("before") for row in self.results.get("metrics", [])}
+        told = rows | (self.results.get("pre") or {}) if self.results else first
+        return {name: value for name, value in told.items() if name not in ("event", "edits") and value is not None}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -82,10 +83,9 @@ class Run:
         """The final numbers by metric."""
         return {row["metric"]: row.get("value") for row in self.rows}
 
-    @property
-    def merit(self) -> float | None:
-        """The merit of a finished run by its final numbers; None of any other."""
-        return merit(self.scores, self.before) if self.finished else None
+    def merit(self, by: str = "gain") -> float | None:
+        """The merit of a finished run by its final numbers (report.metrics.merit); None of any other."""
+        return merit(self.scores, self.before, by) if self.finished else None
 
     def over_time(self, group: str, names: Iterable[str], over: str = "edits") -> dict[str, pd.Series]:
         """What was measured while editing: of the fixed sample (group "sample") or of each batch ("immediate")."""

@@ -16,14 +16,14 @@ import pandas as pd
 from config.check import ConfigError
 from files import printable, write_whole
 from report import terminal
-from report.comparison import Table, compare, comparison_figures, comparison_table, shown
+from report.comparison import Table, best_words, compare, comparison_figures, comparison_table, shown
 from report.figures import run_figures
 from report.load import Run, load_runs
 from report.metrics import METRICS
 from report.style import LOOKS, save
 
 HERE = Path(__file__).resolve().parent
-HEAD = ("metric", "before", "after", "difference", "95 % interval", "n", "protocol")
+HEAD = ("metric", "before", "after", "gain", "95 % interval", "n", "protocol")
 LONG = ["run", "source", "metric", "protocol", "edits", "step", "batch", "n"]
 LONG += ["value", "low", "high", "before", "difference"]
 MARKDOWN = str.maketrans({sign: "\\" + sign for sign in "\\`*_<>[]|"})
@@ -36,7 +36,7 @@ TEMPLATES.filters |= {
     "shown": shown,
     "printable": printable,
 }
-TEMPLATES.globals |= {"metrics": METRICS.values(), "quoted": shlex.join}
+TEMPLATES.globals |= {"metrics": METRICS.values(), "quoted": shlex.join, "best_words": best_words}
 
 
 def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 from files import printable
 
-COLUMNS = ("metric", "before", "after", "change", "95 % interval", "n", "protocol")
+COLUMNS = ("metric", "before", "after", "gain", "95 % interval", "n", "protocol")
 
 
 def cell(value: float | None, form: str = ".4f", missing: str = "-") -> str:
