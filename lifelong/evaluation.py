@@ -7,6 +7,7 @@ that a sweep measures it once: lines.jsonl (a line per edit), totals.json, refer
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from files import kept, read_json, sha256_of_json, whole_file
 from lifelong.answers import probes
 from lifelong.blanks import warn_of_blanks
 from lifelong.earlier import Earlier
+from lifelong.fullness import Ages
 from lifelong.loop import Watcher
 from lifelong.recorder import Recorder
 from lifelong.resume import Kept
@@ -32,7 +34,9 @@ from lifelong.scored_model import ScoredModel
 from lifelong.scorer import Reference, Scorer, Scores, agreement, at_positions, compare
 from lifelong.setup import Data
 from lifelong.status import writing
-from report.metrics import HEADLINE, Measured, Tally
+from report.metrics import HEADLINE, Measured, Tally, says_little
+
+log = logging.getLogger(__name__)
 
 FORMAT = 2  # of the cached folder; raise it when what is measured changes
 # keys of a data set that do not change what a record is read as
@@ -57,7 +61,7 @@ class Evaluation(Kept):
         self.folder: Path | None = None
         self.reference: Reference | None = None
         self.logged_before = False
-        self.earlier = Earlier(session)
+        self.earlier, self.ages = Earlier(session), Ages(len(data.edits))
         recorder.edits_before, recorder.steps_before = self.earlier.edits, self.earlier.steps
 
     def log(self, measured: Measured, edits: int) -> None:
@@ -74,6 +78,8 @@ class Evaluation(Kept):
         totals = read_json(folder / "totals.json")
         self.before = {name: (value, n) for name, (value, n) in totals.items()} | self.earlier.ask("before")
         self.folder = folder
+        if words := says_little({name: value for name, (value, _) in self.before.items()}):
+            log.warning("%s", words)
         warn_of_blanks(folder / "lines.jsonl", self.cfg.dataset.prompt_format)
         if (folder / "reference.safetensors").is_file():
             self.reference = Reference.load(folder / "reference.safetensors")
@@ -120,6 +126,7 @@ class Evaluation(Kept):
             for (index, edit, after), before in pairs:
                 if before is not None:
                     compare(tally, before, after)
+                self.ages.add(index, after["ES"])
                 line = self._line(index, edit, before, after)
                 if file is not None:
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -21,7 +21,10 @@ from report.metrics import merit, protocol
 RECORDS = ("results.json", "metrics.jsonl", "status.json")
 NUMBER = int | float | None
 # what a run writes under the keys that are read here; a key that is not there is no fault unless it is needed
-RESULTS = {"metrics": list, "config": dict, "pre": dict | None, "counts": dict, "downstream": list, "examples": list}
+RESULTS = {"metrics": list, "config": dict, "pre": dict | None, "counts": dict, "downstream": list, "examples": list,
+           "load": dict, "retention_by_age": list}  # fmt: skip
+LOAD = {"load": float, "edits": int, "sites": int, "d_k": int}
+AGE = {"from": int, "to": int, "n": int, "ES": float, "ES_all": float}
 STATUS = {"state": str, "overrides": list, "error": str | None}
 ROW = {"metric": str, "protocol": str, "value": NUMBER, "before": NUMBER, "n": NUMBER}
 LINE = {"event": str, "edits": int, "step": int, "sample": dict, "immediate": dict, "retention": dict, "sites": dict}
@@ -188,6 +191,10 @@ def _results(text: str) -> dict[str, Any]:
     found = _shaped(json.loads(text), RESULTS)
     for row in found.get("metrics", []):
         _shaped(row, ROW, ("metric", "protocol"))
+    if found.get("load"):
+        _shaped(found["load"], LOAD, LOAD)
+    for row in found.get("retention_by_age", []):
+        _shaped(row, AGE, AGE)
     _shaped(found.get("pre") or {}, dict.fromkeys(found.get("pre") or (), NUMBER))
     return found
 

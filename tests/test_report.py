@@ -18,9 +18,10 @@ import pytest
 import report
 from config.check import ConfigError
 from report.comparison import compare
+from report.latex import latex
 from report.load import load_runs
 from report.metrics import METRICS, Metric, Tally, described, interval, merit
-from report.page import latex, markdown
+from report.page import markdown
 from report.terminal import print_examples
 from tests.report_runs import write_failed, write_run, write_sweep
 from tests.tiny import PROJECT, run_main, tiny_words
