@@ -11,12 +11,19 @@ HALF_PAIR = re.compile("[\ud800-\udfff]")
 """Half a surrogate pair, which no tokenizer can encode."""
 
 
+Probe = tuple[str, str, str]
+"""A kind of prompt (prompt, rephrase, unrelated, persona, mhop, neighbour ...), a prompt and its answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """One fact to write, with the prompts that measure it.
 
     `answer` is the target of `prompt`, `rephrase` and `persona`; `unrelated` and `mhop` carry
     answers of their own. A prompt that a record does not have is None, and so is its answer.
+    Where a record has several prompts of a kind, the first stands in its field and the others in `more`,
+    as (kind, prompt, answer); kinds without a field of their own stand there alone: neighbour, attribute, generation.
+    `subject` is what the fact is about, `old_answer` what was said before it; `aliases` are other words for `answer`.
     `row` is the record's position in its file, counted from 0.
     """
 
@@ -29,9 +36,13 @@ class Edit:
     persona: str | None = None
     mhop: str | None = None
     mhop_answer: str | None = None
+    subject: str | None = None
+    old_answer: str | None = None
+    aliases: tuple[str, ...] = ()
+    more: tuple[Probe, ...] = ()
 
     def asked(self) -> dict[str, tuple[str, str]]:
-        """The prompts that this edit has, by their names, each with its answer."""
+        """The first prompt of each kind with a field that this edit has, with its answer."""
         pairs = {
             "prompt": (self.prompt, self.answer),
             "rephrase": (self.rephrase, self.answer),
@@ -40,6 +51,29 @@ class Edit:
             "mhop": (self.mhop, self.mhop_answer),
         }
         return {name: (ask, say) for name, (ask, say) in pairs.items() if ask is not None and say is not None}
+
+    def probes(self) -> list[Probe]:
+        """Every prompt that this edit has, the edited one first."""
+        return [(kind, *pair) for kind, pair in self.asked().items()] + [*self.more]
+
+
+OWN_ANSWER = {"unrelated": "unrelated_answer", "mhop": "mhop_answer"}
+"""Prompts with a field and an answer of their own, and the field of that; those of other kinds share the edit's."""
+
+
+def with_probes(row: int, prompt: str, answer: str, probes: Iterable[Probe], **more: Any) -> Edit:
+    """An edit with these prompts: the first of each kind in its field, if there is one, all others in `more`."""
+    first: dict[str, Any] = {"rephrase": None, "unrelated": None, "unrelated_answer": None}
+    others = []
+    for probe in probes:
+        kind, asked, said = probe
+        if kind not in ("rephrase", "unrelated", "persona", "mhop") or first.get(kind) is not None:
+            others.append(probe)
+            continue
+        first[kind] = asked
+        if kind in OWN_ANSWER:
+            first[OWN_ANSWER[kind]] = said
+    return Edit(row, prompt, answer, **first, **more, more=tuple(others))
 
 
 class DataError(ValueError):

@@ -146,7 +146,7 @@ def context_check(
     frame = len(_written(tokenizer, "a", prompt_format).encode()) + len(special_prefix(tokenizer))
 
     def complaint(edit: Edit, empty: set[str]) -> DataError | None:
-        for prompt, answer in edit.asked().values():
+        for _, prompt, answer in edit.probes():
             if answer in empty:
                 return DataError(f"{place(edit.row)}: answer {shown(answer)} {NO_TOKEN}")
             if context is None or frame + len(prompt.encode()) + len(answer.encode()) - 1 <= context:
@@ -160,7 +160,7 @@ def context_check(
         return None
 
     def check(edits: Sequence[Edit]) -> list[DataError | None]:
-        answers = list({answer for edit in edits for _, answer in edit.asked().values()})
+        answers = list({answer for edit in edits for *_, answer in edit.probes()})
         ids = answer_ids(tokenizer, answers, prompt_format)
         empty = {answer for answer, tokens in zip(answers, ids, strict=True) if not tokens}
         return [complaint(edit, empty) for edit in edits]
@@ -215,7 +215,11 @@ def micro_batches(rows: Sequence[Tokens], size: int) -> list[Batch]:
 def step_batches(
     tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], size: int, prompt_format: PromptFormat = PromptFormat.raw
 ) -> StepBatches:
-    """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there."""
+    """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there.
+
+    Of several rephrased or unrelated prompts learned editors train on the first, as the published program does: a
+    record weighs the same however many it has, and a step costs the same.
+    """
     asked = [edit.asked() for edit in edits]
     kinds = ([pairs[kind] for pairs in asked if kind in pairs] for kind in ("prompt", "rephrase", "unrelated"))
     return StepBatches(*(micro_batches(tokenize(tokenizer, pairs, prompt_format), size) for pairs in kinds))

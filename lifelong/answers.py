@@ -24,7 +24,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from data.base import Edit
+from data.base import Edit, Probe
 from data.batches import IGNORED, Tokens, pad
 from editor.capture import Inputs, answer_logits, tokens_of
 
@@ -52,9 +52,13 @@ class Answered:
         return all(self.right_M)
 
 
-def probes(edit: Edit, *, mhop: bool) -> dict[str, tuple[str, str]]:
-    """The (prompt, answer) pairs that measure one edit, by metric name; those that the edit has."""
-    return {METRIC_OF[name]: pair for name, pair in edit.asked().items() if mhop or name != "mhop"}
+def probes(edit: Edit, *, mhop: bool) -> list[Probe]:
+    """(metric, prompt, answer) of everything that measures one edit; kinds without a metric of their own are left out.
+
+    A metric may have several prompts: their mean is the edit's number.
+    """
+    asked = [(METRIC_OF[kind], prompt, answer) for kind, prompt, answer in edit.probes() if kind in METRIC_OF]
+    return asked if mhop else [probe for probe in asked if probe[0] != METRIC_OF["mhop"]]
 
 
 def batched(rows: Sequence[Tokens], tokens_per_batch: int) -> Iterator[list[int]]:
@@ -105,7 +109,16 @@ def answers(
     return [found[index] for index in range(len(rows))]
 
 
+Key = TypeVar("Key")
 Item = TypeVar("Item")
+
+
+def grouped(keys: Iterable[Key], items: Iterable[Item]) -> dict[Key, list[Item]]:
+    """The items by key, both in the order in which they came."""
+    groups: dict[Key, list[Item]] = {}
+    for key, item in zip(keys, items, strict=True):
+        groups.setdefault(key, []).append(item)
+    return groups
 
 
 def chunks(edits: Iterable[Item], total: int | None, label: str) -> Iterator[list[Item]]:

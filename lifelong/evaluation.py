@@ -16,6 +16,7 @@ from functools import cached_property
 from importlib.metadata import version
 from itertools import repeat
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from torch import Tensor
@@ -23,7 +24,7 @@ from torch import Tensor
 from data.base import Edit
 from editor.base import Stopwatch
 from files import kept, read_json, sha256_of_json, whole_file
-from lifelong.answers import probes
+from lifelong.answers import grouped, probes
 from lifelong.blanks import warn_of_blanks
 from lifelong.earlier import Earlier
 from lifelong.fullness import Ages
@@ -31,7 +32,7 @@ from lifelong.loop import Watcher
 from lifelong.recorder import Recorder
 from lifelong.resume import Kept
 from lifelong.scored_model import ScoredModel
-from lifelong.scorer import Reference, Scorer, Scores, agreement, at_positions, compare
+from lifelong.scorer import Reference, Scorer, Scores, agreement, at_positions, compare, each_of
 from lifelong.setup import Data
 from lifelong.status import writing
 from report.metrics import HEADLINE, Measured, Tally, says_little
@@ -42,6 +43,8 @@ FORMAT = 2  # of the cached folder; raise it when what is measured changes
 # keys of a data set that do not change what a record is read as
 NOT_READ = ("n_edits", "batch_size", "train_path", "valid_path", "limit", "on_bad_row", "cache_dir", "how_to_get",
             "warm_up", "warm_up_data")  # fmt: skip
+ASKED = ("row", "prompt", "answer", "rephrase", "unrelated", "unrelated_answer", "persona", "mhop", "mhop_answer")
+"""What edits.jsonl says of an edit."""
 
 
 class Evaluation(Kept):
@@ -156,7 +159,7 @@ class Evaluation(Kept):
                 yield from map(json.loads, file)
 
     def _line(self, index: int, edit: Edit, before: Scores | None, after: Scores) -> dict[str, Any]:
-        texts = {name.replace("answer", "target"): text for name, text in asdict(edit).items() if text is not None}
+        texts = _texts(edit)
         step = index // self.cfg.dataset.n_edits + 1
         line = {"index": self.recorder.edits_before + index, "step": self.recorder.steps_before + step} | texts
         return line | {"before": _without_ids(before), "after": _without_ids(after)}
@@ -168,10 +171,27 @@ def _example(line: dict[str, Any]) -> dict[str, Any]:
     return named | {"before": before, "after": line["after"]["ES"]["generated"]}
 
 
+def _texts(edit: Edit) -> dict[str, Any]:
+    """What was asked, by name: a text, or a list where there are several prompts of a kind."""
+    texts = {name.replace("answer", "target"): getattr(edit, name) for name in ASKED}
+    texts = {name: text for name, text in texts.items() if text is not None}
+    for kind, more in grouped((kind for kind, *_ in edit.more), edit.more).items():
+        if kind in texts:
+            texts[kind] = [texts[kind], *(prompt for _, prompt, _ in more)]
+            if f"{kind}_target" in texts:
+                texts[f"{kind}_target"] = [texts[f"{kind}_target"], *(answer for *_, answer in more)]
+    return texts
+
+
 def _without_ids(scores: Scores | None) -> Scores | None:
     if scores is None:
         return None
-    return {metric: {k: v for k, v in found.items() if k != "ids"} for metric, found in scores.items()}
+    return {metric: _shown(found) for metric, found in scores.items()}
+
+
+def _shown(found: dict[str, Any]) -> dict[str, Any]:
+    shown = {name: value for name, value in found.items() if name != "ids"}
+    return shown | {"each": [_shown(one) for one in found["each"]]} if "each" in found else shown
 
 
 def headline(measured: Measured) -> dict[str, float]:
@@ -180,8 +200,8 @@ def headline(measured: Measured) -> dict[str, float]:
 
 
 ENTERED = ("ES", "GS")  # what can be asked of an edit once it is written
-Asked = tuple[str, int, tuple[str, str]]
-"""A metric, an edit's position, and the prompt and answer that measure it."""
+Asked = tuple[str, int, str, str]
+"""A metric, an edit's position, and a prompt and answer that measure it."""
 
 
 class OverTime(Watcher):
@@ -200,10 +220,11 @@ class OverTime(Watcher):
         return dict(at_positions(self.evaluation.data.edits, self.evaluation.sample))
 
     @cached_property
-    def before(self) -> dict[int, list[int]]:
+    def before(self) -> dict[int, list[list[int]]]:
         """First choices before editing at the sample's unrelated answers."""
         lines = zip(self.evaluation.scorer.chosen, self.evaluation.lines_before(), strict=False)
-        return {index: line["LS"]["ids"] for index, line in lines if index in self.sample and line and "LS" in line}
+        found = {index: line["LS"] for index, line in lines if index in self.sample and line and "LS" in line}
+        return {index: [one["ids"] for one in each_of(scores)] for index, scores in found.items()}
 
     def measure(self, step: int, batch: Sequence[Edit]) -> dict[str, Any]:
         """One line of metrics.jsonl after `step` steps; `batch` is what the last of them wrote.
@@ -212,12 +233,12 @@ class OverTime(Watcher):
         written so far), `retention` its ES by the step that wrote them, `n` the denominators.
         """
         asked: list[Asked] = []
-        for edit in batch:
-            asked += [(f"now_{name}", 0, pair) for name, pair in probes(edit, mhop=False).items() if name in ENTERED]
+        for place, edit in enumerate(batch):
+            asked += [(f"now_{name}", place, p, a) for name, p, a in probes(edit, mhop=False) if name in ENTERED]
         for index, edit in self.sample.items():
             wanted = (*ENTERED, "LS") if index < step * self.n_edits else ("LS",)
-            asked += [(name, index, pair) for name, pair in probes(edit, mhop=False).items() if name in wanted]
-        asked += [("KS", 0, pair) for pair in self.evaluation.data.knowns]
+            asked += [(name, index, p, a) for name, p, a in probes(edit, mhop=False) if name in wanted]
+        asked += [("KS", place, *pair) for place, pair in enumerate(self.evaluation.data.knowns)]
         tally, retention = self._tallied(asked)
         means = tally.means()
         immediate = {name.removeprefix("now_"): value for name, value in means.items() if name.startswith("now_")}
@@ -227,17 +248,22 @@ class OverTime(Watcher):
 
     def _tallied(self, asked: list[Asked]) -> tuple[Tally, Tally]:
         tally, retention, reference = Tally(), Tally(), self.evaluation.reference
+        rows = grouped([one[:2] for one in asked], range(len(asked)))
 
         def look(row: int, logits_MW: Tensor) -> None:
-            metric, index, _ = asked[row]
-            if metric == "LS" and reference is not None:
+            metric, index, *_ = asked[row]
+            # the reference is of an edit's first unrelated prompt
+            if metric == "LS" and reference is not None and row == rows["LS", index][0]:
                 tally.add("LS_kl", reference.divergence(index, logits_MW))
 
-        found = self.evaluation.session.answers([pair for *_, pair in asked], look)
-        for (metric, index, _), answered in zip(asked, found, strict=True):
-            tally.add(metric, answered.accuracy)
+        found = self.evaluation.session.answers([(prompt, answer) for *_, prompt, answer in asked], look)
+        for (metric, index), these in rows.items():
+            each = [found[row] for row in these]
+            accuracy = fmean(answered.accuracy for answered in each)
+            tally.add(metric, accuracy)
             if metric == "ES":
-                retention.add(str(index // self.n_edits + 1), answered.accuracy)
+                retention.add(str(index // self.n_edits + 1), accuracy)
             if metric == "LS" and index in self.before:
-                tally.add("LS_agreement", agreement(self.before[index], answered.chosen_M))
+                pairs = zip(self.before[index], each, strict=True)
+                tally.add("LS_agreement", fmean(agreement(then, now.chosen_M) for then, now in pairs))
         return tally, retention

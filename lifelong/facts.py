@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from data.base import DataError, Edit, as_text, missing, place, shown
-from lifelong.answers import probes
+from data.base import DataError, Edit, as_text, missing, place, shown, with_probes
+from lifelong.answers import METRIC_OF
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,12 @@ class Fact:
     """The prompt asked differently (GS): one text or several."""
     unrelated: Sequence[tuple[str, str]] = ()
     """Prompts that must stay as they are, each with its own true answer (LS)."""
+    mhop: Sequence[tuple[str, str]] = ()
+    """Questions that the fact answers through a second one, each with its answer (mhop_score)."""
+    subject: str | None = None
+    """What the fact is about."""
+    old_answer: str | None = None
+    """What was true before."""
 
     def edit(self, row: int) -> Edit:
         """The fact as editors take it; those that train on a rephrased and an unrelated prompt see the first of each.
@@ -29,23 +35,19 @@ class Fact:
         Raises:
             DataError: a text that is missing or blank; names the fact by its position `row`.
         """
-        for metric, prompt, answer in self.asked():
-            as_text(prompt, f"the {metric} prompt", row)
-            as_text(answer, f"the answer of the {metric} prompt", row)
-        rephrase = next(iter(self.rephrase), None)
-        return Edit(row, self.prompt, self.answer, rephrase, *next(iter(self.unrelated), (None, None)))
-
-    def asked(self) -> list[tuple[str, str, str]]:
-        """(metric, prompt, answer) of everything that measures this fact."""
-        return [
-            ("ES", self.prompt, self.answer),
-            *(("GS", prompt, self.answer) for prompt in self.rephrase),
-            *(("LS", prompt, answer) for prompt, answer in self.unrelated),
-        ]
+        probes = [("rephrase", prompt, self.answer) for prompt in self.rephrase]
+        probes += [("unrelated", *pair) for pair in self.unrelated] + [("mhop", *pair) for pair in self.mhop]
+        for kind, prompt, answer in [("prompt", self.prompt, self.answer), *probes]:
+            as_text(prompt, f"the {METRIC_OF[kind]} prompt", row)
+            as_text(answer, f"the answer of the {METRIC_OF[kind]} prompt", row)
+        for name in ("subject", "old_answer"):
+            if getattr(self, name) is not None:
+                as_text(getattr(self, name), name, row)
+        return with_probes(row, self.prompt, self.answer, probes, subject=self.subject, old_answer=self.old_answer)
 
 
 Facts = Fact | Edit | Mapping[str, Any] | Iterable[Fact | Edit | Mapping[str, Any]] | pd.DataFrame
-"""One fact or many; a mapping has prompt and answer, and may have rephrase, unrelated and unrelated_answer."""
+"""One fact or many; a mapping has prompt and answer, and may have the rest of a Fact's, or unrelated_answer."""
 
 
 def facts_of(given: Facts) -> list[Fact | Edit]:
@@ -71,14 +73,24 @@ def _fact(item: Any, index: int) -> Fact | Edit:
     for name in ("prompt", "answer"):
         if name not in found:
             raise DataError(missing(found, name, index))
-    rephrase, unrelated = found.get("rephrase", ()), found.get("unrelated", ())
-    if isinstance(unrelated, str):
-        unrelated = [(unrelated, found.get("unrelated_answer"))]
+    rephrase = found.get("rephrase", ())
+    texts = [rephrase] if isinstance(rephrase, str) else list(rephrase)
+    unrelated, mhop = (_pairs(found, kind, index) for kind in ("unrelated", "mhop"))
+    named = {name: found.get(name) for name in ("subject", "old_answer")}
+    return Fact(found["prompt"], found["answer"], texts, unrelated, mhop, **named)
+
+
+def _pairs(found: Mapping[str, Any], kind: str, index: int) -> list[tuple[str, str]]:
+    """A mapping's prompts of a kind: pairs, or prompts and, under the kind's _answer, as many answers."""
+    asked, said = found.get(kind, ()), found.get(f"{kind}_answer")
     try:
-        pairs = [(prompt, answer) for prompt, answer in unrelated]
+        if isinstance(asked, str):
+            return [(asked, said)]  # type: ignore[list-item]  # None is refused with the other texts
+        return (
+            list(zip(asked, said, strict=True)) if said is not None else [(prompt, answer) for prompt, answer in asked]
+        )
     except (TypeError, ValueError):
-        raise DataError(f"{place(index)}: unrelated is {shown(unrelated)}; give (prompt, answer) pairs") from None
-    return Fact(found["prompt"], found["answer"], [rephrase] if isinstance(rephrase, str) else list(rephrase), pairs)
+        raise DataError(f"{place(index)}: {kind} is {shown(asked)}; give (prompt, answer) pairs") from None
 
 
 def edits_of(given: Facts) -> list[Edit]:
@@ -88,10 +100,3 @@ def edits_of(given: Facts) -> list[Edit]:
         DataError: as facts_of and Fact.edit.
     """
     return [fact if isinstance(fact, Edit) else fact.edit(row) for row, fact in enumerate(facts_of(given))]
-
-
-def asked_of(fact: Fact | Edit, *, mhop: bool) -> list[tuple[str, str, str]]:
-    """(metric, prompt, answer) of everything that measures a fact."""
-    if isinstance(fact, Fact):
-        return fact.asked()
-    return [(metric, prompt, answer) for metric, (prompt, answer) in probes(fact, mhop=mhop).items()]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from safetensors.torch import load_file, save_file
@@ -18,12 +19,17 @@ from torch import Tensor
 from data.base import Edit
 from data.batches import prompt_ids
 from data.source import RecordFile
-from lifelong.answers import Look, chunks, contains, exact, generate, probes
+from lifelong.answers import Look, chunks, contains, exact, generate, grouped, probes
 from lifelong.scored_model import ScoredModel
 from report.metrics import Tally
 
 Scores = dict[str, dict[str, Any]]
-"""What one edit's prompts gave, by metric: ids, prediction, tokens, all; generated, exact, contain where generated."""
+"""What one edit's prompts gave, by metric: ids, prediction, tokens, all; generated, exact, contain where generated.
+
+Of several prompts: the means of tokens, all, exact and contain, and under `each` what every prompt gave.
+"""
+MEANT = ("tokens", "all", "exact", "contain")
+"""The numbers among them: averaged within an edit first, over edits then."""
 
 
 def drawn(total: int, size: int | None, seed: int) -> list[int]:
@@ -67,15 +73,19 @@ class Scorer:
 
     def _score(self, edits: list[tuple[int, Edit]]) -> list[Scores]:
         mhop = self.cfg.dataset.eval_mhop
-        asked = [(at, *probe) for at, (_, edit) in enumerate(edits) for probe in probes(edit, mhop=mhop).items()]
-        scores: list[Scores] = [{} for _ in edits]
-        for (at, metric, _), answered in zip(asked, self.session.answers([pair for *_, pair in asked]), strict=True):
+        asked = [(at, *probe) for at, (_, edit) in enumerate(edits) for probe in probes(edit, mhop=mhop)]
+        found: list[dict[str, Any]] = []
+        for answered in self.session.answers([(prompt, answer) for *_, prompt, answer in asked]):
             prediction = str(self.session.tokenizer.decode(answered.chosen_M)).strip()
             right = {"tokens": answered.accuracy, "all": answered.all_right}
-            scores[at][metric] = {"ids": answered.chosen_M, "prediction": prediction} | right
-        spoken = [(at, metric, pair) for at, metric, pair in asked if self._is_generated(edits[at][0], metric)]
-        for (at, metric, (_, answer)), text in zip(spoken, self._texts([ask for *_, (ask, _) in spoken]), strict=True):
-            scores[at][metric] |= {"generated": text, "exact": exact(text, answer), "contain": contains(text, answer)}
+            found.append({"ids": answered.chosen_M, "prediction": prediction} | right)
+        spoken = [n for n, (at, metric, *_) in enumerate(asked) if self._is_generated(edits[at][0], metric)]
+        for n, text in zip(spoken, self._texts([asked[n][2] for n in spoken]), strict=True):
+            answer = asked[n][3]
+            found[n] |= {"generated": text, "exact": exact(text, answer), "contain": contains(text, answer)}
+        scores: list[Scores] = [{} for _ in edits]
+        for (at, metric), each in grouped([probe[:2] for probe in asked], found).items():
+            scores[at][metric] = each[0] if len(each) == 1 else _within(each)
         return scores
 
     def _texts(self, prompts: Sequence[str]) -> list[str]:
@@ -94,18 +104,27 @@ class Scorer:
             tally.add("KS_all", answered.all_right)
 
     def look_at(self, sample: list[int], look: Look) -> None:
-        """Show the logits at the unrelated answers of the sample, each with its edit's position."""
+        """Show the logits at the (first) unrelated answers of the sample, each with its edit's position."""
         asked = {index: edit.asked().get("unrelated") for index, edit in at_positions(self.edits, sample)}
         pairs = {index: pair for index, pair in asked.items() if pair is not None}
         indices = list(pairs)
         self.session.answers(list(pairs.values()), lambda row, logits_MW: look(indices[row], logits_MW))
 
 
+def _within(each: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: fmean(one[name] for one in each) for name in MEANT if name in each[0]} | {"each": each}
+
+
+def each_of(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """What every prompt of one metric gave."""
+    return found.get("each", [found])
+
+
 def count(tally: Tally, metric: str, found: dict[str, Any], *, generated: bool) -> None:
-    """Take one prompt's scores into the tally."""
+    """Take an edit's scores by one metric into the tally."""
     tally.add(metric, found["tokens"])
     tally.add(f"{metric}_all", found["all"])
-    if generated and "generated" in found:
+    if generated and "exact" in found:
         tally.add(f"{metric}_exact", found["exact"])
         tally.add(f"{metric}_contain", found["contain"])
 
@@ -114,10 +133,10 @@ def compare(tally: Tally, before: Scores, after: Scores) -> None:
     """Locality: how much of what was said about the unrelated prompt is still said."""
     if "LS" not in after:
         return
-    then, now = before["LS"], after["LS"]
-    tally.add("LS_agreement", agreement(then["ids"], now["ids"]))
-    if "generated" in then and "generated" in now:
-        tally.add("LS_same", then["generated"] == now["generated"])
+    pairs = list(zip(each_of(before["LS"]), each_of(after["LS"]), strict=True))
+    tally.add("LS_agreement", fmean(agreement(then["ids"], now["ids"]) for then, now in pairs))
+    if all("generated" in one for pair in pairs for one in pair):
+        tally.add("LS_same", fmean(then["generated"] == now["generated"] for then, now in pairs))
 
 
 def agreement(then: Sequence[int], now: Sequence[int]) -> float:

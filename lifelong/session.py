@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import fmean
 from typing import Literal, overload
 
 import pandas as pd
@@ -28,8 +28,8 @@ from editor.registry import editor_class
 from editor.sites import check_sites, find_sites
 from exports.ask import answer
 from lifelong import history, saved_sessions
-from lifelong.answers import chunks
-from lifelong.facts import Facts, asked_of, edits_of, facts_of
+from lifelong.answers import chunks, grouped, probes
+from lifelong.facts import Facts, edits_of, facts_of
 from lifelong.ledger import Step
 from lifelong.open_keys import settle_format
 from lifelong.scores import Scores
@@ -177,15 +177,12 @@ class Session(SessionState):
     def score(self, facts: Facts) -> Scores:
         """ES, GS, LS and their kin, teacher-forced: the mean of a fact's prompts, then of the facts that have any."""
         cfg, tally = self.cfg, Tally()
-        for chunk in chunks(facts_of(facts), None, "score"):
-            asked = [(n, *one) for n, fact in enumerate(chunk) for one in asked_of(fact, mhop=cfg.dataset.eval_mhop)]
-            pairs = [(prompt, answer) for *_, prompt, answer in asked]
-            within: dict[tuple[int, str], list[float]] = defaultdict(list)
-            for (n, metric, *_), one in zip(asked, self.answers(pairs), strict=True):
-                within[n, metric].append(one.accuracy)
-                within[n, f"{metric}_all"].append(one.all_right)
-            for (_, metric), values in within.items():
-                tally.add(metric, sum(values) / len(values))
+        for chunk in chunks(edits_of(facts), None, "score"):
+            asked = [(n, *one) for n, edit in enumerate(chunk) for one in probes(edit, mhop=cfg.dataset.eval_mhop)]
+            found = self.answers([(prompt, answer) for *_, prompt, answer in asked])
+            for (_, metric), each in grouped([one[:2] for one in asked], found).items():
+                tally.add(metric, fmean(one.accuracy for one in each))
+                tally.add(f"{metric}_all", fmean(one.all_right for one in each))
         return Scores(tally)
 
     def _checked(self, facts: Facts) -> list[Edit]:

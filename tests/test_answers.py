@@ -73,8 +73,8 @@ def test_batches_respect_their_budget(budget):
 def expected_score(name: str, dataset: str, count: int, mhop: bool) -> dict[str, float]:
     model, found = load_tiny(name), {}
     for edit in tiny_edits(dataset, count):
-        for metric, pair in probes(edit, mhop=mhop).items():
-            found.setdefault(metric, []).append(plain_accuracy(model, tokenize(tiny_tokenizer(name), [pair])[0]))
+        for metric, *pair in probes(edit, mhop=mhop):
+            found.setdefault(metric, []).append(plain_accuracy(model, tokenize(tiny_tokenizer(name), [tuple(pair)])[0]))
     return {metric: fmean(values) for metric, values in found.items()}
 
 
@@ -100,13 +100,13 @@ def test_score_is_the_mean_over_edits(dataset, mhop, names, monkeypatch):
 
 def test_probes_ask_what_the_design_says():
     (edit,) = tiny_edits("wikibigedit", 1)
-    assert probes(edit, mhop=True) == {
-        "ES": (edit.prompt, edit.answer),
-        "GS": (edit.rephrase, edit.answer),
-        "LS": (edit.unrelated, edit.unrelated_answer),
-        "person_score": (edit.persona, edit.answer),
-        "mhop_score": (edit.mhop, edit.mhop_answer),
-    }
+    assert probes(edit, mhop=True) == [
+        ("ES", edit.prompt, edit.answer),
+        ("GS", edit.rephrase, edit.answer),
+        ("LS", edit.unrelated, edit.unrelated_answer),
+        ("person_score", edit.persona, edit.answer),
+        ("mhop_score", edit.mhop, edit.mhop_answer),
+    ]
 
 
 def test_padding_in_a_batch_does_not_count():
