@@ -134,7 +134,7 @@ def check_fields(dataset: DatasetConfig) -> None:
         ConfigError: names the key, its value and what would be right.
     """
     fields = dataclasses.asdict(dataset.fields)
-    for prompt, answer in (("unrelated", "unrelated_answer"), ("mhop", "mhop_answer")):
+    for prompt, answer in [(key, f"{key}_answer") for key in ("unrelated", "mhop", "neighbour")]:
         if (fields[prompt] is None) != (fields[answer] is None):
             raise ConfigError(
                 f"dataset.fields.{prompt}={fields[prompt]} dataset.fields.{answer}={fields[answer]}: "

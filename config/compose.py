@@ -46,8 +46,8 @@ def typed_config(content: Mapping[str, Any], editor: type[EditorConfig]) -> Conf
     return cast(Config, OmegaConf.to_object(OmegaConf.merge(node, dict(content))))
 
 
-def dataset_config(name: str, folder: Path | None = None) -> DatasetConfig:
-    """The data set that config/dataset/NAME.yaml describes, or FOLDER/dataset/NAME.yaml.
+def dataset_config(name: str, folder: Path | None = None, more: Sequence[str] = ()) -> DatasetConfig:
+    """The data set that config/dataset/NAME.yaml describes, or FOLDER/dataset/NAME.yaml, changed by words of a run.
 
     Raises:
         ConfigError: there is no such file; a key or a value in it is wrong.
@@ -58,7 +58,7 @@ def dataset_config(name: str, folder: Path | None = None) -> DatasetConfig:
         raise ConfigError(f"data set {name}: must be one of {', '.join(names)}")
     words = [f"hydra.searchpath=['file://{_quoted(folders[-1])}']"] if folder else []
     try:
-        return compose_config([f"dataset='{_quoted(name)}'", *words]).dataset
+        return compose_config([f"dataset='{_quoted(name)}'", *words, *more]).dataset
     except REFUSED as error:
         raise ConfigError(f"data set {name}: {said(error)}") from error
 

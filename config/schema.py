@@ -54,6 +54,9 @@ Export = StrEnum("Export", ["full", "delta"])
 WarmUp = StrEnum("WarmUp", ["num_seq_zsre", "num_seq_wikibigedit"])
 """The key that says how many warm-up steps run."""
 
+Locality = StrEnum("Locality", ["random", "neighbour"])
+"""What prompts whose answers must stay are: questions about anything, or near neighbours of the edited fact."""
+
 DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval"])
 """Which scorer runs the downstream tasks."""
 
@@ -70,7 +73,11 @@ WandbMode = StrEnum("WandbMode", ["offline", "online", "disabled"])
 
 @dataclass
 class FieldsConfig:
-    """Which field of a record holds what: its name, or a dotted path into nested records; null: never read."""
+    """Which field of a record holds what; null: never read.
+
+    A field's name, or a path into nested records (docs/data.md); of several between bars the first that is there.
+    Prompts but the edited one may be lists.
+    """
 
     prompt: str = "prompt"  # the prompt to edit
     answer: str = "answer"  # its new answer
@@ -80,6 +87,13 @@ class FieldsConfig:
     persona: str | None = None  # the prompt in a persona's words (person_score)
     mhop: str | None = None  # a question one hop further (mhop_score)
     mhop_answer: str | None = None  # its answer; a record has both or neither
+    subject: str | None = None  # what the fact is about, as it stands in the prompt
+    old_answer: str | None = None  # what was said before the edit
+    aliases: str | None = None  # other words for the new answer
+    neighbour: str | None = None  # a near neighbour of the fact, whose answer must stay, beside unrelated
+    neighbour_answer: str | None = None  # its answer; a record has both or neither
+    attribute: str | None = None  # a prompt about another subject, which the new answer answers
+    generation: str | None = None  # how a text about the subject begins
 
 
 @dataclass
@@ -101,8 +115,13 @@ class DatasetConfig:
     fields: FieldsConfig = field(default_factory=FieldsConfig)  # which field of a record holds what
     required: list[str] = field(default_factory=list)  # fields that no record may lack, beside prompt and answer
     exact: bool = False  # texts as they stand; false: white space around them is dropped, answers may be numbers
-    draw_rephrase: bool = False  # fields.rephrase may be a list, of which seed draws one for each record
+    draw_rephrase: bool = False  # of a list of rephrased prompts seed draws one for each record; false: all are asked
     unrelated_suffix: str = ""  # what is put behind every unrelated prompt
+    locality: Locality = (
+        Locality.random
+    )  # random | neighbour: the unrelated prompts are any questions, or near neighbours
+    subject_mark: str | None = None  # what stands in a prompt in the place of the subject; null: nothing does
+    each: str | None = None  # a list in a record, of which every entry is an edit of its own; null: a record is one
     missing_mhop: str | None = None  # asked, and its own answer, where a record lacks a second hop; null: nothing is
     how_to_get: str = ""  # the command that brings the files, for the message about one that is not there
     warm_up: WarmUp = WarmUp.num_seq_zsre  # the key that says how many warm-up steps run

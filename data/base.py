@@ -57,8 +57,8 @@ class Edit:
         return [(kind, *pair) for kind, pair in self.asked().items()] + [*self.more]
 
 
-OWN_ANSWER = {"unrelated": "unrelated_answer", "mhop": "mhop_answer"}
-"""Prompts with a field and an answer of their own, and the field of that; those of other kinds share the edit's."""
+OWN_ANSWER = {"unrelated": "unrelated_answer", "mhop": "mhop_answer", "neighbour": "neighbour_answer"}
+"""Kinds of prompts with answers of their own, and the key of these; prompts of other kinds share the edit's answer."""
 
 
 def with_probes(row: int, prompt: str, answer: str, probes: Iterable[Probe], **more: Any) -> Edit:

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from array import array
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
-from tqdm import tqdm
 
 from config.check import check_fields
 from config.compose import dataset_config
-from config.schema import DatasetConfig, FieldsConfig
+from config.schema import DatasetConfig
 
-from .base import DataError, Edit
+from .check import check_file
 from .fetch import ALL, BASE_URL, FetchError, HopelessError, fetch, published
-from .fields import KNOWNS, RowReader, check_named_fields, read_known
-from .source import PROJECT, RecordFile, locate
+from .fields import FIELD_KEYS, KNOWNS, RowReader, read_known
+from .source import PROJECT, locate
 
 DATASETS = [*dict.fromkeys(file.dataset for file in published()), ALL]
-FIELD_KEYS = [key.name for key in fields(FieldsConfig)]
-SHOWN = 20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="validate record files row by row")
     check.set_defaults(command=_check)
     check.add_argument("dataset", help=f"config/dataset/DATASET.yaml, or {KNOWNS.name}", metavar="DATASET")
+    check.add_argument("words", nargs="*", help="as of the run: dataset.valid_path=FILE dataset.unrelated_suffix='?'")
     check.add_argument("--config-dir", type=Path, metavar="DIR", help="also DIR/dataset/DATASET.yaml, as of main.py")
     check.add_argument("--path", type=Path, metavar="FILE", help="this file (default: the files that are there)")
     example = f"dataset.fields of the run, such as prompt=question answer=a; keys: {', '.join(FIELD_KEYS)}"
@@ -92,10 +87,14 @@ def _check(args: argparse.Namespace) -> int:
 def _reader(args: argparse.Namespace) -> RowReader:
     """The reader of a run of this data set, with this field map."""
     if args.dataset == KNOWNS.name:
-        if args.fields:
-            raise ValueError(f"--fields: {KNOWNS.name} has no field map of yours")
+        if args.fields or args.words:
+            given = "--fields" if args.fields else args.words[0]
+            raise ValueError(f"{given}: {KNOWNS.name} has no field map of yours")
         return read_known
-    cfg = dataset_config(args.dataset, args.config_dir)
+    for word in args.words:
+        if not word.startswith("dataset."):
+            raise ValueError(f"{word}: must be dataset.KEY=VALUE, as a run has it")
+    cfg = dataset_config(args.dataset, args.config_dir, args.words)
     cfg.fields = replace(cfg.fields, **dict(args.fields))
     check_fields(cfg)
     return RowReader(cfg)
@@ -106,6 +105,8 @@ def _files(args: argparse.Namespace, cfg: DatasetConfig) -> list[Path]:
 
     They lie below --root; without one, where a run would look for them.
     """
+    if any(word.startswith("dataset.valid_path=") for word in args.words):
+        return [locate(cfg.valid_path)]
     files = [(args.root or PROJECT) / file.path for file in published(cfg.name)]
     for path in files:
         if not path.exists():
@@ -116,32 +117,6 @@ def _files(args: argparse.Namespace, cfg: DatasetConfig) -> list[Path]:
     if not named:
         raise ValueError(f"check {args.dataset}: name the file: --path FILE")
     return [args.root / path if args.root else locate(path) for path in named]
-
-
-def check_file(path: Path, reader: RowReader) -> bool:
-    """Print what is wrong with the rows of a file, and counts; whether nothing is."""
-    records, good, bad, broken = RecordFile(path, reader, 0), 0, 0, ""
-    # 8 bytes a prompt, not the prompts: two million of them must not fill the memory
-    prompts = array("q")
-    try:
-        for found in tqdm(records.attempts(), path.name, unit=" rows", leave=False, delay=1, disable=None):
-            if isinstance(found, Edit):
-                good += 1
-                prompts.append(hash(found.prompt))
-                continue
-            bad += 1
-            if bad <= SHOWN:
-                tqdm.write(str(found))
-        if good:
-            check_named_fields((found for found in records.attempts() if isinstance(found, Edit)), reader.cfg, path)
-    except DataError as error:
-        broken = str(error)
-    shown = f" (the first {SHOWN} are named above)" if bad > SHOWN else ""
-    again = good - len(np.unique(prompts))
-    print(f"{path}: {good + bad} rows, {good} good, {bad} bad{shown}, {again} duplicate prompts")
-    if broken:
-        print(f"broken: {broken}")
-    return not (bad or broken)
 
 
 if __name__ == "__main__":

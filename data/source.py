@@ -17,6 +17,7 @@ from files import read_json, sha256_of, sha256_of_json, write_json
 
 from .base import DataError, Edit, place
 from .fields import RowReader, check_named_fields
+from .parts import parts, without_mhop
 from .stream import scan
 
 log = logging.getLogger(__name__)
@@ -70,10 +71,15 @@ class RecordFile:
     def attempts(self) -> Iterator[Edit | DataError]:
         """Every row of the file: an edit, or what is wrong with it."""
         for index, row in enumerate(scan(self.path, self.read_row.cfg.how_to_get)):
-            try:
-                yield row if isinstance(row, DataError) else self.read_row(row, index, self.seed)
-            except DataError as error:
-                yield DataError(f"{self.path}: {error}")
+            if isinstance(row, DataError):
+                yield row
+                continue
+            for part, last in parts(row, self.read_row.cfg.each):
+                try:
+                    edit = self.read_row(part, index, self.seed)
+                    yield edit if last else without_mhop(edit)
+                except DataError as error:
+                    yield DataError(f"{self.path}: {error}")
 
     def __len__(self) -> int:
         """The number of edits, at most `limit`; read through at the first call, then remembered."""

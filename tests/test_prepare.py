@@ -323,7 +323,10 @@ def test_usage(capsys) -> None:
     assert prepare.main(["fetch", "zsre", "--base-url", "ftp://x"]) == 2
     assert "base URL 'ftp://x': must begin with http" in capsys.readouterr().err
     assert prepare.main(["check", "glue"]) == 2
-    assert "must be one of custom, facts, fever, ultraeditbench, wikibigedit, zsre" in capsys.readouterr().err
+    assert (
+        "must be one of counterfact, custom, easyedit, facts, fever, knowedit, mquake, qaedit, ultraeditbench"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -351,19 +354,26 @@ def write(path: Path, rows: list[object]) -> Path:
 
 
 def test_check_good_file(tmp_path: Path, capsys) -> None:
-    path = write(tmp_path / "a.json", [ZSRE, ZSRE, {**ZSRE, "src": "A", "ans": "Oslo"}])
+    path = write(tmp_path / "a.json", [ZSRE, ZSRE, {**ZSRE, "src": "A", "ans": "Oslo", "subject": "A"}])
     assert prepare.main(["check", "zsre", "--path", str(path)]) == 0
-    assert capsys.readouterr().out == f"{path}: 3 rows, 3 good, 0 bad, 1 duplicate prompts\n"
+    assert capsys.readouterr().out == (
+        f"{path}: 3 rows, 3 good, 0 bad, 1 duplicate prompts\n"
+        "  of the good rows have rephrase 3, unrelated 3, unrelated_answer 3, mhop 0, mhop_answer 0, subject 1, "
+        "old_answer 0\n"
+    )
 
 
-def test_check_counts_all_and_shows_twenty_bad_rows(tmp_path: Path, capsys) -> None:
-    path = write(tmp_path / "a.json", [ZSRE, 7, *[{**ZSRE, "ans": None}] * 30])
+def test_check_counts_all_and_says_what_is_equal_once(tmp_path: Path, capsys) -> None:
+    ways = [{**ZSRE, "src": number} for number in range(30)]
+    path = write(tmp_path / "a.json", [ZSRE, 7, *[{**ZSRE, "ans": None}] * 30, *ways])
     assert prepare.main(["check", "zsre", "--path", str(path)]) == 1
     out = capsys.readouterr().out
-    assert f"{path}: 32 rows, 1 good, 31 bad (the first 20 are named above), 0 duplicate prompts" in out
+    assert f"{path}: 62 rows, 1 good, 61 bad, 0 duplicate prompts" in out
     assert f"{path}: row 1 (counted from 0) is 7; it must be an object of named fields\n" in out
-    assert f"{path}: row 20 (counted from 0): field 'ans' is null; it must be a non-empty string\n" in out
-    assert "row 21 (counted" not in out
+    said = "row 2 (counted from 0): field 'ans' is null; it must be a non-empty string (29 more rows like it)"
+    assert f"{path}: {said}\n" in out and "row 3 (counted" not in out
+    assert "field 'src' is 17;" in out and "field 'src' is 18;" not in out
+    assert f"{path}: 12 more rows are bad in other ways\n" in out
 
 
 def test_check_broken_and_missing_file(tmp_path: Path, capsys) -> None:
@@ -443,7 +453,7 @@ def test_check_of_a_data_set_from_another_folder(tmp_path: Path, capsys) -> None
     out = capsys.readouterr().out
     assert "2 rows, 1 good, 1 bad" in out and "row 1 (counted from 0): field 'song.by' is blank" in out
     assert prepare.main(["check", "songs"]) == 2
-    assert "data set songs: must be one of custom, facts" in capsys.readouterr().err
+    assert "data set songs: must be one of counterfact, custom" in capsys.readouterr().err
     for content, says in (("name: [songs", "while parsing"), ("name: songs\nn_edit: 3\n", "Key 'n_edit' not in")):
         (tmp_path / "dataset" / "songs.yaml").write_text(content)
         assert prepare.main(["check", "songs", *where]) == 2
