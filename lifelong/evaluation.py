@@ -33,18 +33,10 @@ from lifelong.loop import Watcher
 from lifelong.recorder import Recorder
 from lifelong.resume import Kept
 from lifelong.scored_model import ScoredModel
-from lifelong.scorer import (
-    Reference,
-    Scorer,
-    Scores,
-    agreement,
-    at_positions,
-    compare,
-    compare_taken,
-    each_of,
-)
+from lifelong.scorer import Reference, Scorer, Scores, agreement, at_positions, compare, compare_taken, each_of
 from lifelong.setup import Data
 from lifelong.status import writing
+from lifelong.worst import Worst
 from report.metrics import HEADLINE, TOOK, Measured, Tally, says_little
 
 log = logging.getLogger(__name__)
@@ -74,7 +66,7 @@ class Evaluation(Kept):
         self.folder: Path | None = None
         self.reference: Reference | None = None
         self.logged_before = False
-        self.earlier, self.ages = Earlier(session), Ages(len(data.edits))
+        self.earlier, self.ages, self.worst = Earlier(session), Ages(len(data.edits)), Worst()
         recorder.edits_before, recorder.steps_before = self.earlier.edits, self.earlier.steps
 
     def log(self, measured: Measured, edits: int) -> None:
@@ -137,13 +129,16 @@ class Evaluation(Kept):
         with whole_file(self.run_dir / "edits.jsonl") if self.cfg.eval.per_edit else nullcontext() as file:
             pairs = zip(self.scorer.scored("evaluate after", tally), self.lines_before(), strict=False)
             for (index, edit, after), before in pairs:
+                own = Tally()
                 if before is not None:
-                    compare(tally, before, after)
+                    compare(own, before, after)
+                    tally.take(own)
                 if asked_of_taken and after["ES"]["all"]:
                     compare_taken(then, tally, before, after)
                     taken.add(str(index))
                 self.ages.add(index, after["ES"])
                 line = self._line(index, edit, before, after)
+                self.worst.add(line, after, own.sums.get("LS_agreement"))
                 if file is not None:
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 if index in self.scorer.examples:

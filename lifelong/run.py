@@ -205,7 +205,11 @@ def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
         with watch("evaluate after"):
             after, examples = evaluation.measure_after()
         evaluation.log(after, edits=loop.edits)
-    more = {"examples": examples, "retention_by_age": evaluation.ages.told()} | evaluation.earlier.told()
+    more = {
+        "examples": examples,
+        "retention_by_age": evaluation.ages.told(),
+        "worst": evaluation.worst.told(),
+    } | evaluation.earlier.told()
     return _results(plan, loop, evaluation.before, after) | more
 
 

@@ -22,7 +22,7 @@ from data.source import RecordFile
 from lifelong.answers import Answered, chunks, contains, exact, generate, grouped, probes
 from lifelong.probing import Likelihoods, Pair, Probing, not_raised, read
 from lifelong.scored_model import ScoredModel
-from report.metrics import METRICS, TOOK, Tally
+from report.metrics import TOOK, Tally
 
 Scores = dict[str, dict[str, Any]]
 """What one edit's prompts gave, by metric: ids, prediction, tokens, all; generated, exact, contain where generated.
@@ -180,10 +180,8 @@ def compare_taken(then: Tally, now: Tally, before: Scores | None, after: Scores)
                 count(tally, metric, scores[metric], generated=False)
     if before is not None:
         compare(own, before, after)
-    for tally, found in ((then, first), (now, own)):
-        for metric, value in found.means().items():
-            if metric + TOOK in METRICS:
-                tally.add(metric + TOOK, value)
+    then.take(first, TOOK)
+    now.take(own, TOOK)
 
 
 def agreement(then: Sequence[int], now: Sequence[int]) -> float:

@@ -22,8 +22,10 @@ RECORDS = ("results.json", "metrics.jsonl", "status.json")
 NUMBER = int | float | None
 # what a run writes under the keys that are read here; a key that is not there is no fault unless it is needed
 RESULTS = {"metrics": list, "config": dict, "pre": dict | None, "counts": dict, "downstream": list, "examples": list,
-           "load": dict, "retention_by_age": list}  # fmt: skip
+           "load": dict, "retention_by_age": list, "worst": dict}  # fmt: skip
 LOAD = {"load": float, "edits": int, "sites": int, "d_k": int}
+WORST = {"scored": int, "failed": int, "edits": list}
+BAD = {"prompt": str, "target": str, "said": str, "ES": NUMBER, "GS": NUMBER, "LS_agreement": NUMBER}
 AGE = {"from": int, "to": int, "n": int, "ES": float, "ES_all": float}
 STATUS = {"state": str, "overrides": list, "error": str | None}
 ROW = {"metric": str, "protocol": str, "value": NUMBER, "before": NUMBER, "n": NUMBER}
@@ -193,6 +195,9 @@ def _results(text: str) -> dict[str, Any]:
         _shaped(row, ROW, ("metric", "protocol"))
     if found.get("load"):
         _shaped(found["load"], LOAD, LOAD)
+    if found.get("worst"):
+        for row in _shaped(found["worst"], WORST, WORST)["edits"]:
+            _shaped(row, BAD, BAD)
     for row in found.get("retention_by_age", []):
         _shaped(row, AGE, AGE)
     _shaped(found.get("pre") or {}, dict.fromkeys(found.get("pre") or (), NUMBER))

@@ -119,6 +119,12 @@ class Tally:
         self.sums[metric] = self.sums.get(metric, 0.0) + value
         self.counts[metric] = self.counts.get(metric, 0) + 1
 
+    def take(self, other: Tally, ending: str = "") -> None:
+        """Take in the means of an edit's own tally; with an ending to their names those that have such a row."""
+        for metric, value in other.means().items():
+            if not ending or metric + ending in METRICS:
+                self.add(metric + ending, value)
+
     def means(self) -> dict[str, float]:
         """The mean of every metric that was measured."""
         return {metric: total / self.counts[metric] for metric, total in self.sums.items()}

@@ -14,6 +14,7 @@ import matplotlib
 import pandas as pd
 
 from config.check import ConfigError
+from config.sites import fold_sites
 from files import printable, write_whole
 from report import terminal
 from report.comparison import Table, best_words, compare, comparison_figures, comparison_table, shown
@@ -42,6 +43,8 @@ TEMPLATES.globals |= {
     "quoted": shlex.join,
     "best_words": best_words,
     "remarks": terminal.remarks,
+    "shown": shown,
+    "folded": fold_sites,
 }
 
 

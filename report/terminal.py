@@ -41,6 +41,8 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
     if len(ages) > 1:
         told = (f"{row['from']:,}-{row['to']:,} ago {row['ES']:.4f} ({row['n']:,})" for row in ages)
         lines.append(f"ES by age, in edits: {', '.join(told)}")
+    if ((results.get("config") or {}).get("dataset") or {}).get("locality") == "neighbour":
+        lines.append("LS: near neighbours of the edited facts, not random questions (dataset.locality)")
     before = {row["metric"]: row.get("before") for row in results.get("metrics", [])}
     return lines + [words for words in (says_little(before),) if words]
 
