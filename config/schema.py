@@ -109,17 +109,13 @@ class DatasetConfig:
     on_bad_row: BadRow = BadRow.error  # error | skip (skipped rows are counted and listed in results.json)
     cache_dir: str = "~/.cache/stableedit/data"  # what is known of large files: their hash, that their rows are good
     limit: int | None = above_zero(None)  # records of valid_path that are edited at most; null: as num_seq says
-    prompt_format: PromptFormat = (
-        PromptFormat.raw
-    )  # raw | qa | chat: as it stands, "Question: ...", a chat template; auto: chat or raw
+    prompt_format: PromptFormat = PromptFormat.raw  # raw: as it stands | qa: "Question: ..." | chat: by template | auto
     fields: FieldsConfig = field(default_factory=FieldsConfig)  # which field of a record holds what
     required: list[str] = field(default_factory=list)  # fields that no record may lack, beside prompt and answer
     exact: bool = False  # texts as they stand; false: white space around them is dropped, answers may be numbers
     draw_rephrase: bool = False  # of a list of rephrased prompts seed draws one for each record; false: all are asked
     unrelated_suffix: str = ""  # what is put behind every unrelated prompt
-    locality: Locality = (
-        Locality.random
-    )  # random | neighbour: the unrelated prompts are any questions, or near neighbours
+    locality: Locality = Locality.random  # random | neighbour: the unrelated prompts ask anything, or are near ones
     subject_mark: str | None = None  # what stands in a prompt in the place of the subject; null: nothing does
     each: str | None = None  # a list in a record, of which every entry is an edit of its own; null: a record is one
     missing_mhop: str | None = None  # asked, and its own answer, where a record lacks a second hop; null: nothing is

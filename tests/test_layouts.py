@@ -57,6 +57,12 @@ def test_all_records_are_edited_and_nothing_warms_up(name: str) -> None:
     assert (cfg.num_seq, cfg.num_seq_zsre) == (None, 0)
 
 
+def test_field_maps_stand_on_the_command_line_as_they_are() -> None:
+    words = ["dataset=custom", "dataset.fields.unrelated=locality[].loc|loc", "dataset.fields.subject=who|"]
+    fields = compose_config(words).dataset.fields
+    assert (fields.unrelated, fields.subject) == ("locality[].loc|loc", "who|")
+
+
 @pytest.mark.parametrize("name", ["counterfact", "qaedit", "wikibigedit", "zsre"])
 def test_real_files_load_by_name(name: str) -> None:
     path = REAL / f"{name}.json.xz"
@@ -139,6 +145,18 @@ def test_the_published_rules_hold_for_the_published_layout_alone() -> None:
     with pytest.raises(DataError, match="field 'rephrase' is missing"):
         reader({"src": "Where?", "alt": "Bergen", "loc": "who", "loc_ans": "Ada"}, 0, 42)
     assert reader({"prompt": " Where?", "target_new": "Bergen"}, 0, 42) == Edit(0, "Where?", "Bergen", None, None, None)
+
+
+def test_a_field_that_no_record_has_is_a_slip_unless_it_may_be_missing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", [QAEDIT])
+    for slip, said in (("subjct", True), ("subjct|", False)):
+        fields = FieldsConfig("prompt", "target", "rephrase", None, None, subject=slip)
+        source = Source(DatasetConfig("custom", n_edits=1, fields=fields), 42)
+        if said:
+            with pytest.raises(DataError, match="dataset.fields.subject=subjct: no record has this field"):
+                source.records(str(path), 1, "num_seq")
+        else:
+            assert len(source.records(str(path), 1, "num_seq")) == 1
 
 
 def test_learned_editors_train_on_the_first_of_each_kind() -> None:
