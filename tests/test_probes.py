@@ -294,3 +294,15 @@ def test_retention_by_age():
     assert youngest == {"from": 0, "to": 100, "n": 100, "ES": 1.0, "ES_all": 1.0}
     assert older == {"from": 100, "to": 1000, "n": 900, "ES": 0.5, "ES_all": 1.0}
     assert oldest == {"from": 1000, "to": 10000, "n": 1500, "ES": 0.5, "ES_all": 0.0}
+
+
+def test_an_alias_is_right_where_something_is_generated(monkeypatch):
+    """For the edited fact alone: an unrelated prompt has an answer of its own."""
+    words = ["eval.generate=true", "eval.generate_sample=null", "eval.examples=0"]
+    model = ScoredModel(compose_config(tiny_words(*words)), load_tiny("tiny-llama"), TOKENIZER)
+    edit = Edit(0, CAPITAL, "Ostrava", None, "The sun is a", "star", aliases=("The city of Ostrau",))
+    scorer = Scorer(model, [edit], lambda: None)
+    monkeypatch.setattr(scorer, "_texts", lambda prompts: ["city of Ostrau" for _ in prompts])
+    ((_, _, scores),) = scorer.scored("score", Tally())
+    assert scores["ES"]["exact"] and scores["ES"]["contain"]
+    assert not scores["LS"]["exact"] and not scores["LS"]["contain"]
