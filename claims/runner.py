@@ -74,7 +74,7 @@ class Runner:
     def choice(self, setting: Setting) -> Choice | None:
         """The best point of its sweep, the first of equals; None while a point is missing or if none ended well."""
         runs = [load_run(self.out / job.path) for job in self.sweep(setting)]
-        scores = {run.name: run.merit for run in runs}
+        scores = {run.name: run.merit("published") for run in runs}
         ended = [score for score in scores.values() if score is not None]
         if not ended or any(run.state in ("no record", "running", "interrupted") for run in runs):
             return None

@@ -34,8 +34,6 @@ NAMES = {
     "int": "whole number",
     "float": "number",
     "str": "text",
-    "list[str]": "list",
-    "list[float]": "list",
 }
 ROW = ["key", "type", "meaning"]
 
@@ -66,7 +64,7 @@ def first_line(text: str | None) -> str:
 def type_name(field: dataclasses.Field[Any], value: Any) -> str:
     """The type of a key in words, with the range of numbers."""
     kind, optional, _ = str(field.type).partition(" | None")
-    name = ", ".join(f"`{word.value}`" for word in type(value)) if isinstance(value, Enum) else NAMES[kind]
+    name = ", ".join(f"`{word.value}`" for word in type(value)) if isinstance(value, Enum) else NAMES.get(kind, "list")
     return f"{name} {field.metadata.get(RANGE, '')}".strip() + (", or null" if optional else "")
 
 

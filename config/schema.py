@@ -64,6 +64,12 @@ DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval"])
 Over = StrEnum("Over", ["step", "all"])
 """What editor=finetune trains on at every step: that step's edits, or all edits so far."""
 
+Probe = StrEnum("Probe", ["distracting", "verification", "choice", "negation", "took"])
+"""What is asked of every edit beside the data's own prompts (docs/evaluation.md)."""
+
+Best = StrEnum("Best", ["gain", "published"])
+"""By what a sweep or a search says which is best (report.metrics.RULES)."""
+
 WandbMode = StrEnum("WandbMode", ["offline", "online", "disabled"])
 """Whether Weights & Biases keeps its files in the run directory, sends them, or is left out."""
 
@@ -112,9 +118,7 @@ class DatasetConfig:
     exact: bool = False  # texts as they stand; false: white space around them is dropped, answers may be numbers
     draw_rephrase: bool = False  # of a list of rephrased prompts seed draws one for each record; false: all are asked
     unrelated_suffix: str = ""  # what is put behind every unrelated prompt
-    locality: Locality = (
-        Locality.random
-    )  # random | neighbour: the unrelated prompts are any questions, or near neighbours
+    locality: Locality = Locality.random  # random | neighbour: the unrelated prompts ask anything, or are near ones
     subject_mark: str | None = None  # what stands in a prompt in the place of the subject; null: nothing does
     each: str | None = None  # a list in a record, of which every entry is an edit of its own; null: a record is one
     missing_mhop: str | None = None  # asked, and its own answer, where a record lacks a second hop; null: nothing is
@@ -222,6 +226,8 @@ class EvalConfig:
     generate: bool = False
     generate_sample: int | None = at_least_zero(200)
     max_new_tokens: int = above_zero(24)
+    probes: list[Probe] = field(default_factory=list)
+    best: Best = Best.gain
     examples: int = at_least_zero(5)
     per_edit: bool = True
     cache_dir: str | None = "~/.cache/stableedit/eval"

@@ -106,8 +106,10 @@ def override(names: Sequence[str]) -> str:
 
 
 def quoted(word: str) -> str:
-    """A command-line word with the double quotes that Hydra wants around sites with braces; others as they are."""
+    """A command-line word with the double quotes that Hydra wants around sites with braces and paths into lists."""
     key, _, value = word.partition("=")
+    if key.startswith("dataset.fields.") and re.fullmatch(r"[\w.|]*\w\[\][\w.|\[\]]*", value):
+        return f'{key}="{value}"'
     if key.lstrip("+") not in (KEY, "tune_sites") or re.search(r"""["'\\$]""", value):
         return word
     return key + "=" + ELEMENT.sub(r'"\g<0>"', value)

@@ -69,8 +69,8 @@ class RowReader:
     def _filled(self, prompt: str, mark: str, subject: str | None, index: int) -> str:
         """The prompt with the subject in the place that is kept for it."""
         if subject is None:
-            right = f"a prompt with {mark} needs the field {self.fields['subject']!r} ({self.keys}.subject)"
-            raise DataError(f"{place(index)}: prompt {shown(prompt)} has a place for its subject; {right}")
+            right = f"which is missing; name its field as {self.keys}.subject"
+            raise DataError(f"{place(index)}: prompt {shown(prompt)} has a place ({mark}) for its subject, {right}")
         return prompt.replace(mark, subject)
 
     def _found(self, row: Mapping[str, Any], key: str, index: int) -> tuple[str, Any]:

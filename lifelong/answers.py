@@ -31,7 +31,8 @@ from editor.capture import Inputs, answer_logits, tokens_of
 ENOUGH = 256  # tokens that keep a processor busy: filling a batch up further is not worth padding
 CHUNK = 256  # edits tokenized and sorted together: bounds memory, leaves little padding
 ARTICLES = re.compile(r"\b(a|an|the)\b")
-METRIC_OF = {"prompt": "ES", "rephrase": "GS", "unrelated": "LS", "persona": "person_score", "mhop": "mhop_score"}
+METRIC_OF = {"prompt": "ES", "rephrase": "GS", "unrelated": "LS", "persona": "person_score", "mhop": "mhop_score",
+             "neighbour": "LS_neighbour"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

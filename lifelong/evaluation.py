@@ -7,6 +7,7 @@ that a sweep measures it once: lines.jsonl (a line per edit), totals.json, refer
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -20,22 +21,27 @@ from typing import Any
 
 from torch import Tensor
 
+from config.schema import Probe
 from data.base import Edit
 from editor.base import Stopwatch
 from files import kept, read_json, sha256_of_json, whole_file
 from lifelong.answers import grouped, probes
 from lifelong.blanks import warn_of_blanks
 from lifelong.earlier import Earlier
+from lifelong.fullness import Ages
 from lifelong.loop import Watcher
 from lifelong.recorder import Recorder
 from lifelong.resume import Kept
 from lifelong.scored_model import ScoredModel
-from lifelong.scorer import Reference, Scorer, Scores, agreement, at_positions, compare, each_of
+from lifelong.scorer import Reference, Scorer, Scores, agreement, at_positions, compare, compare_taken, each_of
 from lifelong.setup import Data
 from lifelong.status import writing
-from report.metrics import HEADLINE, Measured, Tally
+from lifelong.worst import Worst
+from report.metrics import HEADLINE, TOOK, Measured, Tally, says_little
 
-FORMAT = 2  # of the cached folder; raise it when what is measured changes
+log = logging.getLogger(__name__)
+
+FORMAT = 3  # of the cached folder; raise it when what is measured changes
 # keys of a data set that do not change what a record is read as
 NOT_READ = ("n_edits", "batch_size", "train_path", "valid_path", "limit", "on_bad_row", "cache_dir", "how_to_get",
             "warm_up", "warm_up_data")  # fmt: skip
@@ -60,7 +66,7 @@ class Evaluation(Kept):
         self.folder: Path | None = None
         self.reference: Reference | None = None
         self.logged_before = False
-        self.earlier = Earlier(session)
+        self.earlier, self.ages, self.worst = Earlier(session), Ages(len(data.edits)), Worst()
         recorder.edits_before, recorder.steps_before = self.earlier.edits, self.earlier.steps
 
     def log(self, measured: Measured, edits: int) -> None:
@@ -77,6 +83,8 @@ class Evaluation(Kept):
         totals = read_json(folder / "totals.json")
         self.before = {name: (value, n) for name, (value, n) in totals.items()} | self.earlier.ask("before")
         self.folder = folder
+        if words := says_little({name: value for name, (value, _) in self.before.items()}):
+            log.warning("%s", words)
         warn_of_blanks(folder / "lines.jsonl", self.cfg.dataset.prompt_format)
         if (folder / "reference.safetensors").is_file():
             self.reference = Reference.load(folder / "reference.safetensors")
@@ -85,8 +93,9 @@ class Evaluation(Kept):
         """What the numbers before editing depend on, beside the weights."""
         cfg, tokenizer = self.cfg, self.session.tokenizer
         measured = asdict(cfg.eval)
-        for name in ("before", "tokens_per_batch", "every", "per_edit", "cache_dir"):
+        for name in ("before", "tokens_per_batch", "every", "per_edit", "cache_dir", "best"):
             del measured[name]
+        measured["probes"] = sorted(set(measured["probes"]))
         data = {name: value for name, value in asdict(cfg.dataset).items() if name not in NOT_READ}
         return {
             "format": FORMAT,
@@ -111,30 +120,48 @@ class Evaluation(Kept):
         self.scorer.look_at(self.sample, reference.look)
         if reference.log_probs:
             reference.save(folder / "reference.safetensors")
-        totals = {name: [value, tally.counts[name]] for name, value in tally.means().items()}
-        (folder / "totals.json").write_text(json.dumps(totals), encoding="utf-8")
+        (folder / "totals.json").write_text(json.dumps(_totals(tally)), encoding="utf-8")
 
     def measure_after(self) -> tuple[dict[str, tuple[float, int]], list[dict[str, Any]]]:
         """Score the model as it stands; writes edits.jsonl. Returns totals and the examples to show."""
-        tally, shown = Tally(), []
+        tally, then, shown, taken = Tally(), Tally(), [], set[str]()
+        asked_of_taken = Probe.took in self.cfg.eval.probes
         with whole_file(self.run_dir / "edits.jsonl") if self.cfg.eval.per_edit else nullcontext() as file:
             pairs = zip(self.scorer.scored("evaluate after", tally), self.lines_before(), strict=False)
             for (index, edit, after), before in pairs:
+                own = Tally()
                 if before is not None:
-                    compare(tally, before, after)
+                    compare(own, before, after)
+                    tally.take(own)
+                if asked_of_taken and after["ES"]["all"]:
+                    compare_taken(then, tally, before, after)
+                    taken.add(str(index))
+                self.ages.add(index, after["ES"])
                 line = self._line(index, edit, before, after)
+                self.worst.add(line, after, own.sums.get("LS_agreement"))
                 if file is not None:
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 if index in self.scorer.examples:
                     shown.append(_example(line))
         self.scorer.measure_knowns(self.data.knowns, tally)
-        reference = self.reference
-        if reference is not None:
-            self.scorer.look_at(
-                self.sample, lambda index, logits_MW: tally.add("LS_kl", reference.divergence(index, logits_MW))
-            )
-        totals = {name: (value, tally.counts[name]) for name, value in tally.means().items()}
-        return totals | self.earlier.ask("after"), shown
+        self._measure_divergence(tally, taken)
+        if self.before is not None:
+            self.before = {**self.before, **_totals(then)}
+        return _totals(tally) | self.earlier.ask("after"), shown
+
+    def _measure_divergence(self, tally: Tally, taken: set[str]) -> None:
+        """KL against before at the sample's answers of locality; once more for edits that took."""
+        if (reference := self.reference) is None:
+            return
+
+        def look(key: str, logits_MW: Tensor) -> None:
+            metric, _, index = key.partition("/")
+            value = reference.divergence(key, logits_MW)
+            tally.add(f"{metric}_kl", value)
+            if index in taken:
+                tally.add(f"{metric}_kl{TOOK}", value)
+
+        self.scorer.look_at(self.sample, look)
 
     def forget(self) -> None:
         """Remove what was kept in the run directory for its own use."""
@@ -155,6 +182,10 @@ class Evaluation(Kept):
         step = index // self.cfg.dataset.n_edits + 1
         line = {"index": self.recorder.edits_before + index, "step": self.recorder.steps_before + step} | texts
         return line | {"before": _without_ids(before), "after": _without_ids(after)}
+
+
+def _totals(tally: Tally) -> dict[str, tuple[float, int]]:
+    return {name: (value, tally.counts[name]) for name, value in tally.means().items()}
 
 
 def _example(line: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +279,7 @@ class OverTime(Watcher):
             metric, index, *_ = asked[row]
             # the reference is of an edit's first unrelated prompt
             if metric == "LS" and reference is not None and row == rows["LS", index][0]:
-                tally.add("LS_kl", reference.divergence(index, logits_MW))
+                tally.add("LS_kl", reference.divergence(f"LS/{index}", logits_MW))
 
         found = self.evaluation.session.answers([(prompt, answer) for *_, prompt, answer in asked], look)
         for (metric, index), these in rows.items():

@@ -28,6 +28,7 @@ from files import finite, read_json
 from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong import origin as origins
 from lifelong.evaluation import Evaluation, OverTime, headline
+from lifelong.fullness import load_of
 from lifelong.loop import Loop, Watcher
 from lifelong.open_keys import as_settled
 from lifelong.origin import Origin
@@ -39,7 +40,7 @@ from lifelong.setup import Data, prepare, warm_up_steps
 from lifelong.status import StopRequests, writing
 from model import resolve_device, tokenizer_sha256
 from report.metrics import Measured, described
-from report.terminal import downstream_table, print_examples, print_metrics
+from report.terminal import downstream_table, print_examples, print_metrics, remarks
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +205,12 @@ def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
         with watch("evaluate after"):
             after, examples = evaluation.measure_after()
         evaluation.log(after, edits=loop.edits)
-    return _results(plan, loop, evaluation.before, after) | {"examples": examples} | evaluation.earlier.told()
+    more = {
+        "examples": examples,
+        "retention_by_age": evaluation.ages.told(),
+        "worst": evaluation.worst.told(),
+    } | evaluation.earlier.told()
+    return _results(plan, loop, evaluation.before, after) | more
 
 
 def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -> dict[str, Any]:
@@ -216,6 +222,7 @@ def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -
         "pre": headline(before) if before is not None else None,
         "metrics": described(after, before, loop.edits, cfg.edit_steps),
         "counts": counts,
+        "load": load_of(loop.edits + loop.recorder.edits_before, editor.sites),
         "retries": dict(editor.retries),
         "seconds": dict(loop.watch.seconds),
         "skipped": plan.data.skipped,
@@ -288,6 +295,8 @@ def show(results: dict[str, Any], run_dir: Path) -> None:
     """What a run ends with on the terminal."""
     print_examples(results["examples"])
     print_metrics(results["metrics"])
+    for line in remarks(results):
+        print(line)
     downstream = downstream_table(results.get("downstream", []))
     if downstream:
         print(downstream)

@@ -166,7 +166,8 @@ def measure(plan: Scoring, model: ScoredModel, recorder: Recorder, watch: Stopwa
         evaluation.log(after, edits=edits)
         found += abilities(plan, model, recorder, watch, edits)
     evaluation.forget()
-    results = _results(plan, evaluation.before, after) | {"seconds": dict(watch.seconds), "examples": examples}
+    results = _results(plan, evaluation.before, after) | {"seconds": dict(watch.seconds)}
+    results |= {"examples": examples, "worst": evaluation.worst.told()}
     return results | ({"downstream": found} if plan.downstream else {})
 
 

@@ -12,7 +12,7 @@ from data.source import RecordFile
 from lifelong.scorer import Scorer, compare
 from lifelong.session import Session
 from nets import NumericsError
-from report.metrics import Measured, Tally, objective
+from report.metrics import Measured, Tally, merit
 
 FAINT_LR = 1e-9  # writes nothing to speak of: shifts are linear in the step size
 
@@ -60,7 +60,7 @@ class Trials:
             self.go_back()
         self.after[lr] = _measured(tally)
         means = tally.means()
-        found = objective(means, {name: value for name, (value, _) in self.before.items()})
+        found = merit(means, {name: value for name, (value, _) in self.before.items()}, self.session.cfg.eval.best)
         return Trial(self.sites, lr, found, means, relative)
 
     def per_lr(self) -> float:

@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 SPAN = (0.01, 1.0)
 """The grid's shifts, against the norm of the weights, where tune_lr says no step sizes."""
 SHOWN = ("ES_all", "GS_all", "LS_agreement")
-"""What the objective is made of (report.metrics.objective)."""
+"""What the objective is made of (report.metrics.merit)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +145,7 @@ def for_trials(cfg: Config, sites: list[str]) -> Config:
     """The configuration of trials at these sites: nothing is generated, every edit is scored."""
     if not sites:
         raise ConfigError("tune_sites: a list of sites is blank; name modules with blanks between")
-    evaluation = replace(cfg.eval, edits=None, examples=0, generate=False, before=False, knowns=0)
+    evaluation = replace(cfg.eval, edits=None, examples=0, generate=False, probes=[], before=False, knowns=0)
     return replace(cfg, model=replace(cfg.model, edit_modules=sites), editor=replace(cfg.editor), eval=evaluation)
 
 

@@ -12,11 +12,13 @@ from matplotlib.patches import Rectangle
 from files import flatten
 from report import style
 from report.load import Run, curves
-from report.metrics import MERIT
+from report.metrics import RULES, Rule
 from report.style import WORDS, Plate
 from report.terminal import aligned, cell
 
 QUIET = ["wandb.name", "model_cache_dir", "resume"]  # keys that name things and change no number
+NAMED = {"dataset": "dataset.name", "model": "model.name", "editor": "editor.name"}  # a group's word, as it is resolved
+MAIN = (*NAMED.values(), "editor.lr", "editor.alpha", "editor.whitening_floor")
 DOWNSTREAM = "downstream average"
 MOST = 24  # runs beyond which curves are not told apart
 Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # head and rows as text
@@ -24,16 +26,18 @@ Table = tuple[Sequence[str], Sequence[Sequence[str]]]  # head and rows as text
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, and a line each: their values of the keys that vary; ES, GS, LS and last the merit, NaN where unfinished.
+    """Runs, and a line each: their values of the keys that vary; the rule's scores, last the merit, NaN if unfinished.
 
-    The values of a key are categories in order. The merit is `relative` where something was measured before editing.
-    `best` is the place of the finished run with the highest merit, the first of equals; None where there is no choice.
+    The values of a key are categories in order. The merit is `relative` where something was measured before editing;
+    a run has none that lacks a score which another has. `best` is the place of the finished run with the highest merit,
+    the first of equals; None where there is no choice.
     """
 
     runs: list[Run]
     keys: list[str]
     settings: pd.DataFrame
     scores: pd.DataFrame
+    rule: Rule
     merit_name: str
     relative: bool
     best: int | None
@@ -41,26 +45,40 @@ class Comparison:
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
-    """Find what varies (in the overrides of a sweep, else in the configurations) and what is best."""
-    scores = pd.DataFrame([run.scores if run.finished else {} for run in runs], columns=MERIT, dtype=float)
-    relative = any(run.finished and run.before.keys() & set(MERIT) for run in runs)
-    name = "mean change" if relative else "mean score"
-    scores[name] = pd.Series([run.merit for run in runs], dtype=float)
+    """Find what varies (in the overrides of a sweep, else in the configurations) and what is best (eval.best)."""
+    asked = {(run.config.get("eval") or {}).get("best") for run in runs if run.finished}
+    by = "published" if asked == {"published"} else "gain"
+    rule = RULES[by]
+    scores = pd.DataFrame([run.scores if run.finished else {} for run in runs], columns=rule.shown, dtype=float)
+    relative = any(run.finished and run.before.keys() & set(rule.shown) for run in runs)
+    name = f"mean {'change' if relative else 'score'}" if by == "published" else "objective"
+    there = scores.notna().any()
+    alike = scores.loc[:, there].notna().all(axis="columns")
+    scores[name] = pd.Series([run.merit(by) for run in runs], dtype=float).where(alike)
     best = int(scores[name].argmax()) if scores[name].count() > 1 else None
     settings, failed = _settings(runs), [run for run in runs if not run.finished]
-    return Comparison(list(runs), [*map(str, settings)], settings, scores, name, relative, best, failed)
+    return Comparison(list(runs), [*map(str, settings)], settings, scores, rule, name, relative, best, failed)
 
 
 def _settings(runs: Sequence[Run]) -> pd.DataFrame:
-    """Per run its values of the keys that vary, as categories: numbers by size, then names as they came."""
+    """Per run its values of the keys that vary, as categories: numbers by size, then names as they came.
+
+    The keys of a sweep's words and those of MAIN, as resolved; where none of them varies all resolved keys that do.
+    """
     words = [[word.lstrip("+").partition("=") for word in run.overrides] for run in runs]
-    given = [{key: value for key, _, value in found} for found in words]
-    table = pd.DataFrame(given, dtype=object)
-    varied = table.nunique(dropna=False) > 1
-    if not all(given) or not varied.any():
-        table = pd.DataFrame([{k: shown(v) for k, v in flatten(run.config).items()} for run in runs], dtype=object)
-        varied = table[[bool(run.config) for run in runs]].fillna("null").nunique() > 1
-    table = table[varied.index[varied].difference(QUIET, sort=False)].fillna("")
+    given = [{NAMED.get(key, key): value for key, _, value in found} for found in words]
+    resolved = [{k: shown(v) for k, v in flatten(run.config).items()} for run in runs]
+    whole = pd.DataFrame(resolved, dtype=object)
+    known = whole[[bool(run.config) for run in runs]].fillna("null").nunique() > 1
+    swept = pd.DataFrame(given, dtype=object)
+    swept = swept.loc[:, swept.nunique(dropna=False) > 1] if all(given) else swept.iloc[:, :0]
+    keys = [*swept, *(key for key in MAIN if known.get(key, False) and key not in swept)]
+    keys = [key for key in keys if key not in QUIET] or [*known.index[known].difference(QUIET, sort=False)]
+    table = pd.DataFrame(index=range(len(runs)))
+    for key in keys:
+        table[key] = whole.get(key, pd.Series(index=table.index, dtype=object))
+        table[key] = (table[key].fillna(swept[key]) if key in swept else table[key]).fillna("")
+    table = table.loc[:, table.nunique() > 1]
     for key in table:
         values = table[key].drop_duplicates()
         order = pd.to_numeric(values, errors="coerce").argsort(kind="stable")
@@ -87,20 +105,28 @@ def comparison_table(found: Comparison) -> Table:
 def sweep_text(runs: Sequence[Run]) -> str:
     """A table for the terminal; the best job is marked with *, and what stopped the others is listed below."""
     found = compare(runs)
-    head, rows = _side_by_side(found, MERIT, ".4f", "-")
+    head, rows = _side_by_side(found, found.rule.shown, ".4f", "-")
     marked = [("*" * (at == found.best), *row) for at, row in enumerate(rows)]
     lines = [aligned(("", "job", *head), marked, left=(*range(len(found.keys) + 2), len(head) + 1))]
     if found.best is not None:
-        lines.append(f"* best by {found.merit_name} of ES, GS and LS" + " since before editing" * found.relative)
+        lines.append(f"* best by {best_words(found)}")
     return "\n".join(lines + [f"{run.name}: {run.state}: {run.error}" for run in found.failed])
+
+
+def best_words(found: Comparison) -> str:
+    """By what the best run is the best."""
+    if found.merit_name == "objective":
+        return f"objective: {found.rule.words}"
+    return f"{found.merit_name} of ES, GS and LS" + " since before editing" * found.relative
 
 
 def _side_by_side(found: Comparison, metrics: Sequence[str], form: str, missing: str) -> Table:
     """Per run its name, its values of the varied keys, the metrics, the merit in `form`, and its state."""
     rows = []
-    for run, setting in zip(found.runs, found.settings.values, strict=True):
+    merits = found.scores[found.merit_name]
+    for run, setting, merit in zip(found.runs, found.settings.values, merits, strict=True):
         cells = [cell(run.scores.get(name), missing=missing) for name in metrics]
-        rows.append((run.name, *setting, *cells, cell(run.merit, form, missing), run.state))
+        rows.append((run.name, *setting, *cells, cell(None if pd.isna(merit) else merit, form, missing), run.state))
     return (*found.keys, *metrics, found.merit_name, "state"), rows
 
 
@@ -112,7 +138,7 @@ def comparison_figures(found: Comparison) -> Iterator[Plate | None]:
     elif len(found.keys) == 1:
         yield _over_one_key(found)
     if len(found.runs) <= MOST:
-        yield from (_curves(found, name) for name in (*MERIT, "KS", DOWNSTREAM))
+        yield from (_curves(found, name) for name in ("ES", "GS", "LS", "LS_agreement", "KS", DOWNSTREAM))
 
 
 def _heat_map(found: Comparison, metric: str) -> Plate:
@@ -128,7 +154,7 @@ def _heat_map(found: Comparison, metric: str) -> Plate:
             axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, zorder=1.5, **hatched))
     words = f"{metric} after the last edit"
     if metric == found.merit_name:
-        words = "Mean over ES, GS and LS of " + ("after minus before" if found.relative else "the score after")
+        words = best_words(found)[0].upper() + best_words(found)[1:]
     if found.best is not None:
         corner = xs[found.best] - 0.46, ys[found.best] - 0.46
         axes.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, edgecolor="#D55E00", linewidth=3))
@@ -139,10 +165,10 @@ def _heat_map(found: Comparison, metric: str) -> Plate:
 
 
 def _over_one_key(found: Comparison) -> Plate | None:
-    """ES, GS, LS over the one swept key; evenly spaced, for values may be names or span decades."""
+    """The rule's scores over the one swept key; evenly spaced, for values may be names or span decades."""
     (key,) = found.keys
     values = found.settings[key].cat
-    table = found.scores[list(MERIT)].set_axis(values.codes).sort_index().dropna(axis="columns", how="all")
+    table = found.scores[list(found.rule.shown)].set_axis(values.codes).sort_index().dropna(axis="columns", how="all")
     shares = {str(name): curve.dropna() for name, curve in table.items()}
     figure = style.curve_figure(shares, style.SHARE, key, share=True)
     if figure is None:
@@ -156,7 +182,7 @@ def _over_one_key(found: Comparison) -> Plate | None:
         if not run.finished:
             axes.text(place, 0.5, f"{run.name}: {run.state}", rotation=90, ha="center", va="center", color="#a11")
     words = WORDS["sweep"] + " Shaded: the best." * (found.best is not None)
-    return Plate("sweep", f"ES, GS, LS against {key}", words, figure)
+    return Plate("sweep", f"{', '.join(found.rule.shown)} against {key}", words, figure)
 
 
 def _curves(found: Comparison, name: str) -> Plate | None:

@@ -28,6 +28,7 @@ def run_figures(run: Run) -> Iterator[Plate | None]:
     words = f" Perplexity of the text: {told[0]:.4g} at first, {told[-1]:.4g} at last." if told else ""
     yield plate("downstream", style.curve_figure(run.downstream(), "f1_new", share=True), words)
     yield retention(run)
+    yield ages(run)
     yield per_site(run, "shift_norm", "norm of the shift")
     yield per_site(run, "cosine", "cosine to the shift before")
     trained, labels = run.events["train"], {"gen_loss": "on rephrased prompts", "loc_loss": "KL on unrelated prompts"}
@@ -66,6 +67,19 @@ def retention(run: Run) -> Plate | None:
     table = table.iloc[thin(len(table), 120), thin(len(table.columns), 120)]
     figure, _ = style.heat_map(table, "batch (the step that wrote it)", "measured after step", "ES", 1.0)
     return plate("retention", figure, wide=len(table.columns) > 8)
+
+
+def ages(run: Run) -> Plate | None:
+    """ES and ES_all at the end by how long ago an edit was written."""
+    rows = run.results.get("retention_by_age") or []
+    if len(rows) < 2:
+        return None
+    table = pd.DataFrame(rows)[["ES", "ES_all"]].astype(float)
+    figure, axes = style.canvas()
+    style.lines(axes, {str(name): curve for name, curve in table.items()})
+    style.label_axes(axes, "share", "edits written since", share=True)
+    axes.set_xticks(range(len(rows)), [f"{row['from']:,} to {row['to']:,}\n{row['n']:,} scored" for row in rows])
+    return plate("ages", figure)
 
 
 def site_labels(names: list[str]) -> tuple[str, dict[str, str]]:

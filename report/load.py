@@ -21,7 +21,12 @@ from report.metrics import merit, protocol
 RECORDS = ("results.json", "metrics.jsonl", "status.json")
 NUMBER = int | float | None
 # what a run writes under the keys that are read here; a key that is not there is no fault unless it is needed
-RESULTS = {"metrics": list, "config": dict, "pre": dict | None, "counts": dict, "downstream": list, "examples": list}
+RESULTS = {"metrics": list, "config": dict, "pre": dict | None, "counts": dict, "downstream": list, "examples": list,
+           "load": dict, "retention_by_age": list, "worst": dict}  # fmt: skip
+LOAD = {"load": float, "edits": int, "sites": int, "d_k": int}
+WORST = {"scored": int, "failed": int, "edits": list}
+BAD = {"prompt": str, "target": str, "said": str, "ES": NUMBER, "GS": NUMBER, "LS_agreement": NUMBER}
+AGE = {"from": int, "to": int, "n": int, "ES": float, "ES_all": float}
 STATUS = {"state": str, "overrides": list, "error": str | None}
 ROW = {"metric": str, "protocol": str, "value": NUMBER, "before": NUMBER, "n": NUMBER}
 LINE = {"event": str, "edits": int, "step": int, "sample": dict, "immediate": dict, "retention": dict, "sites": dict}
@@ -68,8 +73,9 @@ class Run:
     def before(self) -> dict[str, float]:
         """The scores before any edit: of results.json; of a run that has none its first evaluation."""
         first = next((line for line in self.events["evaluate"] if line["edits"] == 0), {})
-        told = self.results.get("pre") if self.results else first
-        return {name: value for name, value in (told or {}).items() if name not in ("event", "edits")}
+        rows = {row["metric"]: row.get("before") for row in self.results.get("metrics", [])}
+        told = rows | (self.results.get("pre") or {}) if self.results else first
+        return {name: value for name, value in told.items() if name not in ("event", "edits") and value is not None}
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -82,10 +88,9 @@ class Run:
         """The final numbers by metric."""
         return {row["metric"]: row.get("value") for row in self.rows}
 
-    @property
-    def merit(self) -> float | None:
-        """The merit of a finished run by its final numbers; None of any other."""
-        return merit(self.scores, self.before) if self.finished else None
+    def merit(self, by: str = "gain") -> float | None:
+        """The merit of a finished run by its final numbers (report.metrics.merit); None of any other."""
+        return merit(self.scores, self.before, by) if self.finished else None
 
     def over_time(self, group: str, names: Iterable[str], over: str = "edits") -> dict[str, pd.Series]:
         """What was measured while editing: of the fixed sample (group "sample") or of each batch ("immediate")."""
@@ -188,6 +193,13 @@ def _results(text: str) -> dict[str, Any]:
     found = _shaped(json.loads(text), RESULTS)
     for row in found.get("metrics", []):
         _shaped(row, ROW, ("metric", "protocol"))
+    if found.get("load"):
+        _shaped(found["load"], LOAD, LOAD)
+    if found.get("worst"):
+        for row in _shaped(found["worst"], WORST, WORST)["edits"]:
+            _shaped(row, BAD, BAD)
+    for row in found.get("retention_by_age", []):
+        _shaped(row, AGE, AGE)
     _shaped(found.get("pre") or {}, dict.fromkeys(found.get("pre") or (), NUMBER))
     return found
 

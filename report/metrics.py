@@ -23,12 +23,21 @@ class Metric:
     interval: bool = True
     headline: bool = False
     better: Literal["up", "down"] = "up"
+    unedited: float | None = None
+    """What it is before any edit by its very definition, where it compares with the unedited model."""
 
 
 _TABLE = yaml.safe_load(Path(__file__).with_name("metrics.yaml").read_text(encoding="utf-8"))
+TOOK = "_took"
+for _name, _row in list(_TABLE.items()):
+    if _row.pop("local", False):  # measured over the edits that took, too
+        _own = {key: value for key, value in _row.items() if key != "headline"}
+        _TABLE[_name + TOOK] = _own | {"meaning": f"{_row['meaning']}; of the edits that took (ES_all)"}
 METRICS = {name: Metric(name, **row) for name, row in _TABLE.items()}
 HEADLINE = tuple(name for name, row in METRICS.items() if row.headline)
-MERIT = ("ES", "GS", "LS")
+LEAD = tuple(METRICS)[:5]
+LOW_LS = 0.25
+"""Unedited LS below which LS says little: most of the data's answers are not this model's."""
 
 Measured = Mapping[str, tuple[float, int]]
 """Value and denominator by metric."""
@@ -41,24 +50,49 @@ def protocol(metric: str) -> str:
     return METRICS[metric].protocol
 
 
-def merit(after: Mapping[str, float | None], before: Mapping[str, float | None] | None) -> float | None:
-    """The number by which a run is better than another: the mean over ES, GS and LS of after minus before editing.
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A way to say which run is better: the metrics that tables show with it, and what it is in words."""
 
-    What was not measured before counts as 0 there; None where one of the three was not measured after.
+    shown: tuple[str, ...]
+    words: str
+
+
+RULES = {
+    "gain": Rule(LEAD, "the mean gain of ES_all and GS_all, less what LS_agreement loses"),
+    "published": Rule(("ES", "GS", "LS"), "the mean gain of ES, GS and LS"),
+}
+"""By the values of eval.best."""
+
+
+def merit(
+    after: Mapping[str, float | None], before: Mapping[str, float | None] | None, by: str = "gain"
+) -> float | None:
+    """The number by which a run, or a step size, is better than another; `by` is one of RULES.
+
+    gain: the mean gain of ES_all and GS_all and the change of LS_agreement, added. Agreement before any edit is 1, so a
+    model that is left as it was has 0; 1 is the most that there is. What has no prompts is left out.
+    published: the mean over ES, GS and LS of after minus before; None where one of the three was not measured.
+    What was not measured before counts as 0 there; None where nothing was measured after.
     """
-    pairs = [(after.get(name), (before or {}).get(name) or 0.0) for name in MERIT]
+    names = RULES[by].shown if by == "published" else ("ES_all", "GS_all")
+    pairs = [(after.get(name), (before or {}).get(name) or 0.0) for name in names]
     gains = [value - first for value, first in pairs if value is not None]
-    return sum(gains) / len(MERIT) if len(gains) == len(MERIT) else None
+    if by == "published":
+        return sum(gains) / len(names) if len(gains) == len(names) else None
+    kept = after.get("LS_agreement")
+    return sum(gains) / len(gains) + (0.0 if kept is None else kept - 1.0) if gains else None
 
 
-def objective(after: Mapping[str, float], before: Mapping[str, float]) -> float:
-    """The number by which a step size is better: the mean gain of ES_all and GS_all, less what LS_agreement loses.
-
-    `after` and `before` are scores of the same edits; what these have no prompts for is left out. Agreement before any
-    edit is 1, so a model that is left as it was has 0; 1 is the most that there is.
-    """
-    gains = [after[name] - before.get(name, 0.0) for name in ("ES_all", "GS_all") if name in after]
-    return sum(gains) / len(gains) + after.get("LS_agreement", 1.0) - 1.0
+def says_little(before: Mapping[str, float | None]) -> str | None:
+    """What to know of LS where the unedited model has few of the data's answers; None where it has enough."""
+    value = before.get("LS")
+    if value is None or value >= LOW_LS:
+        return None
+    return (
+        f"unedited LS is {value:.2f}: the model has few of the data's answers to unrelated prompts, so LS says little; "
+        "LS_agreement says what has changed"
+    )
 
 
 def interval(value: float, n: int) -> tuple[float, float]:
@@ -85,6 +119,12 @@ class Tally:
         self.sums[metric] = self.sums.get(metric, 0.0) + value
         self.counts[metric] = self.counts.get(metric, 0) + 1
 
+    def take(self, other: Tally, ending: str = "") -> None:
+        """Take in the means of an edit's own tally; with an ending to their names those that have such a row."""
+        for metric, value in other.means().items():
+            if not ending or metric + ending in METRICS:
+                self.add(metric + ending, value)
+
     def means(self) -> dict[str, float]:
         """The mean of every metric that was measured."""
         return {metric: total / self.counts[metric] for metric, total in self.sums.items()}
@@ -105,5 +145,7 @@ def described(after: Measured, before: Measured | None, edits: int, step: int) -
             if metric in side:
                 low, high = interval(*side[metric]) if METRICS[metric].interval else (None, None)
                 entry |= {name: side[metric][0], f"{prefix}low": low, f"{prefix}high": high}
+        if before and METRICS[metric].unedited is not None:
+            entry |= {"before": METRICS[metric].unedited, "before_low": None, "before_high": None}
         entries.append(entry)
     return entries

@@ -14,16 +14,18 @@ import matplotlib
 import pandas as pd
 
 from config.check import ConfigError
+from config.sites import fold_sites
 from files import printable, write_whole
 from report import terminal
-from report.comparison import Table, compare, comparison_figures, comparison_table, shown
+from report.comparison import Table, best_words, compare, comparison_figures, comparison_table, shown
 from report.figures import run_figures
+from report.latex import of_run, of_runs
 from report.load import Run, load_runs
 from report.metrics import METRICS
 from report.style import LOOKS, save
 
 HERE = Path(__file__).resolve().parent
-HEAD = ("metric", "before", "after", "difference", "95 % interval", "n", "protocol")
+HEAD = ("metric", "before", "after", "gain", "95 % interval", "n", "protocol")
 LONG = ["run", "source", "metric", "protocol", "edits", "step", "batch", "n"]
 LONG += ["value", "low", "high", "before", "difference"]
 MARKDOWN = str.maketrans({sign: "\\" + sign for sign in "\\`*_<>[]|"})
@@ -36,7 +38,14 @@ TEMPLATES.filters |= {
     "shown": shown,
     "printable": printable,
 }
-TEMPLATES.globals |= {"metrics": METRICS.values(), "quoted": shlex.join}
+TEMPLATES.globals |= {
+    "metrics": METRICS.values(),
+    "quoted": shlex.join,
+    "best_words": best_words,
+    "remarks": terminal.remarks,
+    "shown": shown,
+    "folded": fold_sites,
+}
 
 
 def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
@@ -56,7 +65,7 @@ def make(run_dirs: Sequence[Path], out: Path | None = None) -> Path:
     long, table = long_table(runs), comparison_table(found) if found else final_table(runs[0])
     write_whole(out / "table.csv", long.map(no_formula).to_csv(index=False, lineterminator="\n"))
     write_whole(out / "table.md", markdown(*table))
-    write_whole(out / "table.tex", latex(*table))
+    write_whole(out / "table.tex", of_runs(found) if found else of_run(runs[0]))
     # what the glossary explains; downstream figures by the last part of their names
     named = {name.rpartition("/")[2] for name in [*long["metric"], *long["protocol"].dropna()]}
     named |= {plate.name for plate in plates} | ({"95 % interval"} if long["low"].notna().any() else set())
@@ -102,11 +111,3 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown; bars and line ends cannot break it, tags and emphasis are shown as they are."""
     lines = [[" ".join(text.translate(MARKDOWN).split()) for text in line] for line in (head, *rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], ["---"] * len(head), *lines[1:]))
-
-
-def latex(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A plain LaTeX tabular that needs no package."""
-    table = pd.DataFrame(rows, columns=list(head)).style.hide(axis="index")
-    table.format(escape="latex").format_index(escape="latex", axis="columns")
-    table.set_table_styles([{"selector": rule, "props": ":hline"} for rule in ("toprule", "midrule", "bottomrule")])
-    return table.to_latex(column_format="l" * len(head)).replace("–", "--")

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from files import printable
+from report.metrics import says_little
 
-COLUMNS = ("metric", "before", "after", "change", "95 % interval", "n", "protocol")
+COLUMNS = ("metric", "before", "after", "gain", "95 % interval", "n", "protocol")
 
 
 def cell(value: float | None, form: str = ".4f", missing: str = "-") -> str:
@@ -28,6 +29,22 @@ def metric_rows(
         interval = missing if low is None or high is None else f"{low:{form}}{between}{high:{form}}"
         rows.append((entry["metric"], *numbers, interval, cell(entry.get("n"), count, missing), entry["protocol"]))
     return rows
+
+
+def remarks(results: Mapping[str, Any]) -> list[str]:
+    """Lines beneath the final table: how full the sites are, how edits of each age are kept, what says little."""
+    lines, load, ages = [], results.get("load"), results.get("retention_by_age") or []
+    if load:
+        lines.append(
+            f"load {load['load']:.3g}: {load['edits']:,} edits / {load['d_k']:,}, d_k of {load['sites']} sites"
+        )
+    if len(ages) > 1:
+        told = (f"{row['from']:,}-{row['to']:,} ago {row['ES']:.4f} ({row['n']:,})" for row in ages)
+        lines.append(f"ES by age, in edits: {', '.join(told)}")
+    if ((results.get("config") or {}).get("dataset") or {}).get("locality") == "neighbour":
+        lines.append("LS: near neighbours of the edited facts, not random questions (dataset.locality)")
+    before = {row["metric"]: row.get("before") for row in results.get("metrics", [])}
+    return lines + [words for words in (says_little(before),) if words]
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:

@@ -6,6 +6,7 @@ import pandas as pd
 
 from report import style
 from report.load import Run
+from report.metrics import RULES
 from report.style import Plate, plate
 
 CURVES = ("objective", "ES_all", "GS_all", "LS_agreement")
@@ -29,4 +30,6 @@ def tuning(run: Run) -> Plate | None:
     axes.set(xscale="log", xlabel="step size editor.lr", ylabel="share of edits, objective", ylim=(low, 1.03))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
-    return plate("tuning", figure, f" Best: {best['lr']:.1e} at {', '.join(best['sites'])}.")
+    by = (run.config.get("eval") or {}).get("best", "gain")
+    words = f" {RULES[by].words}; {best['lr']:.1e} at {', '.join(best['sites'])}."
+    return plate("tuning", figure, words)

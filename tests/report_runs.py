@@ -23,12 +23,13 @@ def wilson(p: float, n: int) -> tuple[float, float]:
     return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
 
 
-def config(editor: str = "stableedit", **editor_keys: Any) -> dict[str, Any]:
+def config(editor: str = "stableedit", best: str = "gain", **editor_keys: Any) -> dict[str, Any]:
     """A resolved configuration."""
     return {
         "dataset": {"name": "facts", "n_edits": 100, "fields": {"prompt": "prompt"}},
         "model": {"name": "smollm2-135m", "edit_modules": ["model.layers.24.mlp.down_proj"], "device_map": None},
         "editor": {"name": editor, "lr": 1.5e-3, "alpha": 10.0, "preheat_mode": "start"} | editor_keys,
+        "eval": {"best": best},
         "seed": 42,
     }
 
@@ -40,6 +41,7 @@ def metrics(
     rows = []
     for name, protocol in [(n, TOKENS) for n in ("ES", "GS", "LS", "person_score", "KS")] + [
         ("ES_all", "all tokens right"),
+        ("GS_all", "all tokens right"),
         ("LS_agreement", "first choices unchanged"),
         ("LS_kl", "KL divergence, nats"),
         ("ES_exact", "greedy generation: exact match"),

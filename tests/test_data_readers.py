@@ -16,6 +16,7 @@ from config.schema import DatasetConfig, FieldsConfig
 from data.base import DataError, Edit, shown
 from data.fields import KNOWNS, RowReader, look_up, paths, read_known
 from data.source import PROJECT, RecordFile, Source
+from tests.layouts import LAYOUTS
 
 ZSRE = {
     "subject": "Wim Ilmarin",
@@ -74,7 +75,7 @@ FULL = Edit(
     mhop_answer="Bergen, again",
 )
 ROWS: dict[str, tuple[dict[str, Any], Edit]] = {
-    "zsre": (ZSRE, PLAIN),
+    "zsre": (ZSRE, replace(PLAIN, subject="Wim Ilmarin")),
     "fever": (FEVER, PLAIN),
     "ultraeditbench": (ULTRA, PLAIN),
     "wikibigedit": (WIKI, FULL),
@@ -191,7 +192,8 @@ def test_wikibigedit_second_hop_of_another_type(field: str) -> None:
 
 
 def test_every_data_set_of_the_project_is_tried_here() -> None:
-    assert set(READERS) == {path.stem for path in (PROJECT / "config" / "dataset").glob("*.yaml")}
+    tried = {*READERS, *(name for name, *_ in LAYOUTS)}
+    assert tried == {path.stem for path in (PROJECT / "config" / "dataset").glob("*.yaml")}
 
 
 def test_how_to_get_the_files() -> None:
@@ -249,7 +251,8 @@ def test_paths_go_no_deeper_than_anyone_nests() -> None:
 def test_a_suffix_for_unrelated_prompts_makes_custom_ask_what_zsre_asks() -> None:
     own = {"prompt": "src", "answer": "ans", "unrelated": "loc", "unrelated_answer": "loc_ans"}
     custom = DatasetConfig("custom", fields=FieldsConfig(**own), unrelated_suffix="?")
-    assert RowReader(custom)(ZSRE, 4, 42) == READERS["zsre"](ZSRE, 4, 42) == PLAIN
+    assert RowReader(custom)(ZSRE, 4, 42) == PLAIN
+    assert READERS["zsre"](ZSRE, 4, 42) == replace(PLAIN, subject="Wim Ilmarin")
     assert RowReader(custom)({"src": "Born in", "ans": "Bergen"}, 4, 42).unrelated is None
 
 

@@ -18,9 +18,10 @@ import pytest
 import report
 from config.check import ConfigError
 from report.comparison import compare
+from report.latex import latex
 from report.load import load_runs
 from report.metrics import METRICS, Metric, Tally, described, interval, merit
-from report.page import latex, markdown
+from report.page import markdown
 from report.terminal import print_examples
 from tests.report_runs import write_failed, write_run, write_sweep
 from tests.tiny import PROJECT, run_main, tiny_words
@@ -240,7 +241,8 @@ def test_a_sweep_names_its_failed_job_and_its_best(sweep):
     assert "comparison" in sections(text) and "failed" in sections(text)
     assert "7: failed." in text and "loss is &lt;nan&gt;" in text
     assert "4 (best)" in text
-    assert {"sweep_ES", "sweep_GS", "sweep_LS", "sweep_mean_change"} <= set(figures(text))
+    drawn = {"ES", "GS", "ES_all", "GS_all", "LS_agreement", "objective"}
+    assert {f"sweep_{name}" for name in drawn} <= set(figures(text))
     lines = report.sweep_table(sweep).splitlines()
     assert next(line.split()[:4] for line in lines if line.startswith("*")) == ["*", "4", "10", "middle"]
     assert any(line.split()[:1] == ["7"] and line.split()[-1] == "failed" for line in lines)
@@ -315,8 +317,10 @@ def test_the_metric_table_and_the_terminals_tables_are_light():
 def test_rows_say_order_interval_and_direction():
     names = [row["metric"] for row in described(dict.fromkeys(reversed(METRICS), (0.5, 9)), None, 9, 1)]
     assert names == list(METRICS)
-    assert {name for name, row in METRICS.items() if not row.interval} == {"LS_kl"}
-    assert {name for name, row in METRICS.items() if row.better == "down"} == {"LS_kl"}
+    assert names[:5] == ["ES", "ES_all", "GS", "GS_all", "LS_agreement"], "what every table leads with"
+    divergences = {name for name in METRICS if "_kl" in name}
+    assert {name for name, row in METRICS.items() if not row.interval} == divergences
+    assert {name for name, row in METRICS.items() if row.better == "down"} == divergences | {"negation_p"}
     assert len({row.meaning for row in METRICS.values()}) == len(METRICS)
 
 
@@ -325,24 +329,30 @@ def lacking(folder: Path, after: tuple[str, ...] = (), before: tuple[str, ...] =
     path = folder / "results.json"
     results = json.loads(path.read_text())
     results["metrics"] = [row for row in results["metrics"] if row["metric"] not in after]
+    for row in results["metrics"]:
+        if row["metric"] in before:
+            row.pop("before", None)
     results["pre"] = {name: value for name, value in (results["pre"] or {}).items() if name not in before} or None
     path.write_text(json.dumps({name: value for name, value in results.items() if name not in after}))
 
 
+@pytest.mark.parametrize("by", ["gain", "published"])
 @pytest.mark.parametrize("before", [True, False])
-def test_a_sweeps_table_and_its_search_name_the_same_winner(tmp_path, before):
+def test_a_sweeps_table_and_its_search_name_the_same_winner(tmp_path, before, by):
     for job in range(5):
         words = (f"editor.alpha={job}",)
-        write_run(tmp_path / str(job), before=before, overrides=words, seed=job, shift=job / 50)
+        write_run(tmp_path / str(job), before=before, overrides=words, seed=job, shift=job / 50, best=by)
     runs = load_runs([tmp_path])
-    told = "mean change" if before else "mean score"
+    told = "objective" if by == "gain" else "mean change" if before else "mean score"
+    ending = "_all" if by == "gain" else ""
     assert compare(runs).merit_name == told and compare(runs).best == 4
-    lacking(tmp_path / "4", after=("GS",))
+    lacking(tmp_path / "4", after=(f"GS{ending}",))
     lacking(tmp_path / "2", before=("LS",))
-    lacking(tmp_path / "1", before=("ES", "GS", "LS", "person_score"))
+    lacking(tmp_path / "1", before=("ES", "GS", "LS", "person_score", f"ES{ending}", f"GS{ending}"))
     write_failed(tmp_path / "5")
     runs = load_runs([tmp_path])
-    values: list[Any] = [merit(run.results, run.results.get("pre")) for run in runs]
+    values: list[Any] = [merit(run.scores, run.before, by) if run.results else None for run in runs]
+    values[4] = None  # it lacks what the others have
     found = compare(runs)
     assert [None if value != value else value for value in found.scores[told]] == values
     assert values[4] is None and values[5] is None and None not in values[:4]

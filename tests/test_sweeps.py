@@ -189,8 +189,8 @@ def test_places_are_bounded(tmp_path):
 
 def test_merit_is_the_mean_gain():
     results = {"ES": 0.7, "GS": 0.4, "LS": 0.3, "pre": {"ES": 0.1, "GS": 0.1, "LS": 0.4}}
-    assert merit(results, results["pre"]) == pytest.approx((0.6 + 0.3 - 0.1) / 3)
-    assert merit(results, None) == pytest.approx((0.7 + 0.4 + 0.3) / 3)
+    assert merit(results, results["pre"], "published") == pytest.approx((0.6 + 0.3 - 0.1) / 3)
+    assert merit(results, None, "published") == pytest.approx((0.7 + 0.4 + 0.3) / 3)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from lifelong.setup import prepare
 from lifelong.trials import Trials
 from lifelong.tune import for_trials, tune
 from nets import NumericsError
-from report.metrics import objective
+from report.metrics import merit
 from tests.tiny import DATA, SITES, run_main, tiny_words
 
 CPU = torch.device("cpu")
@@ -77,9 +77,9 @@ def test_the_search_ends() -> None:
 
 def test_the_objective_is_gain_less_lost_agreement() -> None:
     before = {"ES_all": 0.1, "GS_all": 0.0}
-    assert objective(before | {"LS_agreement": 1.0}, before) == 0
-    assert objective({"ES_all": 0.7, "GS_all": 0.2, "LS_agreement": 0.9}, before) == pytest.approx(0.4 - 0.1)
-    assert objective({"ES_all": 0.7}, before) == pytest.approx(0.6), "what has no prompts is left out"
+    assert merit(before | {"LS_agreement": 1.0}, before) == 0
+    assert merit({"ES_all": 0.7, "GS_all": 0.2, "LS_agreement": 0.9}, before) == pytest.approx(0.4 - 0.1)
+    assert merit({"ES_all": 0.7}, before) == pytest.approx(0.6), "what has no prompts is left out"
 
 
 # which records
