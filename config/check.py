@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from config.choices import RANGE
 from config.errors import ConfigError as ConfigError
 from config.errors import RunError as RunError
-from config.schema import KINDS, RANGE, AnyEditorConfig, Config, DatasetConfig, EditorConfig, WandbMode
+from config.schema import KINDS, AnyEditorConfig, Config, DatasetConfig, EditorConfig, WandbMode
 
 GROUPS = ("dataset", "model", "editor", "experiment")
 GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itself; leave the key out"}

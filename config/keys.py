@@ -21,8 +21,9 @@ import jinja2
 import pandas as pd
 import yaml
 
+from config.choices import RANGE
 from config.compose import FOLDER, compose_config
-from config.schema import RANGE, Config
+from config.schema import Config
 from config.sites import fold_sites
 from files import write_whole
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from config.schema import RANGE, AnyEditorConfig, Config, FinetuneConfig, LearnedConfig, RidgeConfig, RLEditConfig
+from config.choices import RANGE
+from config.schema import AnyEditorConfig, Config, FinetuneConfig, LearnedConfig, RidgeConfig, RLEditConfig
 from tests.hostile.case import Case, Wants, either, refused
 from tests.hostile.clean import LEARNED, SST, small
 
