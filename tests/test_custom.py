@@ -376,7 +376,7 @@ def test_without_a_training_split_the_warm_up_is_on_facts_and_says_so(tmp_path, 
     assert [warm_up for warm_up, _ in steps] == [True, True, False, False, False]
     assert all(edit.persona for edit in steps[0][1]) and steps[2][1][0].prompt == FACTS[0][0]
     cfg.dataset.warm_up_data = "fact"
-    with pytest.raises(ConfigError, match="dataset.warm_up_data=fact: data set fact: must be one of custom, facts, "):
+    with pytest.raises(ConfigError, match="dataset.warm_up_data=fact: data set fact: must be one of counterfact, custom, "):
         setup.prepare(cfg)
     caplog.clear()
     cfg.num_seq_zsre = 0
