@@ -172,6 +172,16 @@ class RLEditConfig(LearnedConfig):
 
 
 @dataclass
+class MarginConfig(EditorConfig):
+    """The editor that asks for margins instead of taking steps."""
+
+    margin: float = above_zero(0.3)
+    passes: int = above_zero(2)
+    text_weight: float = above_zero(10000.0)
+    damping: float = above_zero(1e-2)
+
+
+@dataclass
 class EvalConfig:
     """How ES, GS and LS are scored, and what else is measured while editing and at the end."""
 
@@ -263,7 +273,9 @@ class Config:
         return self.num_seq
 
 
-KINDS: dict[str, type[EditorConfig]] = {"ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig}
+KINDS: dict[str, type[EditorConfig]] = {
+    "ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig, "margin": MarginConfig
+}  # fmt: skip
 """The editors' configurations by the name under which a yaml file starts from them: /schema/KIND@_here_."""
 
 
