@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from data.batches import IGNORED, Batch
 from editor.capture import capture_tokens
@@ -22,6 +23,8 @@ Seed = Sequence[int]
 """Tokens that text starts with."""
 TOGETHER = 16
 """Sequences that are written together."""
+NEVER = 2**31 - 1
+"""No token: text goes on behind the end of an answer, with the next turn or document."""
 
 
 def prompts_of(batches: Sequence[Batch]) -> list[list[int]]:
@@ -34,13 +37,18 @@ def prompts_of(batches: Sequence[Batch]) -> list[list[int]]:
 
 
 def beginnings(prompts: Sequence[Seed], count: int, draw: torch.Generator) -> list[list[int]]:
-    """Prompts cut off at random behind what all of them begin with: what goes on from there are their neighbours."""
+    """Prompts cut off somewhere behind what all of them begin with: what goes on from there are their neighbours.
+
+    TOGETHER of them are cut at the same place, which is drawn, as are they.
+    """
     distinct = list(dict.fromkeys(map(tuple, prompts)))
-    first = shared(distinct) if len(distinct) > 1 else 1
-    found = []
-    for _ in range(count):
-        prompt = distinct[integer(len(distinct), draw)]
-        found.append(list(prompt[: max(1, first) + integer(max(1, len(prompt) - first), draw)]))
+    first = max(1, shared(distinct) if len(distinct) > 1 else 1)
+    found: list[list[int]] = []
+    while len(found) < count:
+        one = distinct[integer(len(distinct), draw)]
+        end = first + integer(max(1, len(one) - first), draw)
+        long = [prompt for prompt in distinct if len(prompt) >= end]
+        found += [list(long[integer(len(long), draw)][:end]) for _ in range(min(TOGETHER, count - len(found)))]
     return found
 
 
@@ -63,13 +71,13 @@ def integer(below: int, draw: torch.Generator) -> int:
 @torch.no_grad()
 def continued(model: PreTrainedModel, seeds_BT: Tensor, tokens: int, draw: torch.Generator) -> Tensor:
     """Each sequence with so many more tokens, sampled from the model one by one; [B, T + tokens], on the CPU."""
-    ids_BT, given_BT, past = seeds_BT, seeds_BT, None
-    for _ in range(tokens):
-        found = model(input_ids=given_BT.to(model.device), past_key_values=past, use_cache=True)
-        past = found.past_key_values
-        given_BT = torch.multinomial(found.logits[:, -1].float().softmax(-1).cpu(), 1, generator=draw)
-        ids_BT = torch.cat([ids_BT, given_BT], 1)
-    return ids_BT
+    plain = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "eos_token_id": NEVER, "pad_token_id": 0}
+    settings = GenerationConfig(do_sample=True, num_beams=1, max_new_tokens=tokens, **plain)
+    ids_BT, generating = seeds_BT.to(model.device), cast(Any, model)  # transformers types generate as a tensor
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(integer(2**31, draw))
+        found_BT = generating.generate(ids_BT, attention_mask=torch.ones_like(ids_BT), generation_config=settings)
+    return cast(Tensor, found_BT).cpu()
 
 
 def written(model: PreTrainedModel, seeds: Sequence[Seed], tokens: int, draw: torch.Generator) -> Iterator[Batch]:
