@@ -37,6 +37,9 @@ TokenRows = StrEnum("TokenRows", ["ans", "all"])
 FloorMode = StrEnum("FloorMode", ["absolute", "relative"])
 """Whether editor.whitening_floor is an eigenvalue or a share of the largest eigenvalue."""
 
+MetricText = StrEnum("MetricText", ["own", "records"])
+"""The text that editor=margin's metric is made of: the model's own, or records that are not edited too."""
+
 Precision = StrEnum("Precision", ["auto", "float32", "bfloat16", "float16"])
 """Data type of the loaded weights; auto follows model.half."""
 
@@ -177,6 +180,7 @@ class MarginConfig(EditorConfig):
 
     margin: float = above_zero(0.3)
     passes: int = above_zero(2)
+    text: MetricText = MetricText.own
     text_weight: float = above_zero(10000.0)
     damping: float = above_zero(1e-2)
 

@@ -9,7 +9,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -137,6 +137,8 @@ class Editor(EditorState, ABC):
     """Whether a network is trained on training edits before the first edit."""
     fixed: ClassVar[dict[str, Enum]] = {}
     """Keys that have but one value here; `otherwise` says what to do for another."""
+    scaled: ClassVar[bool] = True
+    """Whether editor.lr scales its shifts."""
     otherwise: ClassVar[str] = "choose another editor"
 
     def __init__(
@@ -168,6 +170,15 @@ class Editor(EditorState, ABC):
                     f"editor.{key}={getattr(cfg, key).value}: editor={cfg.name} means {value.value}; "
                     f"{cls.otherwise} for anything else"
                 )
+
+    @classmethod
+    def reads(cls, cfg: EditorConfig) -> int:
+        """How many records that are not edited `read` wants before the first step; 0 for none."""
+        return 0
+
+    def read(self, steps: Iterable[StepBatches]) -> None:
+        """Look at records that are not edited; the weights stay as they are."""
+        raise ConfigError(f"editor={self.cfg.name} reads no records before it edits")
 
     def covariances(self) -> tuple[bool, bool]:
         """Whether the covariance of value gradients, and that of keys, will be asked for."""

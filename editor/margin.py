@@ -21,8 +21,7 @@ Shape suffixes: N rows, K = d_k, V = d_v.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -30,18 +29,20 @@ import torch
 from torch import Tensor
 
 from config.check import ConfigError
-from config.schema import EditorConfig, MarginConfig, PreheatMode, StatisticsMode, TokenRows
+from config.schema import EditorConfig, MarginConfig, MetricText, PreheatMode, StatisticsMode, TokenRows
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batches, passes
 from editor.base import Editor, StepReport, Stopwatch, describe_statistics
 from editor.capture import capture_tokens
-from editor.metric import Factors, Metric
+from editor.metric import Factors, Metric, joined, least_change
 from editor.registry import register
-from editor.ridge import Shift, solve_shifted
-from editor.text import beginnings, first_tokens, moments_of, prompts_of, written
+from editor.ridge import Shift
+from editor.text import Seed, beginnings, first_tokens, integer, moments_of, prompts_of, written
 from nets import NumericsError
 
-TEXTS, LENGTH = 64, 48
-"""Sequences of each kind of text, and the tokens that each goes on for."""
+TEXTS, LENGTH, ANSWER = 48, 32, 8
+"""Sequences of each kind of text, the tokens that each goes on for, and those of an answer."""
+RECORDS = 400
+"""Records that text=records reads, at most."""
 
 Saved = list[tuple[Tensor, Tensor | None]]
 
@@ -51,6 +52,7 @@ class Margin(Editor):
     """No step size: `margin` says what is asked for, the metric how it is done."""
 
     cfg: MarginConfig
+    scaled = False
     fixed: ClassVar[dict[str, Any]] = {
         "token": TokenRows.ans, "RunningMeanStd_mode": StatisticsMode.none, "preheat_mode": PreheatMode.none
     }  # fmt: skip
@@ -80,7 +82,9 @@ class Margin(Editor):
         with self._put_back_on_failure() as weights, self.step_rows(batches, watch) as (loss, tokens):
             keys = [self.cache.gather(site).keys_NK for site in range(len(self.sites))]
             with watch("metric"):
-                metric = self.metric or self.metric_of(batches)
+                if self.metric is None and self.reads(self.cfg):
+                    raise ConfigError("editor.text=records: no record was read yet; call session.read(facts) first")
+                metric = self.metric or self._own_metric(batches)
                 self.factors = metric.factors(self.names)
             shifts = self._passes(batches, weights, watch, warm_up=warm_up)
             self.check_shifts(shifts)
@@ -135,14 +139,35 @@ class Margin(Editor):
             raise NumericsError(f"the loss is {loss}")
         return loss, len(losses_N)
 
-    def metric_of(self, batches: StepBatches) -> Metric:
-        """The metric of text that the model writes by itself, and of text that goes on from the edits' beginnings."""
+    @classmethod
+    def reads(cls, cfg: EditorConfig) -> int:
+        """The metric's text may be that of records which are not edited."""
+        assert isinstance(cfg, MarginConfig)
+        return RECORDS if cfg.text is MetricText.records else 0
+
+    def read(self, steps: Iterable[StepBatches]) -> None:
+        """Make the metric of running text and of what the model answers to records' prompts and unrelated prompts."""
+        if self.last_shifts:
+            raise ConfigError(f"editor={self.cfg.name} reads records before its first step alone")
+        asked = list(steps)
+        prompts = [prompt for batches in asked for prompt in prompts_of(batches.edit)]
+        unrelated = [prompt for batches in asked for prompt in prompts_of(batches.unrelated)]
         draw = torch.Generator().manual_seed(self.seed)
-        prompts = prompts_of(batches.edit)
-        seeds = [first_tokens(prompts, TEXTS, draw), beginnings(prompts, TEXTS, draw)]
-        texts = [written(self.model, each, LENGTH, draw) for each in seeds]
-        return Metric.of([moments_of(self.model, self.sites, text, self.solve_device) for text in texts],
-                         self.cfg.text_weight)  # fmt: skip
+        answered = [(seeds, ANSWER) for seeds in (prompts, unrelated) if seeds]
+        self.metric = self._metric([(first_tokens(prompts, TEXTS, draw), LENGTH), *answered], draw)
+
+    def _own_metric(self, batches: StepBatches) -> Metric:
+        """Of running text, of what goes on from the edits' beginnings, and of what the model answers to the edits."""
+        draw, prompts = torch.Generator().manual_seed(self.seed), prompts_of(batches.edit)
+        answered = [prompts[integer(len(prompts), draw)] for _ in range(TEXTS)]
+        kinds = [(first_tokens(prompts, TEXTS, draw), LENGTH), (beginnings(prompts, TEXTS, draw), LENGTH)]
+        return self._metric([*kinds, (answered, ANSWER)], draw)
+
+    def _metric(self, kinds: Sequence[tuple[Sequence[Seed], int]], draw: torch.Generator) -> Metric:
+        """The metric of text of several kinds: what each starts with, and the tokens that it goes on for."""
+        texts = [written(self.model, seeds, tokens, draw) for seeds, tokens in kinds]
+        found = [moments_of(self.model, self.sites, text, self.solve_device) for text in texts]
+        return Metric.of(found, self.cfg.text_weight)
 
     @contextmanager
     def _put_back_on_failure(self) -> Iterator[Saved]:
@@ -177,41 +202,3 @@ def one_by_one(batches: Sequence[Batch]) -> list[Tokens]:
             ends = [at for at, label in enumerate(labels) if label != IGNORED]
             found += [Tokens(ids[: at + 1], [IGNORED] * at + [labels[at]]) for at in ends]
     return found
-
-
-def least_change(
-    keys: Sequence[Tensor],
-    gradients: Sequence[Tensor],
-    lacking_N: Tensor,
-    factors: Factors,
-    damping: float,
-    retries: Counter[str] | None = None,
-) -> list[Shift]:
-    """The shifts of all sites that give each of N tokens what it lacks, the smallest in the metric.
-
-    keys [N, K] and gradients [N, V] of every site are float64; so is lacking_N.
-    """
-    gram_NN = torch.zeros(len(lacking_N), len(lacking_N), dtype=torch.float64, device=lacking_N.device)
-    for key_NK, gradient_NV, (a_KK, b_VV) in zip(keys, gradients, factors, strict=True):
-        eased_KN, eased_VN = lower_solve(a_KK, key_NK.T), lower_solve(b_VV, gradient_NV.T)
-        gram_NN += (eased_KN.T @ eased_KN) * (eased_VN.T @ eased_VN)
-    scale_N = gram_NN.diagonal().sqrt().clamp(min=torch.finfo(torch.float64).tiny)
-    gram_NN /= scale_N.outer(scale_N)
-    answer_N = solve_shifted(gram_NN, damping, (lacking_N / scale_N)[:, None], retries).squeeze(1) / scale_N
-    shifts = []
-    for key_NK, gradient_NV, (a_KK, b_VV) in zip(keys, gradients, factors, strict=True):
-        left_NK = torch.cholesky_solve(key_NK.T, a_KK).T.float()
-        right_NV = torch.cholesky_solve((-answer_N[:, None] * gradient_NV).T, b_VV).T.float()
-        shifts.append(Shift(left_NK, right_NV))
-    return shifts
-
-
-def lower_solve(factor_XX: Tensor, right_XN: Tensor) -> Tensor:
-    """L^-1 R."""
-    return torch.linalg.solve_triangular(factor_XX, right_XN, upper=False)
-
-
-def joined(first: Shift, second: Shift) -> Shift:
-    """The sum of two shifts, as thin factors."""
-    assert first.left_NK is not None and second.left_NK is not None
-    return Shift(torch.cat([first.left_NK, second.left_NK]), torch.cat([first.right_NV, second.right_NV]))

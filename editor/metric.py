@@ -1,4 +1,4 @@
-"""How much a change of the weights would be felt: the Kronecker metric that editor=margin keeps changes small in.
+"""How much a change of the weights would be felt: a Kronecker metric, and the least change in it.
 
 Of site l, for a change D of its weight [d_k, d_v], tr(D^T A_l D B_l) with A_l the second moment of keys, B_l that of
 value gradients (K-FAC, Martens and Grosse 2015). Shape suffixes: N rows, K = d_k, V = d_v.
@@ -6,6 +6,7 @@ value gradients (K-FAC, Martens and Grosse 2015). Shape suffixes: N rows, K = d_
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from editor.capture import Rows
+from editor.ridge import Shift, solve_shifted
 from nets import NumericsError
 
 FLOOR = 1e-3
@@ -115,3 +117,41 @@ def cholesky(key_KK: Tensor, value_VV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Both lower factors, and whether either failed (0-dim, not 0 if so)."""
     (a_KK, bad), (b_VV, worse) = torch.linalg.cholesky_ex(key_KK), torch.linalg.cholesky_ex(value_VV)
     return a_KK, b_VV, bad | worse
+
+
+def least_change(
+    keys: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    lacking_N: Tensor,
+    factors: Factors,
+    damping: float,
+    retries: Counter[str] | None = None,
+) -> list[Shift]:
+    """The shifts of all sites that give each of N tokens what it lacks, the smallest in the metric.
+
+    keys [N, K] and gradients [N, V] of every site are float64; so is lacking_N.
+    """
+    gram_NN = torch.zeros(len(lacking_N), len(lacking_N), dtype=torch.float64, device=lacking_N.device)
+    for key_NK, gradient_NV, (a_KK, b_VV) in zip(keys, gradients, factors, strict=True):
+        eased_KN, eased_VN = lower_solve(a_KK, key_NK.T), lower_solve(b_VV, gradient_NV.T)
+        gram_NN += (eased_KN.T @ eased_KN) * (eased_VN.T @ eased_VN)
+    scale_N = gram_NN.diagonal().sqrt().clamp(min=torch.finfo(torch.float64).tiny)
+    gram_NN /= scale_N.outer(scale_N)
+    answer_N = solve_shifted(gram_NN, damping, (lacking_N / scale_N)[:, None], retries).squeeze(1) / scale_N
+    shifts = []
+    for key_NK, gradient_NV, (a_KK, b_VV) in zip(keys, gradients, factors, strict=True):
+        left_NK = torch.cholesky_solve(key_NK.T, a_KK).T.float()
+        right_NV = torch.cholesky_solve((-answer_N[:, None] * gradient_NV).T, b_VV).T.float()
+        shifts.append(Shift(left_NK, right_NV))
+    return shifts
+
+
+def lower_solve(factor_XX: Tensor, right_XN: Tensor) -> Tensor:
+    """L^-1 R."""
+    return torch.linalg.solve_triangular(factor_XX, right_XN, upper=False)
+
+
+def joined(first: Shift, second: Shift) -> Shift:
+    """The sum of two shifts, as thin factors."""
+    assert first.left_NK is not None and second.left_NK is not None
+    return Shift(torch.cat([first.left_NK, second.left_NK]), torch.cat([first.right_NV, second.right_NV]))

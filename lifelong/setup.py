@@ -87,12 +87,14 @@ def open_data(
 
 
 def _open_training(cfg: Config, fits: Fits, fits_key: str) -> RecordFile | None:
-    """What a learned editor trains on, or what the warm-up writes; None where the run needs neither."""
+    """What a learned editor trains on, another one reads, or the warm-up writes; None where the run needs none."""
     if editor_class(cfg.editor.name).trains:
         if cfg.editor.load_checkpoint or cfg.continue_from:
             return None
         trainable = with_all_prompts(fits, cfg.editor.name)
         return Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}").training(cfg.edit_steps)
+    if read := 0 if cfg.continue_from else editor_class(cfg.editor.name).reads(cfg.editor):
+        return Source(replace(cfg.dataset, n_edits=1), cfg.seed, fits, fits_key).training(read)
     warm_up = warm_up_steps(cfg)
     if not warm_up:
         return None

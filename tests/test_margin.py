@@ -14,8 +14,8 @@ from config.compose import compose_config
 from config.schema import MarginConfig
 from data.batches import IGNORED, StepBatches, step_batches
 from editor import margin
-from editor.margin import Margin, least_change, one_by_one
-from editor.metric import FLOOR, Metric, Moments
+from editor.margin import Margin, one_by_one
+from editor.metric import FLOOR, Metric, Moments, least_change
 from editor.registry import editor_class
 from editor.sites import EditSite, find_sites
 from editor.text import beginnings, continued, prompts_of
