@@ -89,6 +89,7 @@ class Margin(Editor):
             shifts = self._passes(batches, weights, watch, warm_up=warm_up)
             self.check_shifts(shifts)
             with watch("metric"):
+                self.factors = []  # they are as large as the sums that take their place
                 metric = metric.absorb(keys)
             with watch("write"):
                 self._put(weights)

@@ -138,7 +138,7 @@ def test_overrides_win_over_an_experiment():
 def test_groups_are_those_of_the_design():
     assert set(GROUPS["dataset"]) == {"zsre", "fever", "wikibigedit", "ultraeditbench", "facts", "custom"}
     assert set(GROUPS["model"]) == {"mistral-7b", "llama-3-instruct", "gpt-j", "qwen2.5-7b", "smollm2-135m"}
-    assert set(GROUPS["editor"]) == {"stableedit", "stableedit_plus", "ultraedit", "rledit", "malmen", "mend"}
+    assert set(GROUPS["editor"]) == {"stableedit", "stableedit_plus", "ultraedit", "rledit", "malmen", "mend", "margin"}
 
 
 @pytest.mark.parametrize(("editor", "model"), list(product(GROUPS["editor"], GROUPS["model"])))
@@ -165,6 +165,7 @@ DEFAULTS = {
         "lr": 1e-6, "alpha": 10.0, "RunningMeanStd_mode": "stable", "preheat_mode": "none", "key_ridge": 0.99,
     },
     "ultraedit": {"lr": 1e-6, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none", "token": "ans"},
+    "margin": {"margin": 0.3, "passes": 2, "text": "own", "text_weight": 1e4, "damping": 1e-2, "token": "ans"},
     "malmen": MALMEN,
     "rledit": MALMEN | {"time_decay": 0.95, "back_depth": 10},
     "mend": LEARNED

@@ -21,6 +21,7 @@ from editor.sites import EditSite, find_sites
 from editor.text import beginnings, continued, prompts_of
 from lifelong import Session
 from lifelong import run as lifelong_run
+from lifelong.tune import check_tuning
 from nets import NumericsError
 from tests.reference_cases import relative
 from tests.test_resume import Killed, assert_same_run, kill_after
@@ -309,9 +310,53 @@ def test_a_resumed_run_is_the_uninterrupted_one(precision, tmp_path, monkeypatch
         assert_same_run(tmp_path / "whole", killed)
 
 
+def test_records_that_are_not_edited_make_the_metric(tmp_path, monkeypatch):
+    """On the command line, over a resume, and in a session: the same text."""
+    monkeypatch.setattr(margin, "RECORDS", 6)
+    argv = words("editor.text=records", "num_seq=2")
+    results = lifelong_run.run(compose_config(argv), tmp_path / "whole")
+    assert results["seconds"]["read"] > 0
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2, lifelong_run.Loop, "step")
+        lifelong_run.run(compose_config(argv), tmp_path / "killed")
+    lifelong_run.run(compose_config([*argv, f"resume={tmp_path / 'killed'}"]), tmp_path / "unused")
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+    session = session_on(text="records", text_weight=100)
+    with pytest.raises(ConfigError, match=r"editor.text=records: no record was read yet; call session.read\(facts\)"):
+        session.edit(tiny_edits(count=4))
+    session.read(tiny_edits(count=6))
+    read = session.editor.metric
+    session.edit(tiny_edits(count=4))
+    assert read is not None and session.editor.metric.values is read.values
+    with pytest.raises(ConfigError, match="editor=margin reads records before its first step alone"):
+        session.read(tiny_edits(count=6))
+
+
+def session_on(editor: str = "margin", **keys: Any) -> Session:
+    """A session on a tiny model."""
+    return Session.load(str(MODELS / "tiny-llama"), editor=editor, sites=SITES["tiny-llama"], device="cpu", **keys)
+
+
+def test_other_editors_read_no_records():
+    with pytest.raises(ConfigError, match="editor=ultraedit reads no records before it edits"):
+        session_on("ultraedit").read(tiny_edits(count=2))
+
+
+def test_a_run_continues_with_the_metric_that_it_had(tmp_path):
+    lifelong_run.run(compose_config(words("num_seq=2")), tmp_path / "first")
+    was = Session.open(tmp_path / "first", device="cpu").editor.metric
+    on = [*words("num_seq=1"), f"continue_from={tmp_path / 'first'}"]
+    lifelong_run.run(compose_config(on), tmp_path / "second")
+    now = Session.open(tmp_path / "second", device="cpu").editor.metric
+    assert torch.equal(was.values[0], now.values[0]) and (now.keys[0] - was.keys[0]).trace() > 0
+    with pytest.raises(ConfigError, match="its statistics belong to editor.text_weight=100.0, not 7.0"):
+        lifelong_run.plan_run(compose_config([*on, "editor.text_weight=7"]), tmp_path / "third")
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
+        (["editor.text=records", "dataset.train_path=null"], "dataset.train_path=null: editor.text=records reads"),
         (["editor.lr=1e-3"], "editor.lr=0.001: editor=margin has no step size; leave lr out"),
         (["editor.margin=0"], "editor.margin=0.0: must be a finite number above 0"),
         (["editor.passes=0"], "editor.passes=0: must be a whole number above 0"),
@@ -325,6 +370,11 @@ def test_what_cannot_work_is_refused_in_a_line(more, says, tmp_path):
     with pytest.raises(ConfigError) as caught:
         lifelong_run.plan_run(compose_config(words(*more)), tmp_path / "run")
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_there_is_no_step_size_to_tune():
+    with pytest.raises(ConfigError, match="tune=true: editor=margin has no step size to search"):
+        check_tuning(compose_config(words("tune=true")))
 
 
 def test_a_session_edits_undoes_and_goes_on(tmp_path):
