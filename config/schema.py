@@ -15,6 +15,7 @@ from config.choices import (
     Export,
     FloorMode,
     Locality,
+    MetricText,
     Over,
     Precision,
     PreheatMode,
@@ -170,6 +171,17 @@ class FinetuneConfig(AnyEditorConfig):
 
 
 @dataclass
+class MarginConfig(EditorConfig):
+    """The editor that asks for margins instead of taking steps."""
+
+    margin: float = above_zero(0.3)
+    passes: int = above_zero(2)
+    text: MetricText = MetricText.own
+    text_weight: float = above_zero(10000.0)
+    damping: float = above_zero(1e-2)
+
+
+@dataclass
 class EvalConfig:
     """How ES, GS and LS are scored, and what else is measured while editing and at the end."""
 
@@ -265,7 +277,7 @@ class Config:
 
 KINDS: dict[str, type[AnyEditorConfig]] = {
     "any": AnyEditorConfig, "ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig,
-    "finetune": FinetuneConfig,
+    "finetune": FinetuneConfig, "margin": MarginConfig,
 }  # fmt: skip
 """The editors' configurations by the name under which a yaml file starts from them: /schema/KIND@_here_."""
 

@@ -59,7 +59,7 @@ class RowReader:
         more: dict[str, Any] = {key: self._text(row, key, index) for key in self.about}
         if self.fields["aliases"] is not None:
             more["aliases"] = tuple(self._texts(row, "aliases", index))
-        if self.cfg.subject_mark is not None and self.cfg.subject_mark in prompt:
+        if self.cfg.subject_mark and self.cfg.subject_mark in prompt:
             prompt = self._filled(prompt, self.cfg.subject_mark, more.get("subject"), index)
         return with_probes(index, prompt, answer, probes, **more)
 

@@ -1,5 +1,4 @@
-"""What every editor shares: the report of a step, writing shifts into sites, its state; and what those share that
-capture rows into running statistics.
+"""What every editor shares, and what those share that capture rows into running statistics.
 
 Shape suffixes: N rows, K = d_k, V = d_v.
 """
@@ -9,7 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
@@ -66,6 +65,8 @@ class AnyEditor(ABC):
     """Whether edits go into the weights."""
     fixed: ClassVar[dict[str, Enum]] = {}
     """Keys that have but one value here; `otherwise` says what to do for another."""
+    scaled: ClassVar[bool] = True
+    """Whether editor.lr scales its shifts."""
     otherwise: ClassVar[str] = "choose another editor"
 
     def __init__(
@@ -100,6 +101,15 @@ class AnyEditor(ABC):
                     f"editor.{key}={getattr(cfg, key).value}: editor={cfg.name} means {value.value}; "
                     f"{cls.otherwise} for anything else"
                 )
+
+    @classmethod
+    def reads(cls, cfg: AnyEditorConfig) -> int:
+        """How many records that are not edited `read` wants before the first step; 0 for none."""
+        return 0
+
+    def read(self, steps: Iterable[StepBatches]) -> None:
+        """Look at records that are not edited; the weights stay as they are."""
+        raise ConfigError(f"editor={self.cfg.name} reads no records before it edits")
 
     @staticmethod
     def in_front(prompt: str, answer: str) -> str:
@@ -241,9 +251,8 @@ class Editor(AnyEditor):
                     self.cache.put(rows)
                 losses.append(captured.loss)
                 tokens += captured.tokens
-        loss = torch.stack(losses).mean().item()
         self._check(torch.stack(finite).all(0), "keys or value gradients are not finite")
-        if not math.isfinite(loss):
+        if not math.isfinite(loss := torch.stack(losses).mean().item()):
             raise NumericsError(f"the loss is {loss}")
         return loss, tokens
 

@@ -59,6 +59,15 @@ class Captured:
     rows: list[Rows]
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Answer tokens one by one: cross-entropy, lead of the logit over the best other, and their rows by site."""
+
+    losses_N: Tensor
+    margins_N: Tensor
+    rows: list[Rows]
+
+
 @contextmanager
 def _head_sees_only(model: PreTrainedModel, positions_M: Tensor) -> Iterator[None]:
     """Let the output head run on some positions alone (of all B x T), as one sequence of M."""
@@ -179,3 +188,22 @@ def capture_together(
         for index, pair in enumerate(zip(keys, values, strict=True)):
             rows[index].append(Rows(*pair))
     return [Captured(loss, n, found) for loss, n, found in zip(losses.detach(), tokens, rows, strict=True)]
+
+
+def capture_tokens(
+    model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, inputs: Inputs = tokens_of
+) -> Asked:
+    """Every answer token with its key and the gradient of the summed cross-entropy, in one forward and backward.
+
+    A token's gradient holds the losses of later tokens of its sequence, which look back at it.
+    """
+    with torch.enable_grad(), _watch(sites) as seen:
+        logits_MW, labels_M = answer_logits(model, batch, inputs, whole=_edits_head(model, sites))
+        losses_M = cross_entropy(logits_MW, labels_M, reduction="none")
+        gradients = torch.autograd.grad(losses_M.sum(), [seen[site.name][1] for site in sites])
+    places_M1, logits_MW = labels_M[:, None], logits_MW.detach()
+    margins_M = logits_MW.gather(1, places_M1).squeeze(1) - logits_MW.scatter(1, places_M1, -torch.inf).amax(1)
+    positions_M = positions(batch.labels_BT != IGNORED)
+    pairs = zip((seen[site.name][0] for site in sites), gradients, strict=True)
+    rows = [Rows(*(at(x, positions_M).float() for x in pair)) for pair in pairs]
+    return Asked(losses_M.detach(), margins_M, rows)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from config.schema import Config, EditorConfig, LearnedConfig, StatisticsMode, TokenRows
+from config.schema import Config, EditorConfig, LearnedConfig, MarginConfig, StatisticsMode, TokenRows
 from config.sites import layers
 from model import pick_dtype
 
@@ -35,11 +35,16 @@ class Work:
     weighs_keys: bool
     rank: int = 0
     blocks: int = 0
+    metric: bool = False
 
     def statistics(self) -> int:
-        """Bytes of the running statistics, float64: 2 (K + V) a shape, V^2 where it whitens, K^2 with key_ridge."""
+        """Bytes of the running statistics, float64: 2 (K + V) a shape, V^2 where it whitens, K^2 with key_ridge.
+
+        K^2 + V^2 a site where editor=margin keeps a metric.
+        """
         squares = [(v * v if self.whitens else 0) + (k * k if self.weighs_keys else 0) for k, v in set(self.sites)]
-        return DOUBLE * (sum(squares) + sum(2 * (k + v) for k, v in set(self.sites)))
+        metric = sum(k * k + v * v for k, v in self.sites) * self.metric
+        return DOUBLE * (metric + sum(squares) + sum(2 * (k + v) for k, v in set(self.sites)))
 
     def step_rows(self) -> int:
         """Bytes of a step's keys and value gradients, float32: N (K + V) a site."""
@@ -68,7 +73,7 @@ class Work:
             m = min(n, k)
             total += 2 * m * n * k + m**3 / 3 + 2 * m * m * v + 2 * n * k * v
             total += 6 * n * v * v * self.whitens + 4 * n * k * k * self.weighs_keys
-            total += 4 * n * (k + v) * self.rank * self.blocks
+            total += 4 * n * (k + v) * self.rank * self.blocks + (k**3 + v**3) / 3 * self.metric
         return total + sum(EIGEN * v**3 * self.whitens + k**3 / 3 * self.weighs_keys for k, v in set(self.sites))
 
 
@@ -80,7 +85,7 @@ def step_costs(cfg: Config, model: PreTrainedModel, names: Sequence[str], shapes
     rows = edits * (TOKENS if editor.token is TokenRows.all else ANSWER)
     whitens = editor.RunningMeanStd_mode is StatisticsMode.stable
     learned = (editor.rank, editor.n_blocks) if isinstance(editor, LearnedConfig) else (0, 0)
-    work = Work(rows, shapes, whitens, getattr(editor, "key_ridge", 0) > 0, *learned)
+    work = Work(rows, shapes, whitens, getattr(editor, "key_ridge", 0) > 0, *learned, isinstance(editor, MarginConfig))
     on_gpu = cfg.model_device.startswith("cuda") or (cfg.model_device == "auto" and torch.cuda.is_available())
     dtype = pick_dtype(cfg.model, torch.device("cuda" if on_gpu else "cpu"))  # which need not be in this machine
     weights = model.num_parameters() * dtype.itemsize

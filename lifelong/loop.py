@@ -172,6 +172,9 @@ class Loop(Kept):
     def edit(self) -> None:
         """The warm-up and edit steps."""
         total, shown = self.cfg.edit_steps + warm_up_steps(self.cfg), ""
+        if self.position == 0 and self.data.training and self.session.editor.reads(self.cfg.editor):
+            with self.watch("read"):
+                self.session.read(self.data.training)
         self._look([], patient=False)
         self._look([], patient=True)
         with tqdm(total=total, initial=self.position, desc="edit", unit="step", disable=None, leave=False) as bar:

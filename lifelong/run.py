@@ -82,6 +82,8 @@ def check(cfg: Config) -> None:
             f"dataset.train_path=null: editor={cfg.editor.name} learns from training records; "
             "name a file of them, or use editor=stableedit"
         )
+    if kind.reads(cfg.editor) and not cfg.continue_from and cfg.dataset.train_path is None:
+        raise ConfigError("dataset.train_path=null: editor.text=records reads training records; name a file of them")
     if cfg.model_cache:
         check_export(cfg)
     if cfg.resume and not Path(cfg.resume).is_dir():

@@ -28,7 +28,7 @@ from editor.registry import editor_class
 from editor.sites import check_sites, find_sites
 from exports.ask import answer
 from lifelong import history, saved_sessions
-from lifelong.answers import chunks, grouped, probes
+from lifelong.answers import CHUNK, chunks, grouped, probes
 from lifelong.facts import Facts, edits_of, facts_of
 from lifelong.ledger import Step
 from lifelong.open_keys import settle_format
@@ -128,6 +128,15 @@ class Session(SessionState):
     def warm_up(self, facts: Facts, n_edits: int | None = None) -> None:
         """Fill the running statistics with facts, which are written too (docs/design.md, 2)."""
         self.edit(facts, n_edits or len(facts_of(facts)), warm_up=True)
+
+    def read(self, facts: Facts) -> None:
+        """Let editor=margin look, before its first step, at facts that are not edited: its text=records.
+
+        Raises:
+            ConfigError: the editor reads none, or there was a step already.
+        """
+        edits = self._checked(facts)
+        self.editor.read(self.batches(edits[at : at + CHUNK]) for at in range(0, len(edits), CHUNK))
 
     def train(self, facts: Facts, n_edits: int) -> pd.DataFrame:
         """Train a learned editor's networks on facts with rephrased and unrelated prompts; losses by step.

@@ -94,7 +94,7 @@ def open_data(
 
 
 def _open_training(cfg: Config, fits: Fits, fits_key: str, edits: RecordFile) -> RecordFile | None:
-    """What a learned editor trains on, or what the warm-up writes; None where the run needs neither.
+    """What a learned editor trains on, another one reads, or the warm-up writes; None where the run needs none.
 
     In the file that is edited they are the records behind those that are.
     """
@@ -105,6 +105,9 @@ def _open_training(cfg: Config, fits: Fits, fits_key: str, edits: RecordFile) ->
         trainable = with_all_prompts(fits, cfg.editor.name)
         source = Source(cfg.dataset, cfg.seed, trainable, f"{fits_key} {cfg.editor.name}")
         return source.training(cfg.edit_steps, rows_edited(edits, str(cfg.dataset.train_path)))
+    if read := 0 if cfg.continue_from else editor_class(cfg.editor.name).reads(cfg.editor):
+        source = Source(replace(cfg.dataset, n_edits=1), cfg.seed, fits, fits_key)
+        return source.training(read, rows_edited(edits, str(cfg.dataset.train_path)))
     warm_up = warm_up_steps(cfg)
     if not warm_up:
         return None

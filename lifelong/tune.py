@@ -123,7 +123,10 @@ def check_tuning(cfg: Config) -> None:
         raise ConfigError(f"resume={cfg.resume}: tune=true starts anew; it keeps no checkpoint")
     if cfg.model_cache:
         raise ConfigError("model_cache=true: tune=true keeps no model; save that of the run that uses its preset")
-    if check_editor(cfg).trains:
+    kind = check_editor(cfg)
+    if not kind.scaled:
+        raise ConfigError(f"tune=true: editor={cfg.editor.name} has no step size to search")
+    if kind.trains:
         raise ConfigError(
             f"tune=true: editor={cfg.editor.name} learns its step sizes from editor.lr on; compare a few values by "
             "python main.py -m editor.lr=..."

@@ -322,7 +322,8 @@ def words(path: Path, *more: str) -> list[str]:
     """A custom run of a second on a tiny model: three steps of an edit, no warm-up."""
     sites = ",".join(SITES["tiny-llama"])
     return [
-        *("dataset=custom", "model=smollm2-135m", "wandb.mode=disabled", "report=false", "model_device=cpu"),
+        *("dataset=custom", "model=smollm2-135m", "editor=stableedit"),
+        *("wandb.mode=disabled", "report=false", "model_device=cpu"),
         *(f"model.name_or_path={MODELS / 'tiny-llama'}", f"model.edit_modules=[{sites}]", "editor.lr=3e-3"),
         *(f"dataset.valid_path={path}", *NAMED),
         *("num_seq=3", "dataset.n_edits=1", "num_seq_zsre=0", "eval.examples=0", *more),
@@ -376,7 +377,7 @@ def test_without_a_training_split_the_warm_up_is_on_facts_and_says_so(tmp_path, 
     assert [warm_up for warm_up, _ in steps] == [True, True, False, False, False]
     assert all(edit.persona for edit in steps[0][1]) and steps[2][1][0].prompt == FACTS[0][0]
     cfg.dataset.warm_up_data = "fact"
-    with pytest.raises(ConfigError, match="dataset.warm_up_data=fact: data set fact: must be one of custom, facts, "):
+    with pytest.raises(ConfigError, match="dataset.warm_up_data=fact: data set fact: must be one of counterfact, "):
         setup.prepare(cfg)
     caplog.clear()
     cfg.num_seq_zsre = 0
@@ -408,7 +409,15 @@ def answers(folder: str | Path) -> list[str]:
 EDIT_THREE = (
     *("model=smollm2-135m", "dataset=custom", "dataset.prompt_format=chat", "num_seq=1", "dataset.n_edits=3"),
     *("num_seq_zsre=0", f"model.edit_modules=[{','.join(f'model.layers.{i}.mlp.down_proj' for i in range(18, 28))}]"),
-    *("editor.lr=1.2e-3", "editor.alpha=1", "eval.before=false", "eval.examples=0", "report=false", "model_device=cpu"),
+    *(
+        "editor=stableedit",
+        "editor.lr=1.2e-3",
+        "editor.alpha=1",
+        "eval.before=false",
+        "eval.examples=0",
+        "report=false",
+        "model_device=cpu",
+    ),
     *("wandb.mode=disabled", "model_cache=true", "model_cache_dir=edited", "checkpoint.every=0"),
 )
 

@@ -35,7 +35,12 @@ def own(tmp_path: Path, count: int = 7, *more: str) -> list[str]:
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(rows))
     words = ["dataset=custom", "model=smollm2-135m", f"dataset.valid_path={path}", "wandb.mode=disabled"]
-    words += ["model.name=tiny-llama", f"model.name_or_path={MODELS / 'tiny-llama'}", "model_device=cpu"]
+    words += [
+        "editor=stableedit",
+        "model.name=tiny-llama",
+        f"model.name_or_path={MODELS / 'tiny-llama'}",
+        "model_device=cpu",
+    ]
     words += [f"model.edit_modules=[{','.join(SITES['tiny-llama'])}]", "editor.lr=3e-3", "eval.cache_dir=null"]
     return [*words, "report=false", "eval.examples=2", *more]
 

@@ -1,0 +1,208 @@
+"""Margin-constrained editing in a Kronecker metric: what an edit needs, and the least change that gives it.
+
+For answer token i and site l: key k_il, gradient g_il of that token's own cross-entropy at the site's output, and
+mu_i, how far the token's logit leads the best other one. A step solves
+
+    minimize  sum_l tr(D_l^T A_l D_l B_l)     subject to  -sum_l k_il^T D_l g_il = tau_i = max(margin - mu_i, 0)
+
+for the tokens with tau_i > 0:
+
+    G_ij = sum_l (k_il^T A_l^-1 k_jl) (g_il^T B_l^-1 g_jl)        one N x N system for all sites
+    (G + damping) lambda = tau                                    rows scaled to unit diagonal first
+    D_l = -A_l^-1 (sum_i lambda_i k_il g_il^T) B_l^-1
+
+`passes` times, each at the weights that the one before left. A and B come from text of the model's own (text.py,
+metric.py); after a step A_l grows by its keys, so that what was edited stays where it is.
+Relatives: passive-aggressive learning (Crammer et al. 2006), recursive least squares, K-FAC (Martens, Grosse 2015).
+
+Shape suffixes: N rows, K = d_k, V = d_v.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from config.check import ConfigError
+from config.schema import (
+    AnyEditorConfig,
+    EditorConfig,
+    MarginConfig,
+    MetricText,
+    PreheatMode,
+    StatisticsMode,
+    TokenRows,
+)
+from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batches, passes
+from editor.base import Editor, Saved, StepReport, Stopwatch, describe_statistics
+from editor.capture import capture_tokens
+from editor.metric import Factors, Metric, joined, least_change
+from editor.registry import register
+from editor.ridge import Shift
+from editor.text import Seed, beginnings, first_tokens, integer, moments_of, prompts_of, written
+from nets import NumericsError
+
+TEXTS, LENGTH, ANSWER = 48, 32, 8
+"""Sequences of each kind of text, the tokens that each goes on for, and those of an answer."""
+RECORDS = 400
+"""Records that text=records reads, at most."""
+
+
+@register("margin", config=MarginConfig)
+class Margin(Editor):
+    """No step size: `margin` says what is asked for, the metric how it is done."""
+
+    cfg: MarginConfig
+    scaled = False
+    fixed: ClassVar[dict[str, Any]] = {
+        "token": TokenRows.ans, "RunningMeanStd_mode": StatisticsMode.none, "preheat_mode": PreheatMode.none
+    }  # fmt: skip
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        """As Editor; `seed` draws the metric's text."""
+        super().__init__(*args, **more)
+        self.metric: Metric | None = None
+        self.names = [site.name for site in self.sites]
+        self.factors: Factors = []
+        self.lacking_N = torch.zeros(0, dtype=torch.float64)
+
+    @classmethod
+    def check(cls, cfg: AnyEditorConfig) -> None:
+        """Also refuse, by a ConfigError, a step size: there is none."""
+        super().check(cfg)
+        assert isinstance(cfg, MarginConfig)
+        if cfg.lr != EditorConfig.lr:
+            raise ConfigError(f"editor.lr={cfg.lr}: editor={cfg.name} has no step size; leave lr out")
+
+    def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
+        """Write one step's edits into the weights; a warm-up is a step like any other.
+
+        Raises:
+            NumericsError: as Editor.step; weights, statistics and metric are then as before.
+        """
+        watch = Stopwatch()
+        with self._put_back_on_failure() as weights, self.step_rows(batches, watch) as (loss, tokens):
+            keys = [self.cache.gather(site).keys_NK for site in range(len(self.sites))]
+            with watch("metric"):
+                if self.metric is None and self.reads(self.cfg):
+                    raise ConfigError("editor.text=records: no record was read yet; call session.read(facts) first")
+                metric = self.metric or self._own_metric(batches)
+                self.factors = metric.factors(self.names)
+            shifts = self._passes(batches, weights, watch, warm_up=warm_up)
+            self.check_shifts(shifts)
+            with watch("metric"):
+                self.factors = []  # they are as large as the sums that take their place
+                metric = metric.absorb(keys)
+            with watch("write"):
+                self.restore(weights)
+                records = self.write(shifts)
+            self.metric = metric
+        return StepReport(loss, tokens, records, describe_statistics(self.statistics), dict(watch.seconds))
+
+    def _passes(self, batches: StepBatches, weights: Saved, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
+        """The shifts of all passes together; the weights are left as the last but one has them."""
+        shifts = self.shifts(watch, warm_up=warm_up)
+        for _ in range(self.cfg.passes - 1):
+            self.check_shifts(shifts)
+            self.restore(weights)
+            for site, shift in zip(self.sites, shifts, strict=True):
+                site.add(shift.contiguous())
+            self.cache.clear()
+            self._capture_rows(batches.edit, watch)
+            if not self.lacking_N.any():
+                break
+            more = self.shifts(watch, warm_up=warm_up)
+            shifts = [joined(*pair) for pair in zip(shifts, more, strict=True)]
+        return shifts
+
+    def shifts(self, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
+        """One pass: the least change by which every token in the cache gains what its margin lacks."""
+        with watch("solve"):
+            behind_N = self.lacking_N > 0
+            rows = [self.cache.gather(site) for site in range(len(self.sites))]
+            keys = [one.keys_NK[behind_N].double() for one in rows]
+            gradients = [one.gradients_NV[behind_N].double() for one in rows]
+            return least_change(keys, gradients, self.lacking_N[behind_N], self.factors, self.cfg.damping, self.retries)
+
+    def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
+        """Every answer token as a sequence of its own, which ends there: its gradient holds no other token's loss."""
+        found = []
+        for group in passes(micro_batches(one_by_one(batches), 1), self.cfg.tokens_per_pass):
+            with watch("capture"):
+                captured = capture_tokens(self.model, self.sites, join(group), self.inputs)
+            with watch("cache"):
+                self.cache.put([rows.to(self.solve_device) for rows in captured.rows])
+            found.append(torch.stack([captured.losses_N, captured.margins_N]).to(self.solve_device).double())
+        losses_N, margins_N = torch.cat(found, 1)
+        finite = [self.cache.gather(site).is_finite() for site in range(len(self.sites))]
+        self._check(torch.stack(finite), "keys or value gradients are not finite")
+        self.lacking_N = (self.cfg.margin - margins_N).clamp(min=0)
+        loss = losses_N.mean().item()
+        if not math.isfinite(loss) or not self.lacking_N.isfinite().all():
+            raise NumericsError(f"the loss is {loss}")
+        return loss, len(losses_N)
+
+    @classmethod
+    def reads(cls, cfg: AnyEditorConfig) -> int:
+        """The metric's text may be that of records which are not edited."""
+        assert isinstance(cfg, MarginConfig)
+        return RECORDS if cfg.text is MetricText.records else 0
+
+    def read(self, steps: Iterable[StepBatches]) -> None:
+        """Make the metric of running text and of what the model answers to records' prompts and unrelated prompts."""
+        if self.last_shifts:
+            raise ConfigError(f"editor={self.cfg.name} reads records before its first step alone")
+        asked = list(steps)
+        prompts = [prompt for batches in asked for prompt in prompts_of(batches.edit)]
+        unrelated = [prompt for batches in asked for prompt in prompts_of(batches.unrelated)]
+        draw = torch.Generator().manual_seed(self.seed)
+        answered = [(seeds, ANSWER) for seeds in (prompts, unrelated) if seeds]
+        self.metric = self._metric([(first_tokens(prompts, TEXTS, draw), LENGTH), *answered], draw)
+
+    def _own_metric(self, batches: StepBatches) -> Metric:
+        """Of running text, of what goes on from the edits' beginnings, and of what the model answers to the edits."""
+        draw, prompts = torch.Generator().manual_seed(self.seed), prompts_of(batches.edit)
+        answered = [prompts[integer(len(prompts), draw)] for _ in range(TEXTS)]
+        kinds = [(first_tokens(prompts, TEXTS, draw), LENGTH), (beginnings(prompts, TEXTS, draw), LENGTH)]
+        return self._metric([*kinds, (answered, ANSWER)], draw)
+
+    def _metric(self, kinds: Sequence[tuple[Sequence[Seed], int]], draw: torch.Generator) -> Metric:
+        """The metric of text of several kinds: what each starts with, and the tokens that it goes on for."""
+        texts = [written(self.model, seeds, tokens, draw) for seeds, tokens in kinds]
+        found = [moments_of(self.model, self.sites, text, self.solve_device) for text in texts]
+        return Metric.of(found, self.cfg.text_weight)
+
+    @contextmanager
+    def _put_back_on_failure(self) -> Iterator[Saved]:
+        weights = self.snapshot()
+        try:
+            yield weights
+        except BaseException:
+            self.restore(weights)
+            raise
+        finally:
+            self.factors = []
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on: the metric too, once there is one."""
+        return super().state_tensors() | (self.metric.state_tensors(self.names) if self.metric else {})
+
+    def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what state_tensors gave."""
+        super().load_state_tensors(tensors)
+        self.metric = Metric.restored(tensors, self.names)
+
+
+def one_by_one(batches: Sequence[Batch]) -> list[Tokens]:
+    """For every answer token the sequence that ends where it is predicted."""
+    found = []
+    for batch in batches:
+        for ids, labels in zip(batch.input_ids_BT.tolist(), batch.labels_BT.tolist(), strict=True):
+            ends = [at for at, label in enumerate(labels) if label != IGNORED]
+            found += [Tokens(ids[: at + 1], [IGNORED] * at + [labels[at]]) for at in ends]
+    return found
