@@ -366,7 +366,7 @@ def test_the_experiments_on_real_records(name: str, monkeypatch: pytest.MonkeyPa
     for editor in ("none", "in_context", "finetune", "margin", "ultraedit", "stableedit", "stableedit_plus"):
         cfg = compose_config([f"experiment=real_{name}", f"editor={editor}"])
         assert cfg.dataset.train_path == cfg.dataset.valid_path == f"/elsewhere/{name}.json.xz"
-        layers = [27] if editor == "finetune" else [24, 25, 26, 27]  # of one lowest layer, to share the states below
+        layers = [24] if editor == "finetune" else [24, 25, 26, 27]  # of one lowest layer, to share the states below
         assert cfg.model.edit_modules == [f"model.layers.{layer}.mlp.down_proj" for layer in layers]
 
 
