@@ -30,7 +30,6 @@ ROWS = ("stableedit", "stableedit_plus", "ultraedit", "margin", "finetune", "in_
 SPOKEN = ("ES_exact", "GS_exact", "ES_contain", "GS_contain", "LS_same")
 SHORT = ("ES_all", "GS_all", "LS_agreement")
 KEPT = (*LEAD, "LS", *SPOKEN)
-RULE = "Questions are asked in the format `qa`, CounterFact's beginnings of sentences `raw`, as they stand."
 Figures = dict[str, dict[str, Any]]
 """By data set: what was asked of how many edits; `runs` and `searches` by editor, `formats` by prompt_format."""
 
@@ -48,14 +47,25 @@ def taken(figures: Figures, runs: Sequence[Run]) -> Figures:
             raise ConfigError(f"{run.path}: {why}; name finished runs of real_*")
         of = figures.setdefault(name, {"formats": {}, "runs": {}, "searches": {}})
         if found := run.results.get("tune"):
-            trials = sorted([trial["lr"], rounded(trial["objective"])] for trial in found["trials"])
+            trials = sorted(map(tried, found["trials"]))
             of["searches"][editor] = {"edits": len(found["rows"]), "trials": trials}
         elif "scored" in run.results:
             of["formats"][run.config["dataset"]["prompt_format"]] = said(run)
         else:
             of |= asked(run)
-            of["runs"][editor] = figures_of(run)
+            of["runs"][label(run, editor)] = figures_of(run)
     return figures
+
+
+def label(run: Run, editor: str) -> str:
+    """The editor, and the step size where the command line gives another one than the experiment."""
+    given = [word for word in run.overrides if word.startswith("editor.lr=")]
+    return f"{editor}, lr {run.config['editor']['lr']:.0e}" if given else editor
+
+
+def tried(trial: Mapping[str, Any]) -> list[float | None]:
+    """Step size, objective, and what that is made of, of one trial of a search."""
+    return [trial["lr"], *(rounded(value) for value in (trial["objective"], *map((trial["scores"] or {}).get, SHORT)))]
 
 
 def asked(run: Run) -> dict[str, Any]:
@@ -123,9 +133,10 @@ def short(metrics: Mapping[str, Any]) -> str:
     return " / ".join(f"{metrics[name][0][0]:.2f}" for name in SHORT)
 
 
-def editors(figures: Figures) -> set[str]:
-    """Whose runs there are."""
-    return {editor for of in figures.values() for editor in of["runs"]}
+def rows(*sets: Mapping[str, Any]) -> list[str]:
+    """The rows of a table below the unedited model: whose runs there are, in order."""
+    found = {name for of in sets for name in of["runs"] if name != "none"}
+    return sorted(found, key=lambda name: (ROWS.index(name.partition(",")[0]), name))
 
 
 def page(figures: Figures) -> str:
@@ -153,8 +164,8 @@ TEMPLATES = Environment(
     undefined=StrictUndefined,
 )  # fmt: skip
 TEMPLATES.globals |= {
-    **{"sets": SETS, "rows": ROWS, "lead": LEAD, "spoken": SPOKEN, "rule": RULE},
-    **{"cell": cell, "short": short, "editors": editors, "unedited": unedited, "objective": objective},
+    **{"sets": SETS, "lead": LEAD, "spoken": SPOKEN},
+    **{"cell": cell, "short": short, "rows": rows, "unedited": unedited, "objective": objective},
 }
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from claims.real import FIGURES, PAGE, ROWS, SETS, asked, figures_of, page, said, summary, taken
+from claims.real import FIGURES, PAGE, ROWS, SETS, asked, figures_of, page, rows, said, summary, taken
 from config.check import ConfigError
 from files import read_json, write_json
 from report.load import load_run, load_runs
@@ -54,7 +54,10 @@ def test_figures_are_those_of_the_runs(tmp_path: Path) -> None:
 
 def test_searches_and_scorings_are_told_from_runs(tmp_path: Path) -> None:
     search = made_up(tmp_path / "search", "ultraedit", 0.0)
-    trials = [{"lr": 2e-3, "objective": 0.25}, {"lr": 5e-4, "objective": None}]
+    trials = [
+        {"lr": 2e-3, "objective": 0.25, "scores": {"ES_all": 0.5, "GS_all": 0.2, "LS_agreement": 0.9}},
+        {"lr": 5e-4, "objective": None, "scores": None},
+    ]
     write_json(
         search / "results.json", read_json(search / "results.json") | {"tune": {"rows": [7, 8], "trials": trials}}
     )
@@ -65,9 +68,21 @@ def test_searches_and_scorings_are_told_from_runs(tmp_path: Path) -> None:
         {"ES": {"tokens": 1.0}},
     ]
     (scoring / "edits.jsonl").write_text("".join(json.dumps({"after": line}) + "\n" for line in lines))
+    failed = [5e-4, None, None, None, None]
     of = taken({}, load_runs([search, scoring]))["zsre"]
-    assert of["searches"] == {"ultraedit": {"edits": 2, "trials": [[5e-4, None], [2e-3, 0.25]]}} and not of["runs"]
+    assert (
+        of["searches"] == {"ultraedit": {"edits": 2, "trials": [failed, [2e-3, 0.25, 0.5, 0.2, 0.9]]}}
+        and not of["runs"]
+    )
     assert of["formats"]["qa"] == said(load_run(scoring)) and of["formats"]["qa"]["empty"] == 2
+
+
+def test_another_step_size_is_a_row_of_its_own(tmp_path: Path) -> None:
+    runs = [made_up(tmp_path / "0", "stableedit", 0.0), made_up(tmp_path / "1", "stableedit", 0.1)]
+    given = load_run(runs[1])
+    given.overrides = ["editor.lr=1.5e-3"]
+    figures = taken({}, [load_run(made_up(tmp_path / "2", "finetune", 0.0)), load_run(runs[0]), given])
+    assert rows(figures["zsre"]) == ["stableedit", "stableedit, lr 2e-03", "finetune"]
 
 
 def test_other_runs_are_refused(tmp_path: Path) -> None:
