@@ -38,6 +38,12 @@ def peak_memory() -> dict[str, int]:
     return peaks
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process: what a run costs, however busy the machine is."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return round(used.ru_utime + used.ru_stime, 1)
+
+
 class Recorder:
     """Appends to metrics.jsonl, writes results.json, mirrors both to wandb. Use as a context manager."""
 

@@ -32,7 +32,7 @@ from lifelong.fullness import load_of
 from lifelong.loop import Loop, Watcher
 from lifelong.open_keys import as_settled
 from lifelong.origin import Origin
-from lifelong.recorder import Recorder, peak_memory, versions
+from lifelong.recorder import Recorder, cpu_seconds, peak_memory, versions
 from lifelong.resume import Checkpoints
 from lifelong.scored_model import ScoredModel
 from lifelong.session import Session, check_editor, open_session
@@ -269,7 +269,7 @@ def finish(
     cfg: Config, session: ScoredModel, recorder: Recorder, results: dict[str, Any], identity: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Complete the results and write them, with the edited model where `identity` (of its base) is given; report."""
-    results |= {"peak_memory": peak_memory(), "versions": versions()}
+    results |= {"peak_memory": peak_memory(), "cpu_seconds": cpu_seconds(), "versions": versions()}
     results["command"] = shlex.join(["python", "main.py", *sys.argv[1:]])
     recorder.finish(results)  # before the model is saved: a full disk must not take the numbers
     if identity is not None:

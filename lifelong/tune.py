@@ -112,7 +112,7 @@ def plan_tuning(cfg: Config) -> Tuning:
     steps = math.ceil(cfg.tune_edits / cfg.dataset.n_edits)
     fits = context_check(tokenizer, context, cfg.dataset.prompt_format)
     held = held_out(cfg, data, fits, steps * cfg.dataset.n_edits)
-    if not any(edit.unrelated for edit in held.edits):
+    if not any(edit.unrelated or any(kind == "neighbour" for kind, *_ in edit.more) for edit in held.edits):
         log.warning("tune=true: no record has an unrelated prompt, so nothing speaks against a large step size")
     return Tuning(configs, data, held, tokenizer, (device, solve))
 

@@ -71,7 +71,8 @@ def merit(
     """The number by which a run, or a step size, is better than another; `by` is one of RULES.
 
     gain: the mean gain of ES_all and GS_all and the change of LS_agreement, added. Agreement before any edit is 1, so a
-    model that is left as it was has 0; 1 is the most that there is. What has no prompts is left out.
+    model that is left as it was has 0; 1 is the most that there is. What has no prompts is left out; near neighbours
+    stand for unrelated prompts where there are none.
     published: the mean over ES, GS and LS of after minus before; None where one of the three was not measured.
     What was not measured before counts as 0 there; None where nothing was measured after.
     """
@@ -80,7 +81,7 @@ def merit(
     gains = [value - first for value, first in pairs if value is not None]
     if by == "published":
         return sum(gains) / len(names) if len(gains) == len(names) else None
-    kept = after.get("LS_agreement")
+    kept = after.get("LS_agreement", after.get("LS_neighbour_agreement"))
     return sum(gains) / len(gains) + (0.0 if kept is None else kept - 1.0) if gains else None
 
 

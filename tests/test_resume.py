@@ -45,7 +45,7 @@ def numbers(run_dir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Results and metric lines, without what a clock decides (downstream scores stand in the lines)."""
     results = json.loads((run_dir / "results.json").read_text())
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    free = ("seconds", "peak_memory", "config", "versions", "downstream", "command")
+    free = ("seconds", "cpu_seconds", "peak_memory", "config", "versions", "downstream", "command")
     kept = {k: v for k, v in results.items() if k not in free}
     return kept, [{k: v for k, v in line.items() if k != "seconds" and not k.endswith("/time")} for line in lines]
 

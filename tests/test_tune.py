@@ -80,6 +80,9 @@ def test_the_objective_is_gain_less_lost_agreement() -> None:
     assert merit(before | {"LS_agreement": 1.0}, before) == 0
     assert merit({"ES_all": 0.7, "GS_all": 0.2, "LS_agreement": 0.9}, before) == pytest.approx(0.4 - 0.1)
     assert merit({"ES_all": 0.7}, before) == pytest.approx(0.6), "what has no prompts is left out"
+    near = {"ES_all": 0.7, "GS_all": 0.2, "LS_neighbour_agreement": 0.9}
+    assert merit(near, before) == pytest.approx(0.4 - 0.1), "near neighbours where there are no unrelated prompts"
+    assert merit(near | {"LS_agreement": 0.8}, before) == pytest.approx(0.4 - 0.2)
 
 
 # which records
