@@ -51,8 +51,8 @@ from nets import NumericsError
 
 TEXTS, LENGTH, ANSWER = 48, 32, 8
 """Sequences of each kind of text, the tokens that each goes on for, and those of an answer."""
-RECORDS = 400
-"""Records that text=records reads, at most."""
+RECORDS, SHORT = 500, 4
+"""Records that text=records reads, at most, and the tokens of the model's answer to each of their prompts."""
 
 
 @register("margin", config=MarginConfig)
@@ -173,7 +173,7 @@ class Margin(Editor):
         prompts = [prompt for batches in asked for prompt in prompts_of(batches.edit)]
         unrelated = [prompt for batches in asked for prompt in prompts_of(batches.unrelated)]
         draw = torch.Generator().manual_seed(self.seed)
-        answered = [(seeds, ANSWER) for seeds in (prompts, unrelated) if seeds]
+        answered = [(seeds, SHORT) for seeds in (prompts, unrelated) if seeds]
         self.metric = self._metric([(first_tokens(prompts, TEXTS, draw), LENGTH), *answered], draw)
 
     def _own_metric(self, batches: StepBatches) -> Metric:

@@ -273,6 +273,11 @@ def test_a_warm_up_on_facts_of_ones_own_is_what_was_asked_for():
     assert compose_config(["dataset=zsre"]).num_seq == 200
 
 
+def test_margin_on_facts_of_ones_own_has_its_sites():
+    words = ["model=smollm2-135m", "dataset=custom", "dataset.valid_path=mine.csv", "editor=margin"]
+    assert compose_config(words).model.edit_modules == [f"model.layers.{at}.mlp.down_proj" for at in range(24, 28)]
+
+
 @pytest.mark.parametrize("editor", ["stableedit", "stableedit_plus"])
 def test_the_embedded_model_and_facts_of_ones_own_need_no_other_key(editor):
     cfg = compose_config(["model=smollm2-135m", "dataset=custom", "dataset.valid_path=mine.csv", f"editor={editor}"])
