@@ -17,12 +17,17 @@ from tests.test_margin import batches_for, editor_on, relative
 from tests.tiny import SITES
 
 
+def used(model: Any) -> str:
+    """The attention that a model runs with."""
+    return str(model.base_model.config._attn_implementation)
+
+
 @pytest.mark.parametrize("name", SITES)
 def test_rows_are_those_of_tokens_asked_alone(name: str) -> None:
     editor, batches = editor_on(name), batches_for(name).edit
-    before = editor.model.base_model.config._attn_implementation
+    before = used(editor.model)
     together = capture_tokens(editor.model, editor.sites, join(batches), own_gradients.own_gradients(tokens_of))
-    assert editor.model.base_model.config._attn_implementation == before != NAME
+    assert used(editor.model) == before != NAME
     alone = [
         capture_tokens(editor.model, editor.sites, one, tokens_of)
         for row in one_by_one(batches)
@@ -67,5 +72,5 @@ def test_a_replacement_that_is_ignored_or_differs_is_noticed(monkeypatch: pytest
         assert not works(model)
     finally:
         own_gradients.AttentionInterface.register(NAME, own_gradients.attention)
-    monkeypatch.setattr(own_gradients, "NAME", model.base_model.config._attn_implementation)
+    monkeypatch.setattr(own_gradients, "NAME", used(model))
     assert not works(model), "gradients of earlier places"
