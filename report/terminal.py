@@ -43,8 +43,22 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
         lines.append(f"ES by age, in edits: {', '.join(told)}")
     if ((results.get("config") or {}).get("dataset") or {}).get("locality") == "neighbour":
         lines.append("LS: near neighbours of the edited facts, not random questions (dataset.locality)")
+    lines += judge_remark(results.get("judge") or {})
     before = {row["metric"]: row.get("before") for row in results.get("metrics", [])}
     return lines + [words for words in (says_little(before),) if words]
+
+
+def judge_remark(judge: Mapping[str, Any]) -> list[str]:
+    """How far the judge agrees with exact match, or why it is left out."""
+    if "failed" in judge:
+        return [f"judge: left out ({printable(judge['failed'])})"]
+    if judge.get("agreement") is None:
+        return []
+    unclear = f"; {judge['unclear']} replies were neither yes nor no" if judge["unclear"] else ""
+    return [
+        f"judge: agrees with exact match on {judge['agreement']:.1%} of {judge['n']:,} answers (yes to "
+        f"{judge['yes_not_exact']} that do not match, no to {judge['no_but_exact']} that do){unclear}"
+    ]
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
