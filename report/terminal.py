@@ -73,11 +73,27 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence
 def downstream_table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Downstream scores against edits: weighted f1 of the likelihood's choice per task, and the average."""
     names = list(dict.fromkeys(key.partition("/")[0] for line in lines for key in line if key.endswith("/f1_new")))
-    if not names:
-        return ""
-    rows = [(str(line["edits"]), *(cell(line.get(f"{name}/f1_new")) for name in names)) for line in lines]
-    table = aligned(("edits", *names), rows, left=(0,))
-    return f"downstream (f1 of the likeliest choice) against edits\n{table}"
+    parts = [shares_table(lines[-1])] if lines else []
+    if names:
+        rows = [(str(line["edits"]), *(cell(line.get(f"{name}/f1_new")) for name in names)) for line in lines]
+        table = aligned(("edits", *names), rows, left=(0,))
+        parts.insert(0, f"downstream (f1 of the likeliest choice) against edits\n{table}")
+    told = [(line["edits"], line["perplexity/perplexity"]) for line in lines if "perplexity/perplexity" in line]
+    if told:
+        parts.append(f"perplexity of the text, by edits: {', '.join(f'{n:,}: {cell(value)}' for n, value in told)}")
+    return "\n".join(filter(None, parts))
+
+
+def shares_table(figures: Mapping[str, Any]) -> str:
+    """Accuracies of the downstream tasks (lm_eval: each task's first metric) with Wilson's interval and n."""
+    rows = []
+    for key, value in figures.items():
+        task, _, name = key.partition("/")
+        if name in ("accuracy_new", "score") and f"{task}/total" in figures:
+            low, high = (figures.get(f"{key}_{end}") for end in ("low", "high"))
+            span = "-" if low is None or high is None else f"{low:.3f}-{high:.3f}"
+            rows.append((task, cell(value), span, f"{figures[f'{task}/total']:,}"))
+    return aligned(("task", "accuracy", "95 % interval", "n"), rows, left=(0,)) if rows else ""
 
 
 def print_metrics(metrics: Sequence[Mapping[str, Any]]) -> None:
