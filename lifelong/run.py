@@ -29,6 +29,7 @@ from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong import origin as origins
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.fullness import load_of
+from lifelong.judge import reach_judge
 from lifelong.loop import Loop, Watcher
 from lifelong.open_keys import as_settled
 from lifelong.origin import Origin
@@ -161,6 +162,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     watch = Stopwatch()
     with watch("check"):
         plan = plan_run(cfg, run_dir)
+        reach_judge(cfg.eval)
     with writing("hydra.run.dir", plan.run_dir), ExitStack() as stack:
         with watch("load"):
             session = stack.enter_context(open_session(cfg, plan.tokenizer, plan.device, plan.solve_device))
@@ -207,11 +209,8 @@ def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
         with watch("evaluate after"):
             after, examples = evaluation.measure_after()
         evaluation.log(after, edits=loop.edits)
-    more = {
-        "examples": examples,
-        "retention_by_age": evaluation.ages.told(),
-        "worst": evaluation.worst.told(),
-    } | evaluation.earlier.told()
+    more = {"examples": examples, "retention_by_age": evaluation.ages.told(), "worst": evaluation.worst.told()}
+    more |= evaluation.earlier.told() | evaluation.judging.told()
     return _results(plan, loop, evaluation.before, after) | more
 
 
