@@ -66,7 +66,8 @@ def check_tasks(names: Sequence[str]) -> None:
     manager = TaskManager()
     for name in names:
         if name not in manager.all_tasks:
-            close = ", ".join(difflib.get_close_matches(name, manager.all_tasks, n=3)) or "listed by: lm_eval --tasks list"
+            nearest = difflib.get_close_matches(name, manager.all_tasks, n=3)
+            close = ", ".join(nearest) or "listed by: lm_eval --tasks list"
             raise ConfigError(
                 f"downstream.tasks: lm_eval has no task {name}; the nearest are {close} "
                 "(our own rows: downstream.backend=builtin or lm_eval_rows)"

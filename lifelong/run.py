@@ -6,7 +6,6 @@ import logging
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +17,15 @@ from transformers import PreTrainedTokenizerBase
 
 from config.check import ConfigError, RunError, check_values
 from config.schema import Config, LearnedConfig
-from data.base import Edit
 from data.source import file_hashes
 from editor.base import Stopwatch
 from editor.networks import check_checkpoint
 from exports.delta import base_identity
 from exports.save import check_export, save_edited
-from files import finite, read_json
-from glue_eval.evaluate import DownstreamEvaluator, abilities_before
+from files import read_json
+from glue_eval.evaluate import DownstreamEvaluator
 from lifelong import origin as origins
+from lifelong.downstream import Downstream
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.fullness import load_of
 from lifelong.judge import reach_judge
@@ -236,32 +235,6 @@ def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -
         results["downstream"] = downstream.found
     spectrum = editor.spectrum()
     return results | ({"spectrum": spectrum} if spectrum else {})
-
-
-class Downstream(Watcher):
-    """Runs the downstream tasks."""
-
-    kept = (*Watcher.kept, "found")
-    event = phase = "downstream"
-    patient = True
-
-    def __init__(
-        self, cfg: Config, evaluator: DownstreamEvaluator, session: Session, recorder: Recorder, watch: Stopwatch
-    ) -> None:
-        super().__init__(cfg.downstream_eval_steps, cfg.dataset.n_edits, recorder, watch)
-        self.cfg, self.evaluator, self.session = cfg, evaluator, session
-        self.found: list[dict[str, Any]] = []  # what every look has measured
-
-    def measure(self, step: int, batch: Sequence[Edit]) -> dict[str, Any]:
-        """The tasks' figures."""
-        model, tokenizer, edits = self.session.model, self.session.tokenizer, self.edits_done
-        if step:
-            figures = self.evaluator.evaluate(model, tokenizer, edits)
-        else:
-            with writing("eval.cache_dir", self.cfg.eval.cache_dir):
-                figures = abilities_before(self.cfg, self.evaluator, model, tokenizer)
-        self.found.append(finite({"edits": self.recorder.edits_before + edits, **figures}))
-        return figures
 
 
 def finish(
