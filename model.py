@@ -223,11 +223,7 @@ def _check_whole(source: str, said: dict[str, Any]) -> None:
 
 
 def check_sound(source: str, model: PreTrainedModel) -> None:
-    """Refuse weights that are not finite, an end that is no token, settings by which nothing can be computed.
-
-    Raises:
-        ConfigError: names the weight or the setting.
-    """
+    """Refuse, by a ConfigError, weights not finite, an end that is no token, settings that compute nothing."""
     for name, weight in model.named_parameters():
         if weight.numel() and not weight.is_meta and not all(map(torch.isfinite, weight.aminmax())):
             raise ConfigError(f"model.name_or_path={source}: its weight {name} holds a number that is not finite")
@@ -294,8 +290,7 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
 def fingerprint(tensors: Iterable[tuple[str, Tensor]], points: int = 4096) -> bytes:
     """Bytes that tell two models apart: names, shapes and evenly spaced values of every tensor.
 
-    A look at `points` values per tensor, not at all: a model that differs elsewhere only in single
-    values is taken for the same.
+    A look at `points` values per tensor: a model that differs only in single values elsewhere is taken for the same.
     """
     pieces: list[bytes] = []
     for name, tensor in tensors:

@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from config.choices import RANGE
 from config.errors import ConfigError as ConfigError
 from config.errors import RunError as RunError
+from config.judging import check_judge, check_judge_url
 from config.schema import KINDS, AnyEditorConfig, Config, DatasetConfig, EditorConfig, WandbMode
 
 GROUPS = ("dataset", "model", "editor", "experiment")
@@ -58,6 +59,8 @@ def check_override_names(argv: Sequence[str], more: Sequence[str] = ()) -> None:
         if key in GROUPS and any(map(NO_NAME.fullmatch, re.split(r"[][,\s]+", value))):
             raise ConfigError(f"{key}={value}: must be the name of a file of config/{key}, without .yaml")
         _check_name(key, value)
+        if key == "eval.judge_url" and any(sign in value for sign in "@?#"):  # before Hydra writes a secret down
+            check_judge_url(value)
 
 
 def _check_name(key: str, value: str) -> None:
@@ -91,6 +94,7 @@ def check_values(cfg: Config) -> None:
     if cfg.wandb.mode is not WandbMode.disabled and not WANDB_PROJECT.fullmatch(cfg.wandb.project):
         raise ConfigError(f"wandb.project={cfg.wandb.project}: must be up to 128 characters, none of / \\ # ? % :")
     check_fields(cfg.dataset)
+    check_judge(cfg.eval)
     if not cfg.dataset.valid_path:
         raise ConfigError("dataset.valid_path=: name the file of facts to edit (.json, .jsonl or .csv)")
 

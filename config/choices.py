@@ -55,8 +55,8 @@ WarmUp = StrEnum("WarmUp", ["num_seq_zsre", "num_seq_wikibigedit"])
 Locality = StrEnum("Locality", ["random", "neighbour"])
 """What prompts whose answers must stay are: questions about anything, or near neighbours of the edited fact."""
 
-DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval"])
-"""Which scorer runs the downstream tasks."""
+DownstreamBackend = StrEnum("DownstreamBackend", ["builtin", "lm_eval", "lm_eval_rows"])
+"""What runs the downstream tasks: this program, or lm-evaluation-harness its own tasks, or our rows."""
 
 Over = StrEnum("Over", ["step", "all"])
 """What editor=finetune trains on at every step: that step's edits, or all edits so far."""

@@ -22,7 +22,7 @@ def editor_keys(choices: Mapping[str, str | None], words: Sequence[str]) -> str:
     rest = [word for word, name in zip(words, names, strict=True) if name not in ("experiment", "dataset", "model")]
     chosen = [f"{group}={choices[group]}" for group in ("dataset", "model")]
     told, plain = (_editor([*chosen, *more, *rest]) for more in ([f"experiment={choices['experiment']}"], []))
-    found = [f"editor.{key}={value}" for key, value in told.items() if value != plain.get(key)]
+    found = [f"editor.{key}={value}" for key, value in sorted(told.items()) if value != plain.get(key)]
     start = f"experiment={choices['experiment']} sets for editor={choices['editor']}"
     return f"{start}: {', '.join(found) or 'nothing'}"
 

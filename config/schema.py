@@ -195,6 +195,8 @@ class EvalConfig:
     generate: bool = False
     generate_sample: int | None = at_least_zero(200)
     max_new_tokens: int = above_zero(24)
+    judge_url: str | None = None
+    judge_model: str | None = None
     probes: list[Probe] = field(default_factory=list)
     best: Best = Best.gain
     examples: int = at_least_zero(5)

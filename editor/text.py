@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
 from data.batches import IGNORED, Batch
@@ -99,6 +100,6 @@ def moments_of(
 ) -> Moments:
     """Second moments of the keys and value gradients at every position with a label."""
     found = Moments()
-    for batch in batches:
+    for batch in tqdm(batches, desc="text of the metric", unit="batch", disable=None, leave=False):
         found.add([rows.to(device) for rows in capture_tokens(model, sites, batch).rows])
     return found

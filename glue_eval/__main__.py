@@ -18,7 +18,7 @@ from config.check import check_override_names
 from config.compose import one_line
 from config.schema import Config, register
 from data.base import DataError
-from report.terminal import aligned, cell
+from report.terminal import aligned, cell, shares_table
 
 register()
 
@@ -29,10 +29,11 @@ COLUMNS = ("f1", "f1_new", "mcc", "accuracy", "accuracy_new", "correct", "incorr
 
 def table(figures: dict[str, float]) -> str:
     """Flat figures as a plain-text table, a task a line."""
-    names = dict.fromkeys(name for name, _, column in (key.partition("/") for key in figures) if column in COLUMNS)
+    names = dict.fromkeys(name for name, _, column in (key.partition("/") for key in figures) if column in COLUMNS[:-2])
     found = [(name, [figures.get(f"{name}/{column}") for column in COLUMNS]) for name in names]
     rows = [(name, *(cell(value, "" if isinstance(value, int) else ".4f") for value in row)) for name, row in found]
-    lines = [aligned(("task", *COLUMNS), rows, left=(0,))]
+    lines = [aligned(("task", *COLUMNS), rows, left=(0,))] if rows else []
+    lines += [shares] if (shares := shares_table(figures)) else []
     if "perplexity/perplexity" in figures:
         value, tokens = figures["perplexity/perplexity"], figures["perplexity/tokens"]
         lines.append(f"perplexity {value:.3f} over {tokens:.0f} tokens")

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import Config, DownstreamBackend, DownstreamConfig
+from data.source import locate
 from files import MANIFEST, flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines, write_whole
 from glue_eval.predictions import Question, averages, encode_tests, figures, predict
 from glue_eval.rows import source_label, validate
@@ -24,7 +25,7 @@ from model import fingerprint
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2  # of the kept folder; raise it when what is measured changes
+FORMAT = 3  # of the kept folder; raise it when what is measured changes
 
 
 class DownstreamEvaluator:
@@ -53,8 +54,28 @@ class DownstreamEvaluator:
         there and left out here.
         """
         stem = (folder or self.folder) / (f"case_{edits}" if edits else "base")
-        measure: Callable[[str, list[Question]], dict[str, Any]] = partial(self._figures, model, tokenizer, stem)
+        results = self._tasks(model, tokenizer, stem)
+        average = {"average": averages(list(results.values()))}
+        if PERPLEXITY in self.cfg.tasks:
+            start, path = time.perf_counter(), locate(self.cfg.perplexity_text or "")
+            results[PERPLEXITY] = {**perplexity(model, tokenizer, path), "source": str(path)}
+            results[PERPLEXITY] |= {"time": time.perf_counter() - start}
+        setting = {"edits": edits or 0, "source": self.source, "backend": self.cfg.backend.value}
+        content = setting | {"few_shots": self.cfg.few_shots} | results | average
+        write_json(Path(f"{stem}_glue.json"), content)
+        return numbers(content)
+
+    def _tasks(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: Path
+    ) -> dict[str, dict[str, Any]]:
+        """Every task's figures but perplexity's."""
         if self.cfg.backend is DownstreamBackend.lm_eval:
+            from glue_eval.lm_eval_tasks import run_tasks  # an optional package
+
+            named = [name for name in self.cfg.tasks if name != PERPLEXITY]
+            return run_tasks(named, model, tokenizer, self.cfg, stem)
+        measure: Callable[[str, list[Question]], dict[str, Any]] = partial(self._figures, model, tokenizer, stem)
+        if self.cfg.backend is DownstreamBackend.lm_eval_rows:
             from glue_eval.lm_eval_backend import harness  # an optional package
 
             measure = harness(model, tokenizer, self.cfg.batch_size)
@@ -67,15 +88,7 @@ class DownstreamEvaluator:
             results[name] = measure(name, questions) | {"time": time.perf_counter() - start}
             results[name] |= {"too_long": len(too_long), "too_long_rows": too_long}
             results[name] |= {"source": self.source, "version": TASKS[name].version}
-        average = {"average": averages(list(results.values()))}
-        if PERPLEXITY in self.cfg.tasks:
-            start, path = time.perf_counter(), Path(self.cfg.perplexity_text or "").expanduser()
-            results[PERPLEXITY] = {**perplexity(model, tokenizer, path), "source": str(path)}
-            results[PERPLEXITY] |= {"time": time.perf_counter() - start}
-        setting = {"edits": edits or 0, "source": self.source, "backend": self.cfg.backend.value}
-        content = setting | {"few_shots": self.cfg.few_shots} | results | average
-        write_json(Path(f"{stem}_glue.json"), content)
-        return numbers(content)
+        return results
 
     def _figures(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, stem: Path, name: str,
@@ -106,7 +119,7 @@ def abilities_before(
     Raises:
         ConfigError: eval.cache_dir cannot be written.
     """
-    if cfg.eval.cache_dir is None or cfg.downstream.backend is DownstreamBackend.lm_eval:
+    if cfg.eval.cache_dir is None or cfg.downstream.backend is not DownstreamBackend.builtin:
         return downstream.evaluate(model, tokenizer, 0)
 
     def measure(folder: Path) -> None:
@@ -129,7 +142,7 @@ def _key(
     """What the figures depend on."""
     about = asdict(cfg.downstream) | {"batch_size": None, "data_dir": None}
     if cfg.downstream.perplexity_text:
-        about["perplexity_text"] = sha256_of(Path(cfg.downstream.perplexity_text).expanduser())
+        about["perplexity_text"] = sha256_of(locate(cfg.downstream.perplexity_text))
     rows = {name: asdict(part) for name, part in downstream.rows.items()}
     about_model = [model.device.type, str(model.dtype), type(model).__name__, version("torch"), version("transformers")]
     words = [FORMAT, about, rows, downstream.source, sorted(tokenizer.get_vocab().items()), about_model]

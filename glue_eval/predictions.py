@@ -17,6 +17,7 @@ from data.batches import special_prefix
 from files import finite
 from glue_eval.rows import TaskRows
 from glue_eval.tasks import INVALID, Row, Task, likelihood_choice, read_answer, render_question, render_shot
+from report.metrics import interval
 
 NEW_TOKENS = 5
 AVERAGED = ("f1", "f1_new", "mcc", "accuracy", "accuracy_new")
@@ -169,12 +170,15 @@ def averages(results: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
 
 
 def _told(labels: Sequence[int], predictions: Sequence[int], end: str) -> dict[str, float | None]:
-    """What both readings are told by; the standard error is that of a share, sqrt(p (1 - p) / (n - 1))."""
+    """What both readings are told by: of accuracy the standard error of a share, sqrt(p (1 - p) / (n - 1)), and
+    Wilson's 95 % interval."""
     total, hit = len(labels), sum(p == y for p, y in zip(predictions, labels, strict=True))
     share = hit / total if total else None
     error = None if share is None else math.sqrt(share * (1 - share) / max(1, total - 1))
     found = {"correct": hit, "incorrect": total - hit, "f1": _f1(labels, predictions), "accuracy": share}
-    return {name + end: value for name, value in found.items()} | {f"accuracy{end}_stderr": error}
+    low, high = (None, None) if share is None else interval(share, total)
+    bounds = {f"accuracy{end}_low": low, f"accuracy{end}_high": high, f"accuracy{end}_stderr": error}
+    return {name + end: value for name, value in found.items()} | bounds
 
 
 def _f1(labels: Sequence[int], predictions: Sequence[int]) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from config.check import ConfigError, check_numbers
 from config.schema import DownstreamBackend, DownstreamConfig
 from data.base import DataError
+from data.source import locate
 from data.stream import iter_rows
 from glue_eval.tasks import PERPLEXITY, TASKS, Row, Task, read_row
 
@@ -44,22 +45,28 @@ def validate(cfg: DownstreamConfig) -> dict[str, TaskRows]:
         ConfigError: an unknown task or a value that cannot work, more tests or shots than rows.
         DataError: a file or a row that is not what the task needs.
     """
-    known = [*TASKS, PERPLEXITY]
+    known, ours = [*TASKS, PERPLEXITY], cfg.backend is not DownstreamBackend.lm_eval
     if not cfg.tasks:
         raise ConfigError(f"downstream.tasks=[]: name at least one of {', '.join(known)}")
     for name in cfg.tasks:
-        if name not in known:
+        if ours and name not in known:
             raise ConfigError(f"downstream.tasks: there is no task {name}; the tasks are {', '.join(known)}")
         if cfg.tasks.count(name) > 1:
             raise ConfigError(f"downstream.tasks: {name} is named twice; name each task once")
     check_numbers(cfg, "downstream.")
     if PERPLEXITY not in cfg.tasks and cfg.perplexity_text is not None:
         log.warning("downstream.perplexity_text has no effect unless downstream.tasks names perplexity")
-    elif PERPLEXITY in cfg.tasks and not Path(cfg.perplexity_text or "").expanduser().is_file():
+    elif PERPLEXITY in cfg.tasks and not locate(cfg.perplexity_text or "").is_file():
         said = "names no file" if cfg.perplexity_text is None else "no such file"
         raise ConfigError(f"downstream.perplexity_text={cfg.perplexity_text}: {said}; the task perplexity reads one")
-    if cfg.backend is DownstreamBackend.lm_eval and importlib.util.find_spec("lm_eval") is None:
-        raise ConfigError("downstream.backend=lm_eval: the package lm_eval is missing: sh run.sh install lm_eval")
+    if cfg.backend is not DownstreamBackend.builtin and importlib.util.find_spec("lm_eval") is None:
+        backend = f"downstream.backend={cfg.backend.value}"
+        raise ConfigError(f"{backend}: the package lm_eval is missing: sh run.sh install lm_eval")
+    if not ours:
+        from glue_eval.lm_eval_tasks import check_tasks  # an optional package
+
+        check_tasks([name for name in cfg.tasks if name != PERPLEXITY])
+        return {}
     rows = {name: load_rows(TASKS[name], cfg) for name in cfg.tasks if name != PERPLEXITY}
     short = {name: len(part.tests) for name, part in rows.items() if len(part.tests) < cfg.number_of_tests}
     if short:  # the shipped sample may hold fewer than the default asks for

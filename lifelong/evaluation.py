@@ -28,7 +28,9 @@ from files import kept, read_json, sha256_of_json, whole_file
 from lifelong.answers import grouped, probes
 from lifelong.blanks import warn_of_blanks
 from lifelong.earlier import Earlier
+from lifelong.edit_lines import example, texts, without_ids
 from lifelong.fullness import Ages
+from lifelong.judging import Judging
 from lifelong.loop import Watcher
 from lifelong.recorder import Recorder
 from lifelong.resume import Kept
@@ -45,8 +47,8 @@ FORMAT = 3  # of the cached folder; raise it when what is measured changes
 # keys of a data set that do not change what a record is read as
 NOT_READ = ("n_edits", "batch_size", "train_path", "valid_path", "limit", "on_bad_row", "cache_dir", "how_to_get",
             "warm_up", "warm_up_data")  # fmt: skip
-ASKED = ("row", "prompt", "answer", "rephrase", "unrelated", "unrelated_answer", "persona", "mhop", "mhop_answer")
-"""What edits.jsonl says of an edit."""
+# keys of eval that change no number before editing; a judge is asked at the end (lifelong/judging.py)
+NOT_MEASURED = ("before", "tokens_per_batch", "every", "per_edit", "cache_dir", "best", "judge_url", "judge_model")
 
 
 class Evaluation(Kept):
@@ -67,6 +69,7 @@ class Evaluation(Kept):
         self.reference: Reference | None = None
         self.logged_before = False
         self.earlier, self.ages, self.worst = Earlier(session), Ages(len(data.edits)), Worst()
+        self.judging = Judging(self.cfg.eval)
         recorder.edits_before, recorder.steps_before = self.earlier.edits, self.earlier.steps
 
     def log(self, measured: Measured, edits: int) -> None:
@@ -93,7 +96,7 @@ class Evaluation(Kept):
         """What the numbers before editing depend on, beside the weights."""
         cfg, tokenizer = self.cfg, self.session.tokenizer
         measured = asdict(cfg.eval)
-        for name in ("before", "tokens_per_batch", "every", "per_edit", "cache_dir", "best"):
+        for name in NOT_MEASURED:
             del measured[name]
         measured["probes"] = sorted(set(measured["probes"]))
         data = {name: value for name, value in asdict(cfg.dataset).items() if name not in NOT_READ}
@@ -141,10 +144,13 @@ class Evaluation(Kept):
                 self.worst.add(line, after, own.sums.get("LS_agreement"))
                 if file is not None:
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                if index in self.scorer.generated:
+                    self.judging.add(line["index"], edit, {"before": before, "after": after})
                 if index in self.scorer.examples:
-                    shown.append(_example(line))
+                    shown.append(example(line))
         self.scorer.measure_knowns(self.data.knowns, tally)
         self._measure_divergence(tally, taken)
+        self.judging.finish(self.run_dir / "judge.jsonl", {"before": then, "after": tally}, self.scorer.between)
         if self.before is not None:
             self.before = {**self.before, **_totals(then)}
         return _totals(tally) | self.earlier.ask("after"), shown
@@ -178,43 +184,13 @@ class Evaluation(Kept):
                 yield from map(json.loads, file)
 
     def _line(self, index: int, edit: Edit, before: Scores | None, after: Scores) -> dict[str, Any]:
-        texts = _texts(edit)
         step = index // self.cfg.dataset.n_edits + 1
-        line = {"index": self.recorder.edits_before + index, "step": self.recorder.steps_before + step} | texts
-        return line | {"before": _without_ids(before), "after": _without_ids(after)}
+        line = {"index": self.recorder.edits_before + index, "step": self.recorder.steps_before + step}
+        return line | texts(edit) | {"before": without_ids(before), "after": without_ids(after)}
 
 
 def _totals(tally: Tally) -> dict[str, tuple[float, int]]:
     return {name: (value, tally.counts[name]) for name, value in tally.means().items()}
-
-
-def _example(line: dict[str, Any]) -> dict[str, Any]:
-    before = line["before"]["ES"]["generated"] if line["before"] else None
-    named = {name: line[name] for name in ("index", "step", "prompt", "target")}
-    return named | {"before": before, "after": line["after"]["ES"]["generated"]}
-
-
-def _texts(edit: Edit) -> dict[str, Any]:
-    """What was asked, by name: a text, or a list where there are several prompts of a kind."""
-    texts = {name.replace("answer", "target"): getattr(edit, name) for name in ASKED}
-    texts = {name: text for name, text in texts.items() if text is not None}
-    for kind, more in grouped((kind for kind, *_ in edit.more), edit.more).items():
-        if kind in texts:
-            texts[kind] = [texts[kind], *(prompt for _, prompt, _ in more)]
-            if f"{kind}_target" in texts:
-                texts[f"{kind}_target"] = [texts[f"{kind}_target"], *(answer for *_, answer in more)]
-    return texts
-
-
-def _without_ids(scores: Scores | None) -> Scores | None:
-    if scores is None:
-        return None
-    return {metric: _shown(found) for metric, found in scores.items()}
-
-
-def _shown(found: dict[str, Any]) -> dict[str, Any]:
-    shown = {name: value for name, value in found.items() if name != "ids"}
-    return shown | {"each": [_shown(one) for one in found["each"]]} if "each" in found else shown
 
 
 def headline(measured: Measured) -> dict[str, float]:

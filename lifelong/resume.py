@@ -25,7 +25,7 @@ FORMAT = 3
 PARTS = {"number", "config", "files", "state", "model", "tensors", "sha256"}  # of state.json
 # what may differ between a run and its continuation without moving a number
 FREE = ("wandb.", "checkpoint.", "resume", "editor.cache_dir", "model_cache", "model.embedded_cache_dir", "export",
-        "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.examples", "report", "verbose",
+        "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.judge_", "eval.examples", "report", "verbose",
         "undo", "steps")  # fmt: skip
 
 

@@ -6,7 +6,6 @@ import logging
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +17,18 @@ from transformers import PreTrainedTokenizerBase
 
 from config.check import ConfigError, RunError, check_values
 from config.schema import Config, LearnedConfig
-from data.base import Edit
 from data.source import file_hashes
 from editor.base import Stopwatch
 from editor.networks import check_checkpoint
 from exports.delta import base_identity
 from exports.save import check_export, save_edited
-from files import finite, read_json
-from glue_eval.evaluate import DownstreamEvaluator, abilities_before
+from files import read_json
+from glue_eval.evaluate import DownstreamEvaluator
 from lifelong import origin as origins
+from lifelong.downstream import Downstream
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.fullness import load_of
+from lifelong.judge import reach_judge
 from lifelong.loop import Loop, Watcher
 from lifelong.open_keys import as_settled
 from lifelong.origin import Origin
@@ -161,6 +161,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     watch = Stopwatch()
     with watch("check"):
         plan = plan_run(cfg, run_dir)
+        reach_judge(cfg.eval)
     with writing("hydra.run.dir", plan.run_dir), ExitStack() as stack:
         with watch("load"):
             session = stack.enter_context(open_session(cfg, plan.tokenizer, plan.device, plan.solve_device))
@@ -207,11 +208,8 @@ def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
         with watch("evaluate after"):
             after, examples = evaluation.measure_after()
         evaluation.log(after, edits=loop.edits)
-    more = {
-        "examples": examples,
-        "retention_by_age": evaluation.ages.told(),
-        "worst": evaluation.worst.told(),
-    } | evaluation.earlier.told()
+    more = {"examples": examples, "retention_by_age": evaluation.ages.told(), "worst": evaluation.worst.told()}
+    more |= evaluation.earlier.told() | evaluation.judging.told()
     return _results(plan, loop, evaluation.before, after) | more
 
 
@@ -237,32 +235,6 @@ def _results(plan: Plan, loop: Loop, before: Measured | None, after: Measured) -
         results["downstream"] = downstream.found
     spectrum = editor.spectrum()
     return results | ({"spectrum": spectrum} if spectrum else {})
-
-
-class Downstream(Watcher):
-    """Runs the downstream tasks."""
-
-    kept = (*Watcher.kept, "found")
-    event = phase = "downstream"
-    patient = True
-
-    def __init__(
-        self, cfg: Config, evaluator: DownstreamEvaluator, session: Session, recorder: Recorder, watch: Stopwatch
-    ) -> None:
-        super().__init__(cfg.downstream_eval_steps, cfg.dataset.n_edits, recorder, watch)
-        self.cfg, self.evaluator, self.session = cfg, evaluator, session
-        self.found: list[dict[str, Any]] = []  # what every look has measured
-
-    def measure(self, step: int, batch: Sequence[Edit]) -> dict[str, Any]:
-        """The tasks' figures."""
-        model, tokenizer, edits = self.session.model, self.session.tokenizer, self.edits_done
-        if step:
-            figures = self.evaluator.evaluate(model, tokenizer, edits)
-        else:
-            with writing("eval.cache_dir", self.cfg.eval.cache_dir):
-                figures = abilities_before(self.cfg, self.evaluator, model, tokenizer)
-        self.found.append(finite({"edits": self.recorder.edits_before + edits, **figures}))
-        return figures
 
 
 def finish(

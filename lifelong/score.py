@@ -22,6 +22,7 @@ from files import finite, read_json
 from glue_eval.evaluate import DownstreamEvaluator, abilities_before
 from lifelong.any_model import AUTO, AnyModel, find
 from lifelong.evaluation import Evaluation, headline
+from lifelong.judge import reach_judge
 from lifelong.recorder import Recorder
 from lifelong.run import as_dict, check_writable, finish, show
 from lifelong.scored_model import ScoredModel
@@ -136,6 +137,7 @@ def score(cfg: Config, run_dir: Path, words: Sequence[str] = ()) -> dict[str, An
         log.warning("no effect, since score=%s edits nothing: %s", cfg.score, ", ".join(idle))
     with watch("check"):
         plan = plan_scoring(cfg, run_dir)
+        reach_judge(cfg.eval)
     with writing("hydra.run.dir", run_dir, "make room, then start again"), ExitStack() as stack:
         first = plan.base or plan.scored
         with watch("load"):
@@ -167,7 +169,7 @@ def measure(plan: Scoring, model: ScoredModel, recorder: Recorder, watch: Stopwa
         found += abilities(plan, model, recorder, watch, edits)
     evaluation.forget()
     results = _results(plan, evaluation.before, after) | {"seconds": dict(watch.seconds)}
-    results |= {"examples": examples, "worst": evaluation.worst.told()}
+    results |= {"examples": examples, "worst": evaluation.worst.told()} | evaluation.judging.told()
     return results | ({"downstream": found} if plan.downstream else {})
 
 

@@ -27,6 +27,8 @@ def run_figures(run: Run) -> Iterator[Plate | None]:
     told = [line[PERPLEXITY] for line in run.events["downstream"] if line.get(PERPLEXITY) is not None]
     words = f" Perplexity of the text: {told[0]:.4g} at first, {told[-1]:.4g} at last." if told else ""
     yield plate("downstream", style.curve_figure(run.downstream(), "f1_new", share=True), words)
+    text = curves(run.events["downstream"], [PERPLEXITY], "edits")
+    yield plate("perplexity", style.curve_figure({"text": text[PERPLEXITY]} if text else {}, "perplexity"))
     yield retention(run)
     yield ages(run)
     yield per_site(run, "shift_norm", "norm of the shift")

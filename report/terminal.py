@@ -43,8 +43,22 @@ def remarks(results: Mapping[str, Any]) -> list[str]:
         lines.append(f"ES by age, in edits: {', '.join(told)}")
     if ((results.get("config") or {}).get("dataset") or {}).get("locality") == "neighbour":
         lines.append("LS: near neighbours of the edited facts, not random questions (dataset.locality)")
+    lines += judge_remark(results.get("judge") or {})
     before = {row["metric"]: row.get("before") for row in results.get("metrics", [])}
     return lines + [words for words in (says_little(before),) if words]
+
+
+def judge_remark(judge: Mapping[str, Any]) -> list[str]:
+    """How far the judge agrees with exact match, or why it is left out."""
+    if "failed" in judge:
+        return [f"judge: left out ({printable(judge['failed'])})"]
+    if judge.get("agreement") is None:
+        return []
+    unclear = f"; {judge['unclear']} replies were neither yes nor no" if judge["unclear"] else ""
+    return [
+        f"judge: agrees with exact match on {judge['agreement']:.1%} of {judge['n']:,} answers (yes to "
+        f"{judge['yes_not_exact']} that do not match, no to {judge['no_but_exact']} that do){unclear}"
+    ]
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int]) -> str:
@@ -59,11 +73,27 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence
 def downstream_table(lines: Sequence[Mapping[str, Any]]) -> str:
     """Downstream scores against edits: weighted f1 of the likelihood's choice per task, and the average."""
     names = list(dict.fromkeys(key.partition("/")[0] for line in lines for key in line if key.endswith("/f1_new")))
-    if not names:
-        return ""
-    rows = [(str(line["edits"]), *(cell(line.get(f"{name}/f1_new")) for name in names)) for line in lines]
-    table = aligned(("edits", *names), rows, left=(0,))
-    return f"downstream (f1 of the likeliest choice) against edits\n{table}"
+    parts = [shares_table(lines[-1])] if lines else []
+    if names:
+        rows = [(str(line["edits"]), *(cell(line.get(f"{name}/f1_new")) for name in names)) for line in lines]
+        table = aligned(("edits", *names), rows, left=(0,))
+        parts.insert(0, f"downstream (f1 of the likeliest choice) against edits\n{table}")
+    told = [(line["edits"], line["perplexity/perplexity"]) for line in lines if "perplexity/perplexity" in line]
+    if told:
+        parts.append(f"perplexity of the text, by edits: {', '.join(f'{n:,}: {cell(value)}' for n, value in told)}")
+    return "\n".join(filter(None, parts))
+
+
+def shares_table(figures: Mapping[str, Any]) -> str:
+    """Accuracies of the downstream tasks (lm_eval: each task's first metric) with Wilson's interval and n."""
+    rows = []
+    for key, value in figures.items():
+        task, _, name = key.partition("/")
+        if name in ("accuracy_new", "score") and f"{task}/total" in figures:
+            low, high = (figures.get(f"{key}_{end}") for end in ("low", "high"))
+            span = "-" if low is None or high is None else f"{low:.3f}-{high:.3f}"
+            rows.append((task, cell(value), span, f"{figures[f'{task}/total']:,}"))
+    return aligned(("task", "accuracy", "95 % interval", "n"), rows, left=(0,)) if rows else ""
 
 
 def print_metrics(metrics: Sequence[Mapping[str, Any]]) -> None:

@@ -70,3 +70,17 @@ def test_tables():
     table = downstream_table([{"edits": 0, "sst/f1_new": 0.5}, {"edits": 8}]).splitlines()
     assert table[2].split() == ["0", "0.5000"] and table[3].split() == ["8", "-"]
     assert downstream_table([{"edits": 0}]) == ""
+
+
+def test_perplexity_of_the_shipped_text_by_a_name_below_the_project(tmp_path, monkeypatch, capsys):
+    """As the experiments on real records have it by default, from whatever folder."""
+    monkeypatch.chdir(tmp_path)
+    real = compose_config(["experiment=real_zsre"])
+    assert (real.downstream_eval_steps, real.downstream.tasks) == (real.num_seq, ["perplexity"])
+    words = [f"downstream.perplexity_text={real.downstream.perplexity_text}", "downstream.tasks=[perplexity]"]
+    results = lifelong_run.run(
+        compose_config(tiny_words("downstream_eval_steps=3", "report=true", *words)), tmp_path / "run"
+    )
+    before, after = (line["perplexity/perplexity"] for line in results["downstream"])
+    assert before != after and f"by edits: 0: {before:.4f}, 24: {after:.4f}" in capsys.readouterr().out
+    assert (tmp_path / "run" / "report" / "figures" / "perplexity.svg").is_file()

@@ -229,14 +229,14 @@ def test_harness_agrees_where_choices_are_single_tokens(tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(MODELS / "tiny-llama")
     assert {len(c.tokens) for q in questions("mmlu", tokenizer, model.config) for c in q.choices} == {1}
     found = {}
-    for backend in DownstreamBackend:
+    for backend in (DownstreamBackend.builtin, DownstreamBackend.lm_eval_rows):
         cfg = DownstreamConfig(["mmlu"], 12, 1, backend=backend)
         found[backend.value] = DownstreamEvaluator(cfg, tmp_path / backend.value).evaluate(model, tokenizer)
-    shared = [key for key in found["lm_eval"] if key.endswith(("_new", "stderr", "total"))]
+    shared = [key for key in found["lm_eval_rows"] if key.endswith(("_new", "stderr", "total"))]
     assert len(shared) >= 6
-    assert {key: found["lm_eval"][key] for key in shared} == {key: found["builtin"][key] for key in shared}
-    assert "mmlu/f1" not in found["lm_eval"]
-    assert (tmp_path / "lm_eval" / "glue_eval" / "base_glue.json").is_file()
+    assert {key: found["lm_eval_rows"][key] for key in shared} == {key: found["builtin"][key] for key in shared}
+    assert "mmlu/f1" not in found["lm_eval_rows"]
+    assert (tmp_path / "lm_eval_rows" / "glue_eval" / "base_glue.json").is_file()
 
 
 def test_batches_hold_what_they_may():

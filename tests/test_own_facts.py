@@ -260,7 +260,7 @@ def test_what_an_experiment_sets_for_another_editor_is_said():
     choices = {"experiment": "quickstart", "editor": "stableedit_plus", "dataset": "facts", "model": "smollm2-135m"}
     with initialize_config_dir(str(FOLDER), version_base="1.3"):
         words = ["experiment=quickstart", "editor=stableedit_plus", "editor.alpha=3", "num_seq=1"]
-        said = "experiment=quickstart sets for editor=stableedit_plus: editor.lr=0.0015, editor.batch_size=512"
+        said = "experiment=quickstart sets for editor=stableedit_plus: editor.batch_size=512, editor.lr=0.0015"
         assert editor_keys(choices, words) == said
         assert editor_keys(choices, ["experiment=quickstart"]) == ""
         assert editor_keys(choices | {"experiment": None}, ["editor=stableedit_plus"]) == ""
@@ -269,7 +269,7 @@ def test_what_an_experiment_sets_for_another_editor_is_said():
 def test_a_warm_up_on_facts_of_ones_own_is_what_was_asked_for():
     words = ["dataset=custom", "model=smollm2-135m", "dataset.valid_path=mine.csv"]
     assert warm_up_steps(compose_config(words)) == 0
-    assert warm_up_steps(compose_config([*words, "num_seq_zsre=2"])) == 2
+    assert warm_up_steps(compose_config([*words, "editor=stableedit", "num_seq_zsre=2"])) == 2
     assert compose_config(["dataset=zsre"]).num_seq == 200
 
 

@@ -113,8 +113,8 @@ def numbers(run: Path) -> tuple[Any, ...]:
     """All that a run says but for clocks, places and its settings."""
     results = json.loads((run / "results.json").read_text())
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    free = {"seconds", "cpu_seconds", "peak_memory", "config", "versions"}
-    free |= {"downstream", "command", "model_cache_dir", "skipped"}
+    free = {"seconds", "cpu_seconds", "peak_memory", "config", "versions", "downstream", "command"}
+    free |= {"model_cache_dir", "skipped"}
     kept = {key: value for key, value in results.items() if key not in free}
     kept["counts"] = {key: value for key, value in kept["counts"].items() if key != "skipped_rows"}
     told = [{k: v for k, v in line.items() if k != "seconds" and not k.endswith("/time")} for line in lines]
