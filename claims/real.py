@@ -25,7 +25,8 @@ from report.metrics import LEAD, merit
 FIGURES = Path(__file__).with_name("real.yaml")
 PAGE = PROJECT / "docs" / "real.md"
 SETS = {"zsre": "zsRE", "counterfact": "CounterFact", "wikibigedit": "WikiBigEdit", "qaedit": "QAEdit"}
-ROWS = ("stableedit", "stableedit_plus", "ultraedit", "margin", "finetune", "in_context")
+RIDGE = ("stableedit", "stableedit_plus", "ultraedit")
+ROWS = (*RIDGE, "margin", "finetune", "in_context")
 """In the order of the tables, below the unedited model."""
 SPOKEN = ("ES_exact", "GS_exact", "ES_contain", "GS_contain", "LS_same")
 SHORT = ("ES_all", "GS_all", "LS_agreement")
@@ -139,6 +140,11 @@ def rows(*sets: Mapping[str, Any]) -> list[str]:
     return sorted(found, key=lambda name: (ROWS.index(name.partition(",")[0]), name))
 
 
+def of_ridge(of: Mapping[str, Any], metric: str) -> list[float]:
+    """A metric's values of the ridge editors at their own step sizes, in order."""
+    return sorted(of["runs"][name]["metrics"][metric][0][0] for name in RIDGE if name in of["runs"])
+
+
 def step_sizes(figures: Figures) -> list[tuple[str, float]]:
     """What the editors that have a step size wrote with, finetune last."""
     lrs = {name: of["runs"][name]["lr"] for of in figures.values() for name in rows(of) if name in of["searches"]}
@@ -176,7 +182,15 @@ TEMPLATES = Environment(
 )  # fmt: skip
 TEMPLATES.globals |= {
     **{"sets": SETS, "lead": LEAD, "spoken": SPOKEN},
-    **{"cell": cell, "short": short, "rows": rows, "taken": step_sizes, "unedited": unedited, "objective": objective},
+    **{
+        "cell": cell,
+        "short": short,
+        "rows": rows,
+        "of_ridge": of_ridge,
+        "taken": step_sizes,
+        "unedited": unedited,
+        "objective": objective,
+    },
 }
 
 if __name__ == "__main__":
