@@ -139,14 +139,25 @@ def rows(*sets: Mapping[str, Any]) -> list[str]:
     return sorted(found, key=lambda name: (ROWS.index(name.partition(",")[0]), name))
 
 
+def step_sizes(figures: Figures) -> list[tuple[str, float]]:
+    """What the editors that have a step size wrote with, finetune last."""
+    lrs = {name: of["runs"][name]["lr"] for of in figures.values() for name in rows(of) if name in of["searches"]}
+    return sorted(lrs.items(), key=lambda pair: ROWS.index(pair[0]))
+
+
+def with_runs(figures: Figures) -> Figures:
+    """The data sets of which there is a run, in order."""
+    return {name: figures[name] for name in SETS if figures.get(name, {}).get("runs")}
+
+
 def page(figures: Figures) -> str:
     """docs/real.md."""
-    return TEMPLATES.get_template("real.md.j2").render(figures=figures)
+    return TEMPLATES.get_template("real.md.j2").render(figures=with_runs(figures))
 
 
 def summary(figures: Figures) -> str:
     """The table that leads the page."""
-    return TEMPLATES.get_template("real_summary.md.j2").render(figures=figures)
+    return TEMPLATES.get_template("real_summary.md.j2").render(figures=with_runs(figures))
 
 
 def main(folders: Sequence[Path]) -> None:
@@ -165,7 +176,7 @@ TEMPLATES = Environment(
 )  # fmt: skip
 TEMPLATES.globals |= {
     **{"sets": SETS, "lead": LEAD, "spoken": SPOKEN},
-    **{"cell": cell, "short": short, "rows": rows, "unedited": unedited, "objective": objective},
+    **{"cell": cell, "short": short, "rows": rows, "taken": step_sizes, "unedited": unedited, "objective": objective},
 }
 
 if __name__ == "__main__":

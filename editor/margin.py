@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -42,6 +43,7 @@ from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batche
 from editor.base import Editor, Saved, StepReport, Stopwatch, describe_statistics
 from editor.capture import capture_tokens
 from editor.metric import Factors, Metric, joined, least_change
+from editor.own_gradients import own_gradients, works
 from editor.registry import register
 from editor.ridge import Shift
 from editor.text import Seed, beginnings, first_tokens, integer, moments_of, prompts_of, written
@@ -70,6 +72,11 @@ class Margin(Editor):
         self.names = [site.name for site in self.sites]
         self.factors: Factors = []
         self.lacking_N = torch.zeros(0, dtype=torch.float64)
+
+    @cached_property
+    def together(self) -> bool:
+        """Whether one pass gives every token's own gradient; else each is asked as a sequence that ends there."""
+        return works(self.model)
 
     @classmethod
     def check(cls, cfg: AnyEditorConfig) -> None:
@@ -130,11 +137,16 @@ class Margin(Editor):
             return least_change(keys, gradients, self.lacking_N[behind_N], self.factors, self.cfg.damping, self.retries)
 
     def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
-        """Every answer token as a sequence of its own, which ends there: its gradient holds no other token's loss."""
+        """Every answer token with the gradient of its own loss, which holds no other token's."""
         found = []
-        for group in passes(micro_batches(one_by_one(batches), 1), self.cfg.tokens_per_pass):
+        inputs = self.inputs
+        if self.together:
+            inputs = own_gradients(inputs)
+        else:
+            batches = micro_batches(one_by_one(batches), 1)
+        for group in passes(batches, self.cfg.tokens_per_pass):
             with watch("capture"):
-                captured = capture_tokens(self.model, self.sites, join(group), self.inputs)
+                captured = capture_tokens(self.model, self.sites, join(group), inputs)
             with watch("cache"):
                 self.cache.put([rows.to(self.solve_device) for rows in captured.rows])
             found.append(torch.stack([captured.losses_N, captured.margins_N]).to(self.solve_device).double())

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from files import flatten
 from report import style
 from report.load import Run, curves
-from report.metrics import RULES, Rule
+from report.metrics import METRICS, RULES, Rule
 from report.style import WORDS, Plate
 from report.terminal import aligned, cell
 
@@ -193,6 +193,8 @@ def _curves(found: Comparison, name: str) -> Plate | None:
         curve = measured.get(name.removeprefix("downstream "))
         if curve is None:
             curve = curves(run.events["evaluate"], [name], "edits").get(name, pd.Series(dtype=float))
+            first = METRICS[name].unedited if name in METRICS else None
+            curve = curve if first is None else curve.fillna(first)  # it is not measured before any edit
             dotted += len(curve) > 1
         setting = ", ".join(found.settings.iloc[index, :2])
         label = f"{run.name} ({setting})" if setting and len(run.name) + len(setting) < 40 else run.name

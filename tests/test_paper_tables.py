@@ -12,7 +12,7 @@ import pytest
 import report
 from files import read_json, write_json
 from lifelong.worst import SHOWN, Worst
-from report.comparison import compare
+from report.comparison import compare, comparison_figures
 from report.latex import surely_best
 from report.load import load_runs
 from report.metrics import LOW_LS, merit, says_little
@@ -162,3 +162,14 @@ def test_broken_lists_are_noted(tmp_path):
     run = change(write_run(tmp_path / "run"), worst={"scored": 1, "failed": 1, "edits": [{"prompt": 3}]})
     (found,) = load_runs([run])
     assert "results.json cannot be read" in json.dumps(found.notes)
+
+
+def test_what_compares_with_the_unedited_model_starts_where_that_is(tmp_path):
+    for job in range(2):
+        run = write_run(tmp_path / str(job), overrides=(f"editor.alpha={job}",), alpha=float(job))
+        lines = [{"event": "evaluate", "edits": 0, "ES": 0.1}]
+        lines += [{"event": "evaluate", "edits": 500, "ES": 0.5, "LS_agreement": 0.8}]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    plates = [plate for plate in comparison_figures(compare(load_runs([tmp_path]))) if plate]
+    (axes,) = next(plate for plate in plates if plate.name == "runs_LS_agreement").figure.axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[1.0, 0.8]] * 2
