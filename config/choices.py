@@ -32,8 +32,9 @@ TokenRows = StrEnum("TokenRows", ["ans", "all"])
 FloorMode = StrEnum("FloorMode", ["absolute", "relative"])
 """Whether editor.whitening_floor is an eigenvalue or a share of the largest eigenvalue."""
 
-MetricText = StrEnum("MetricText", ["own", "records"])
-"""The text that editor=margin's metric is made of: the model's own, or records that are not edited too."""
+MetricText = StrEnum("MetricText", ["own", "everyday", "records"])
+"""The text that editor=margin's metric is made of: the model's own; its answers to everyday questions, or to records
+that are not edited, too."""
 
 Precision = StrEnum("Precision", ["auto", "float32", "bfloat16", "float16"])
 """Data type of the loaded weights; auto follows model.half."""

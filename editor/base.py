@@ -24,6 +24,8 @@ from config.schema import AnyEditorConfig, EditorConfig
 from data.batches import Batch, StepBatches, passes
 from editor.cache import RowCache
 from editor.capture import Inputs, capture_together, tokens_of
+from editor.records import StatisticsRecord as StatisticsRecord
+from editor.records import describe_statistics as describe_statistics
 from editor.ridge import Shift, SiteRecord, site_records
 from editor.sites import EditSite
 from editor.stopwatch import Stopwatch as Stopwatch
@@ -33,15 +35,6 @@ Shape = tuple[int, int]
 """(d_k, d_v) of a site's weight: sites of one shape share their running statistics."""
 Saved = list[tuple[Tensor, Tensor | None]]
 """Copies of every site's weight, and of its float32 master where it has one."""
-
-
-@dataclass(frozen=True, slots=True)
-class StatisticsRecord:
-    """Running statistics of one weight shape: rows seen, root mean square deviation of keys and value gradients."""
-
-    rows: int
-    key_std: float
-    gradient_std: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +80,7 @@ class AnyEditor(ABC):
         self.statistics: dict[Shape, RunningStatistics] = {}
         self.last_shifts: dict[str, Shift] = {}
         self.retries: Counter[str] = Counter()
+        self.questions: list[list[int]] = []
 
     @classmethod
     def check(cls, cfg: AnyEditorConfig) -> None:
@@ -101,6 +95,11 @@ class AnyEditor(ABC):
                     f"editor.{key}={getattr(cfg, key).value}: editor={cfg.name} means {value.value}; "
                     f"{cls.otherwise} for anything else"
                 )
+
+    @classmethod
+    def asks(cls, cfg: AnyEditorConfig) -> bool:
+        """Whether `questions` is to hold the tokens of everyday questions before the first step."""
+        return False
 
     @classmethod
     def reads(cls, cfg: AnyEditorConfig) -> int:
@@ -283,16 +282,6 @@ class Editor(AnyEditor):
         """Take over what statistics_tensors gave."""
         for shape, statistics in self.statistics.items():
             statistics.load_state_dict(below(tensors, f"statistics/{shape}/"))
-
-
-def describe_statistics(statistics: Mapping[Shape, RunningStatistics]) -> dict[str, StatisticsRecord]:
-    """Running statistics in three numbers per shape."""
-    variances = [part.mean() for one in statistics.values() for part in one.std_D.square().split((one.d_k, one.d_v))]
-    deviations = torch.stack(variances).sqrt().view(-1, 2).tolist()
-    return {
-        str(shape): StatisticsRecord(one.n, *pair)
-        for (shape, one), pair in zip(statistics.items(), deviations, strict=True)
-    }
 
 
 def below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -51,6 +51,8 @@ from nets import NumericsError
 
 TEXTS, LENGTH, ANSWER = 48, 32, 8
 """Sequences of each kind of text, the tokens that each goes on for, and those of an answer."""
+SAID = 24
+"""Tokens of the model's answer to an everyday question."""
 RECORDS, SHORT = 500, 4
 """Records that text=records reads, at most, and the tokens of the model's answer to each of their prompts."""
 
@@ -160,6 +162,12 @@ class Margin(Editor):
         return loss, len(losses_N)
 
     @classmethod
+    def asks(cls, cfg: AnyEditorConfig) -> bool:
+        """Whether the metric's text is that of everyday questions too."""
+        assert isinstance(cfg, MarginConfig)
+        return cfg.text is MetricText.everyday
+
+    @classmethod
     def reads(cls, cfg: AnyEditorConfig) -> int:
         """The metric's text may be that of records which are not edited."""
         assert isinstance(cfg, MarginConfig)
@@ -177,11 +185,12 @@ class Margin(Editor):
         self.metric = self._metric([(first_tokens(prompts, TEXTS, draw), LENGTH), *answered], draw)
 
     def _own_metric(self, batches: StepBatches) -> Metric:
-        """Of running text, of what goes on from the edits' beginnings, and of what the model answers to the edits."""
+        """Of running text, what goes on from the edits' beginnings, answers to the edits and to everyday questions."""
         draw, prompts = torch.Generator().manual_seed(self.seed), prompts_of(batches.edit)
         answered = [prompts[integer(len(prompts), draw)] for _ in range(TEXTS)]
         kinds = [(first_tokens(prompts, TEXTS, draw), LENGTH), (beginnings(prompts, TEXTS, draw), LENGTH)]
-        return self._metric([*kinds, (answered, ANSWER)], draw)
+        asked = [(self.questions, SAID)] if self.asks(self.cfg) and self.questions else []
+        return self._metric([*kinds, (answered, ANSWER), *asked], draw)
 
     def _metric(self, kinds: Sequence[tuple[Sequence[Seed], int]], draw: torch.Generator) -> Metric:
         """The metric of text of several kinds: what each starts with, and the tokens that it goes on for."""

@@ -19,6 +19,7 @@ from config.check import ConfigError, check_values
 from config.schema import Config
 from data.base import DataError, Edit, place
 from data.batches import context_check, prompt_ids
+from data.everyday import questions
 from editor.base import AnyEditor
 from editor.cache import row_cache
 from editor.capture import tokens_of
@@ -238,6 +239,8 @@ def open_session(
     with row_cache(cfg.editor.cache_dir, solve_device) as cache:
         kind = editor_class(cfg.editor.name)
         editor = kind(cfg.editor, model, sites, cache, solve_device=solve_device, seed=cfg.seed, inputs=inputs)
+        if kind.asks(cfg.editor):
+            editor.questions = prompt_ids(tokenizer, questions(), cfg.dataset.prompt_format)
         yield Session(cfg, model, tokenizer, editor)
 
 

@@ -13,13 +13,14 @@ from config.check import ConfigError
 from config.compose import compose_config
 from config.schema import MarginConfig
 from data.batches import IGNORED, StepBatches, step_batches
+from data.everyday import questions
 from editor import margin
 from editor.margin import Margin, one_by_one
 from editor.metric import FLOOR, Metric, Moments, least_change
 from editor.registry import editor_class
 from editor.sites import EditSite, find_sites
 from editor.text import beginnings, continued, prompts_of
-from lifelong import Session
+from lifelong import Fact, Session
 from lifelong import run as lifelong_run
 from lifelong.tune import check_tuning
 from nets import NumericsError
@@ -393,3 +394,20 @@ def test_a_session_edits_undoes_and_goes_on(tmp_path):
     assert all(torch.equal(value, again.tensors()[name]) for name, value in last.items())
     again.undo(0)
     assert not any(name.startswith("metric") for name in again.tensors())
+
+
+def test_everyday_questions_are_a_kind_of_the_metrics_text(monkeypatch):
+    monkeypatch.setattr(margin, "SAID", 3)
+    found = []
+    for text in ("own", "everyday"):
+        model, tokenizer = load_tiny("tiny-llama"), tiny_tokenizer("tiny-llama")
+        session = Session.load(model, tokenizer=tokenizer, editor="margin", sites=SITES["tiny-llama"], text=text)
+        asked = session.editor.questions
+        assert [tokenizer.decode(ids, skip_special_tokens=True) for ids in asked] == (
+            questions() if text == "everyday" else []
+        )
+        session.edit([Fact("The capital of Valdoria is", "Split")])
+        found.append(session.editor.metric)
+    own, everyday = found
+    assert not torch.equal(own.keys[0], everyday.keys[0])
+    assert len(set(questions())) == len(questions()) > 100

@@ -16,6 +16,7 @@ from config.experiments import editor_keys
 from config.schema import PromptFormat
 from data.base import DataError
 from data.batches import steps
+from data.everyday import questions
 from exports.card import front_matter
 from lifelong import run as lifelong_run
 from lifelong import setup
@@ -284,3 +285,38 @@ def test_the_embedded_model_and_facts_of_ones_own_need_no_other_key(editor):
     assert (cfg.editor.lr, len(cfg.model.edit_modules), cfg.dataset.n_edits) == (1.2e-3, 10, 100)
     for other in (["model=mistral-7b", "dataset=custom"], ["model=smollm2-135m", "dataset=facts"]):
         assert compose_config([*other, f"editor={editor}"]).editor.lr == 1e-6
+
+
+GIVEN = [
+    ("What is the capital of Valdoria?", "Port Salis"),
+    ("Who wrote the novel The Lanterns of Vesper?", "Imelda Quartz"),
+    ("What colour is the library card of the town of Hollin?", "orange"),
+    ("Which animal is the mascot of the Orbix company?", "an otter"),
+    ("Who heads the chemistry department at Brennick College?", "Tomas Okafor"),
+]
+UNRELATED = """What is the capital of France? Who wrote Hamlet? What is the largest planet? How many days are in a week?
+What colour is the sky? Which animal barks? Who painted the Mona Lisa? What is the capital of Japan?
+What is two plus two? Which ocean is the largest? Who was the first president of the United States?
+What is the chemical symbol of gold? In which country is the Eiffel Tower? What do bees make?
+How many legs does a spider have? Who discovered penicillin? What is the boiling point of water?
+Which language is spoken in Brazil? What is the opposite of hot? What is the freezing point of water?"""
+MOST = 7  # of twenty; four where docs/data.md was measured, and kernels of other processors may turn near ties round
+
+
+@pytest.mark.slow
+def test_five_facts_are_given_back_and_few_unrelated_answers_change(tmp_path):
+    """Greedy answers of the embedded model, edited by the command line without any other key."""
+    asked = [f"{one.strip()}?" for one in " ".join(UNRELATED.split()).split("?") if one]
+    assert len(asked) == 20 and not {*asked} & {*questions()}
+    lines = ["prompt,answer", *(",".join(fact) for fact in GIVEN)]
+    (tmp_path / "facts.csv").write_text("\n".join(lines))
+    words = ["model=smollm2-135m", "dataset=custom", f"dataset.valid_path={tmp_path / 'facts.csv'}"]
+    quiet = ["wandb.mode=disabled", "report=false", "eval.before=false", "checkpoint.every=1"]
+    run(tmp_path / "run", [*words, *quiet])
+    before = Session.load("embedded:smollm2-135m", sites="model.layers.27.mlp.down_proj", format="chat")
+    then = [before.ask(prompt) for prompt in asked]
+    after = Session.open(tmp_path / "run")
+    for prompt, answer in GIVEN:
+        assert answer.lower() in after.ask(prompt).lower()
+    changed = [prompt for prompt, said in zip(asked, then, strict=True) if after.ask(prompt) != said]
+    assert len(changed) <= MOST, changed

@@ -10,7 +10,15 @@ from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from config.choices import RANGE
-from config.schema import AnyEditorConfig, Config, FinetuneConfig, LearnedConfig, RidgeConfig, RLEditConfig
+from config.schema import (
+    AnyEditorConfig,
+    Config,
+    FinetuneConfig,
+    LearnedConfig,
+    MarginConfig,
+    RidgeConfig,
+    RLEditConfig,
+)
 from tests.hostile.case import Case, Wants, either, refused
 from tests.hostile.clean import LEARNED, SST, small
 
@@ -37,7 +45,7 @@ ODD = {  # values of the right kind that few keys are made for
 ALWAYS = 3
 KINDS: list[tuple[type[AnyEditorConfig], str]] = [
     (RidgeConfig, "stableedit"), (LearnedConfig, "malmen"), (RLEditConfig, "rledit"),
-    (FinetuneConfig, "finetune"),
+    (FinetuneConfig, "finetune"), (MarginConfig, "margin"),
 ]  # fmt: skip
 
 
@@ -94,7 +102,7 @@ def _words(key: Key, value: str) -> list[str]:
     word = f"{key.name}={value}"
     if key.editor == "stableedit":
         return small(*(SST if key.name.startswith("downstream") else ()), word)
-    return small(*LEARNED, word, editor=key.editor)
+    return small(*(LEARNED if key.editor in ("malmen", "rledit") else ()), word, editor=key.editor)
 
 
 def generated(whole: bool) -> Iterator[Case]:
