@@ -188,10 +188,9 @@ class Margin(Editor):
         """Of running text, what goes on from the edits' beginnings, answers to the edits and to everyday questions."""
         draw, prompts = torch.Generator().manual_seed(self.seed), prompts_of(batches.edit)
         answered = [prompts[integer(len(prompts), draw)] for _ in range(TEXTS)]
-        running = first_tokens(prompts, TEXTS, draw)
-        near = self.questions if self.asks(self.cfg) else beginnings(prompts, TEXTS, draw)
-        near_length = SAID if self.asks(self.cfg) else LENGTH
-        return self._metric([(running, LENGTH), (near, near_length), (answered, ANSWER)], draw)
+        kinds = [(first_tokens(prompts, TEXTS, draw), LENGTH), (beginnings(prompts, TEXTS, draw), LENGTH)]
+        asked = [(self.questions, SAID)] if self.asks(self.cfg) else []
+        return self._metric([*kinds, (answered, ANSWER), *asked], draw)
 
     def _metric(self, kinds: Sequence[tuple[Sequence[Seed], int]], draw: torch.Generator) -> Metric:
         """The metric of text of several kinds: what each starts with, and the tokens that it goes on for."""

@@ -18,6 +18,7 @@ from data.base import DataError, Edit
 from data.batches import context_check, steps
 from data.fields import KNOWNS, read_known
 from data.source import Fits, RecordFile, Source, locate, rows_edited, with_all_prompts
+from editor.base import AnyEditor
 from editor.frozen import check_layers
 from editor.registry import editor_class
 from editor.sites import check_sites
@@ -71,7 +72,7 @@ def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
 def open_data(
     cfg: Config, skeleton: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, training: bool = True
 ) -> Data:
-    """Validate and open the records that the run will read; without `training` none that an editor learns from.
+    """Validate and open the records that the run will read; without `training` for no editor at all.
 
     Raises:
         DataError: a file that is missing, broken or too short; a bad row; a training record
@@ -79,7 +80,7 @@ def open_data(
     """
     context = getattr(skeleton.config, "max_position_embeddings", None)
     prompt_format = cfg.dataset.prompt_format
-    in_front = editor_class(cfg.editor.name).in_front
+    in_front = (editor_class(cfg.editor.name) if training else AnyEditor).in_front
     fits = context_check(tokenizer, context, prompt_format, in_front)
     fits_key = f"{cfg.model.name_or_path} {len(tokenizer)} {context} {cfg.dataset.eval_mhop} {prompt_format.value}"
     fits_key += f" {cfg.editor.name}" if in_front("", "") else ""

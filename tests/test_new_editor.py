@@ -96,7 +96,10 @@ def test_the_same_two_files_serve_in_the_project(folder, tmp_path):
         ("editor.alpha=1", "Key 'alpha' not in 'HebbConfig'"),
         ("editor.strength=0", "editor.strength=0.0: must be a finite number above 0"),
         ("editor.strength=much", "Value 'much' of type 'str' could not be converted to Float"),
-        ("editor.name=nosuch", "editor.name=nosuch: there is no such editor; there are finetune, hebb, in_context, malmen"),
+        (
+            "editor.name=nosuch",
+            "editor.name=nosuch: there is no such editor; there are finetune, hebb, in_context, malmen",
+        ),
         ("editor.name=stableedit", "choose it by editor=stableedit"),
     ],
 )

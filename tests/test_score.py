@@ -259,7 +259,7 @@ REFUSED = {
     "a delta whose base is gone": (["score={tmp}/delta"], "score=/nowhere/base: no such folder"),
     "a damaged delta": (["score={tmp}/cut"], "score={tmp}/cut/delta.safetensors"),
     "a run without checkpoints": (["score={tmp}/bare"], "score={tmp}/bare: the run keeps no intact checkpoint"),
-    "saving": (["score={base}", "model_cache=true", "model_cache_dir=x"], "model_cache=True: score={base} neither"),
+    "saving": (["score={base}", "model_cache=true", "model_cache_dir=x"], "model_cache=true: score={base} neither"),
     "a folder to save to": (["score={base}", "model_cache_dir=x"], "model_cache_dir=x: score={base} neither"),
 }  # fmt: skip
 
