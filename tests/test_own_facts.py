@@ -300,7 +300,7 @@ What is two plus two? Which ocean is the largest? Who was the first president of
 What is the chemical symbol of gold? In which country is the Eiffel Tower? What do bees make?
 How many legs does a spider have? Who discovered penicillin? What is the boiling point of water?
 Which language is spoken in Brazil? What is the opposite of hot? What is the freezing point of water?"""
-MOST = 7  # of twenty; four where docs/data.md was measured, and kernels of other processors may turn near ties round
+MOST = 5  # of twenty; two where docs/data.md was measured
 
 
 @pytest.mark.slow
