@@ -8,7 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+
+from config.progress import Progress
 
 from .base import DataError, Edit
 from .fields import FIELD_KEYS, RowReader, check_named_fields, held
@@ -30,7 +31,7 @@ def check_file(path: Path, reader: RowReader) -> bool:
     # 8 bytes a prompt, not the prompts: two million of them must not fill the memory
     prompts = array("q")
     try:
-        for found in tqdm(records.attempts(), path.name, unit=" rows", leave=False, delay=1, disable=None):
+        for found in Progress(records.attempts(), path.name, unit=" rows", leave=False, delay=1, disable=None):
             if isinstance(found, Edit):
                 good += 1
                 prompts.append(hash(found.prompt))

@@ -21,8 +21,8 @@ from http import HTTPStatus
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
+from config.progress import Progress
 from files import read_json, sha256_of
 
 from .fields import KNOWNS
@@ -158,7 +158,7 @@ def _fill(job: Download, wait: Callable[[float], None]) -> None:
     """Bring the .part file to its full size. Raises FetchError and OSError."""
     size = job.file.bytes
     failures, most = 0, job.have
-    with tqdm(desc=job.target.name, total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
+    with Progress(desc=job.target.name, total=size, unit="B", unit_scale=True, unit_divisor=1024, disable=None) as bar:
         while job.have < size:
             try:
                 for start, block in _blocks(job):

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
+from config.progress import Progress
 from data.batches import IGNORED, Batch
 from editor.capture import capture_tokens
 from editor.metric import Moments
@@ -100,6 +100,6 @@ def moments_of(
 ) -> Moments:
     """Second moments of the keys and value gradients at every position with a label."""
     found = Moments()
-    for batch in tqdm(batches, desc="text of the metric", unit="batch", disable=None, leave=False):
+    for batch in Progress(batches, desc="text of the metric", unit="batch", disable=None, leave=False):
         found.add([rows.to(device) for rows in capture_tokens(model, sites, batch).rows])
     return found

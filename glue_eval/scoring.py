@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor
 
+from config.progress import Progress
 from data.base import DataError
 from data.batches import special_prefix
 from glue_eval.predictions import NEW_TOKENS, Choice, Question, Scored, common_length, context_length
@@ -73,7 +73,7 @@ def score(
     """
     results: dict[int, Scored] = {}
     prefix = shared_prefix(model, questions)
-    with tqdm(total=len(questions), desc=name, disable=None, leave=False) as bar:
+    with Progress(total=len(questions), desc=name, disable=None, leave=False) as bar:
         for batch in token_batches([len(q.prompt) for q in questions], batch_size, TOKENS_PER_BATCH):
             part = [questions[at] for at in batch]
             prefilled = prefill(model, part, prefix)
@@ -259,7 +259,7 @@ def perplexity(
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     size = min(window, context_length(model.config) or window) - len(head)
     total, count = 0.0, 0
-    for start in tqdm(range(0, len(ids), size), desc="perplexity", disable=None, leave=False):
+    for start in Progress(range(0, len(ids), size), desc="perplexity", disable=None, leave=False):
         part = head + ids[start : start + size]
         total += _nll_sum(model, part, first=max(1, len(head)))
         count += len(part) - max(1, len(head))

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 from transformers import (
     GenerationConfig,
     PreTrainedModel,
@@ -24,6 +23,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from config.progress import Progress
 from data.base import Edit, Probe
 from data.batches import IGNORED, Tokens, pad
 from editor.capture import Inputs, answer_logits, tokens_of
@@ -125,7 +125,7 @@ def grouped(keys: Iterable[Key], items: Iterable[Item]) -> dict[Key, list[Item]]
 def chunks(edits: Iterable[Item], total: int | None, label: str) -> Iterator[list[Item]]:
     """The edits, CHUNK at a time, with a progress bar."""
     stream = iter(edits)
-    with tqdm(total=total, desc=label, unit="edit", disable=None, leave=False) as bar:
+    with Progress(total=total, desc=label, unit="edit", disable=None, leave=False) as bar:
         while chunk := list(islice(stream, CHUNK)):
             yield chunk
             bar.update(len(chunk))

@@ -10,8 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tqdm import tqdm
-
+from config.progress import Progress
 from config.schema import Config, LearnedConfig
 from data.base import DataError, Edit
 from data.batches import StepBatches, steps
@@ -59,7 +58,7 @@ class Training(Kept):
     def _epochs(self) -> Iterator[int]:
         assert self.records is not None
         each = len(self.records) // self.n_edits
-        with tqdm(total=each * self.cfg.n_epochs, desc="train", unit="step", disable=None, leave=False) as bar:
+        with Progress(total=each * self.cfg.n_epochs, desc="train", unit="step", disable=None, leave=False) as bar:
             bar.update(self.trained + self.epoch * each)
             for epoch in range(self.epoch, self.cfg.n_epochs):
                 self.epoch = epoch
@@ -177,7 +176,7 @@ class Loop(Kept):
                 self.session.read(self.data.training)
         self._look([], patient=False)
         self._look([], patient=True)
-        with tqdm(total=total, initial=self.position, desc="edit", unit="step", disable=None, leave=False) as bar:
+        with Progress(total=total, initial=self.position, desc="edit", unit="step", disable=None, leave=False) as bar:
             for warm_up, edits in islice(schedule(self.cfg, self.data), self.position, None):
                 report = self.step(edits, warm_up=warm_up)
                 shown = (not warm_up and self._look(edits, patient=False)) or shown

@@ -12,10 +12,10 @@ from typing import Literal, overload
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError, check_values
+from config.progress import Progress
 from config.schema import Config
 from data.base import DataError, Edit, place
 from data.batches import context_check, prompt_ids
@@ -124,7 +124,7 @@ class Session(SessionState):
         if n_edits is None:
             return self._write(edits, warm_up=warm_up)
         cuts = [edits[start : start + n_edits] for start in range(0, len(edits), n_edits)]
-        return [self._write(cut, warm_up=warm_up) for cut in tqdm(cuts, desc="edit", unit="step", disable=None)]
+        return [self._write(cut, warm_up=warm_up) for cut in Progress(cuts, desc="edit", unit="step", disable=None)]
 
     def warm_up(self, facts: Facts, n_edits: int | None = None) -> None:
         """Fill the running statistics with facts, which are written too (docs/design.md, 2)."""
@@ -159,7 +159,7 @@ class Session(SessionState):
             raise ConfigError(f"train: {len(edits)} facts are fewer than one step of n_edits={n_edits}")
         lines: list[dict[str, float]] = []
         for _ in range(self.editor.cfg.n_epochs):
-            steps = (self.batches(cut) for cut in tqdm(cuts, desc="train", unit="step", disable=None))
+            steps = (self.batches(cut) for cut in Progress(cuts, desc="train", unit="step", disable=None))
             for report in self.editor.train_epoch(steps):
                 lines.append({"gen_loss": report.gen_loss, "loc_loss": report.loc_loss})
         self.editor.last_shifts.clear()

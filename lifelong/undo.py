@@ -12,9 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from config.check import ConfigError, RunError
+from config.progress import Progress
 from config.schema import Config
 from editor.base import StepReport
 from exports.folders import check_save_folder
@@ -109,7 +108,7 @@ def _replay(plan: Plan, session: Session, position: int, target: int) -> None:
     """
     lines = step_lines(plan.run_dir)
     made = islice(schedule(plan.cfg, plan.data), position, target)
-    with tqdm(total=target - position, desc="replay", unit="step", disable=None, leave=False) as bar:
+    with Progress(total=target - position, desc="replay", unit="step", disable=None, leave=False) as bar:
         for index, (warm_up, edits) in enumerate(made, start=position):
             report = session.step(edits, warm_up=warm_up)
             if _told(report) != {name: lines.get(index, {}).get(name) for name in _told(report)}:
