@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import initialize_config_dir
 
+from claims import own_facts
 from config.check import ConfigError
 from config.compose import FOLDER, compose_config
 from config.experiments import editor_keys
@@ -287,36 +289,16 @@ def test_the_embedded_model_and_facts_of_ones_own_need_no_other_key(editor):
         assert compose_config([*other, f"editor={editor}"]).editor.lr == 1e-6
 
 
-GIVEN = [
-    ("What is the capital of Valdoria?", "Port Salis"),
-    ("Who wrote the novel The Lanterns of Vesper?", "Imelda Quartz"),
-    ("What colour is the library card of the town of Hollin?", "orange"),
-    ("Which animal is the mascot of the Orbix company?", "an otter"),
-    ("Who heads the chemistry department at Brennick College?", "Tomas Okafor"),
-]
-UNRELATED = """What is the capital of France? Who wrote Hamlet? What is the largest planet? How many days are in a week?
-What colour is the sky? Which animal barks? Who painted the Mona Lisa? What is the capital of Japan?
-What is two plus two? Which ocean is the largest? Who was the first president of the United States?
-What is the chemical symbol of gold? In which country is the Eiffel Tower? What do bees make?
-How many legs does a spider have? Who discovered penicillin? What is the boiling point of water?
-Which language is spoken in Brazil? What is the opposite of hot? What is the freezing point of water?"""
-MOST = 5  # of twenty; two where docs/data.md was measured
-
-
-@pytest.mark.slow
-def test_five_facts_are_given_back_and_few_unrelated_answers_change(tmp_path):
-    """Greedy answers of the embedded model, edited by the command line without any other key."""
-    asked = [f"{one.strip()}?" for one in " ".join(UNRELATED.split()).split("?") if one]
-    assert len(asked) == 20 and not {*asked} & {*questions()}
-    lines = ["prompt,answer", *(",".join(fact) for fact in GIVEN)]
-    (tmp_path / "facts.csv").write_text("\n".join(lines))
-    words = ["model=smollm2-135m", "dataset=custom", f"dataset.valid_path={tmp_path / 'facts.csv'}"]
-    quiet = ["wandb.mode=disabled", "report=false", "eval.before=false", "checkpoint.every=1"]
-    run(tmp_path / "run", [*words, *quiet])
-    before = Session.load("embedded:smollm2-135m", sites="model.layers.27.mlp.down_proj", format="chat")
-    then = [before.ask(prompt) for prompt in asked]
-    after = Session.open(tmp_path / "run")
-    for prompt, answer in GIVEN:
-        assert answer.lower() in after.ask(prompt).lower()
-    changed = [prompt for prompt, said in zip(asked, then, strict=True) if after.ask(prompt) != said]
-    assert len(changed) <= MOST, changed
+def test_what_own_facts_give_is_measured(tmp_path):
+    asked = yaml.safe_load(own_facts.ASKED.read_text())
+    assert len(asked["facts"]) == 5 and not {*asked["chosen_on"], *asked["fresh"]} & {*questions()}
+    assert len({*asked["chosen_on"], *asked["fresh"]}) == 40
+    few = {"facts": {"The capital of Valdoria is": "Split"}, "fresh": ["The capital of France is", "The river"]}
+    words = [word for word in tiny_words(editor="ultraedit") if not word.startswith(("dataset", "num_seq", "eval"))]
+    faint, strong = ([*words, f"editor.lr={lr}", "dataset.n_edits=1"] for lr in (1e-12, 1e3))
+    (tmp_path / "faint").mkdir()
+    (tmp_path / "strong").mkdir()
+    told = own_facts.measured(faint, few, tmp_path / "faint")
+    assert told[1] == "fresh: 0 of 2 answers in other words, 0 from the first three on"
+    told = own_facts.measured(strong, few, tmp_path / "strong")
+    assert told[0].endswith("of 1") and told[1].startswith("fresh: 2 of 2")
