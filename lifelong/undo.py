@@ -113,8 +113,8 @@ def _replay(plan: Plan, session: Session, position: int, target: int) -> None:
             report = session.step(edits, warm_up=warm_up)
             if _told(report) != {name: lines.get(index, {}).get(name) for name in _told(report)}:
                 raise RunError(
-                    f"undo: step {index} did not come out as {plan.run_dir}/metrics.jsonl has it, on other hardware or "
-                    f"other libraries, or its line is lost; only a kept state is exact here (checkpoint.keep)"
+                    f"undo: step {index} did not come out as {plan.run_dir}/metrics.jsonl has it, with other "
+                    f"threads, hardware or libraries, or its line is lost; only a kept state is exact here (checkpoint.keep)"
                 )
             bar.update()
 

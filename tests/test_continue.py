@@ -118,6 +118,7 @@ def test_three_continued_runs_are_one(editor: str, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the records of three days and the finished run of the first: day/run."""
+    torch.set_num_threads(1)  # as every test has it: undo makes steps again, with the threads that made them
     folder = tmp_path_factory.mktemp("day")
     first, *_ = files(folder)
     run(folder / "run", first_words(folder, first, "stableedit"))
