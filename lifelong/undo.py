@@ -114,7 +114,8 @@ def _replay(plan: Plan, session: Session, position: int, target: int) -> None:
             if _told(report) != {name: lines.get(index, {}).get(name) for name in _told(report)}:
                 raise RunError(
                     f"undo: step {index} did not come out as {plan.run_dir}/metrics.jsonl has it, with other "
-                    f"threads, hardware or libraries, or its line is lost; only a kept state is exact here (checkpoint.keep)"
+                    "threads, hardware or libraries, or its line is lost; only a kept state is exact here "
+                    "(checkpoint.keep)"
                 )
             bar.update()
 
