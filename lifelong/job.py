@@ -69,17 +69,22 @@ def execute(
                 return results
         stack.enter_context(tracked(run_dir, overrides, job))
         stack.enter_context(place or nullcontext())
-        if cfg.score is not None:
-            from lifelong.score import score
+        return _work(cfg, run_dir, overrides)
 
-            return score(cfg, run_dir, overrides)
-        if cfg.tune:
-            from lifelong.tune import tune
 
-            return tune(cfg, run_dir, overrides)
-        from lifelong.run import run  # torch and transformers load only when a run starts
+def _work(cfg: Config, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Score, tune or run; torch and transformers load only when it starts."""
+    if cfg.score is not None:
+        from lifelong.score import score
 
-        return run(cfg, run_dir)
+        return score(cfg, run_dir, overrides)
+    if cfg.tune:
+        from lifelong.tune import tune
+
+        return tune(cfg, run_dir, overrides)
+    from lifelong.run import run
+
+    return run(cfg, run_dir)
 
 
 def sweep_job(cfg: DictConfig) -> None:

@@ -28,7 +28,8 @@ from lifelong.setup import prepare
 from lifelong.tune import tune
 from nets import NumericsError
 from tests import test_continue as continued
-from tests.test_resume import Killed, assert_same_run, kill_after, run
+from tests.test_resume import assert_resumed_is_uninterrupted, run
+from tests.test_session import copied, opened_again, same
 from tests.tiny import (
     DATA,
     MODELS,
@@ -60,16 +61,6 @@ def words(which: str, *more: str) -> list[str]:
 def opened(editor: str, model: str = "tiny-llama", **more: Any) -> Session:
     """A session on a tiny model."""
     return Session.load(str(MODELS / model), editor=editor, sites=SITES[model], device="cpu", **more)
-
-
-def copied(session: Session) -> dict[str, Tensor]:
-    """Copies of all that the next step depends on."""
-    return {name: value.clone() for name, value in session.tensors().items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    """Whether two states are bitwise the same."""
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def lines_of(folder: Path, name: str = "edits.jsonl") -> list[dict[str, Any]]:
@@ -284,15 +275,7 @@ def test_nothing_is_changed_without_an_editor(tmp_path: Path) -> None:
 @pytest.mark.parametrize("which", REFERENCES)
 def test_a_resumed_run_is_the_uninterrupted_one(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     argv = words(which, "checkpoint.every=1")
-    run(tmp_path / "whole", argv)
-    for calls in (1, 3):
-        killed = tmp_path / f"killed{calls}"
-        with monkeypatch.context() as patch:
-            kill_after(patch, calls, lifelong_run.Loop, "step")
-            with pytest.raises(Killed):
-                run(killed, argv)
-        run(tmp_path / "unused", argv, f"resume={killed}")
-        assert_same_run(tmp_path / "whole", killed)
+    assert_resumed_is_uninterrupted(argv, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -309,13 +292,7 @@ def test_undo_and_open_are_bitwise(editor: str, keys: dict[str, Any], precision:
         assert not same(*states[-2:])
     session.undo()
     assert same(copied(session), states[2])
-    session.save(tmp_path / "edited")
-    again = Session.open(tmp_path / "edited", device="cpu")
-    assert same(copied(again), states[2])
-    again.edit(EDITS[16:])
-    assert same(copied(again), states[3])
-    again.undo(0)
-    assert same(copied(again), states[0])
+    opened_again(session, states, tmp_path)
 
 
 @pytest.mark.parametrize("key", ["alpha", "rank", "token", "RunningMeanStd_mode", "preheat_mode", "save_checkpoint"])

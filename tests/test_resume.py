@@ -91,10 +91,8 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, calls: int, owner: Any, name: st
     monkeypatch.setattr(owner, name, dying)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("editor", EDITORS)
-def test_resumed_run_is_the_uninterrupted_one(editor, precision, tmp_path, monkeypatch):
-    argv = words(editor, f"model.precision={precision}", "editor.lr=1e-2")
+def assert_resumed_is_uninterrupted(argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that dies in its first or third step and is resumed ends as the one that nobody killed."""
     run(tmp_path / "whole", argv)
     for calls in (1, 3):
         killed = tmp_path / f"killed{calls}"
@@ -104,6 +102,13 @@ def test_resumed_run_is_the_uninterrupted_one(editor, precision, tmp_path, monke
                 run(killed, argv)
         run(tmp_path / "unused", argv, f"resume={killed}")
         assert_same_run(tmp_path / "whole", killed)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("editor", EDITORS)
+def test_resumed_run_is_the_uninterrupted_one(editor, precision, tmp_path, monkeypatch):
+    argv = words(editor, f"model.precision={precision}", "editor.lr=1e-2")
+    assert_resumed_is_uninterrupted(argv, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("editor", ["malmen", "mend", "rledit"])
