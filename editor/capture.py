@@ -20,6 +20,8 @@ from editor.sites import EditSite
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 """A loss of answer logits [M, W] and labels [M]."""
+Relabel = Callable[[Tensor], Tensor]
+"""Tokens [M] in the place of a batch's answer tokens, made from the logits [M, W] that predict them."""
 Inputs = Callable[[PreTrainedModel, Batch], AbstractContextManager[dict[str, Tensor]]]
 """What to call a model with for a batch, inside the block: its tokens, or states from further up (frozen.py)."""
 
@@ -191,7 +193,11 @@ def capture_together(
 
 
 def capture_tokens(
-    model: PreTrainedModel, sites: Sequence[EditSite], batch: Batch, inputs: Inputs = tokens_of
+    model: PreTrainedModel,
+    sites: Sequence[EditSite],
+    batch: Batch,
+    inputs: Inputs = tokens_of,
+    relabel: Relabel | None = None,
 ) -> Asked:
     """Every answer token with its key and the gradient of the summed cross-entropy, in one forward and backward.
 
@@ -199,6 +205,7 @@ def capture_tokens(
     """
     with torch.enable_grad(), _watch(sites) as seen:
         logits_MW, labels_M = answer_logits(model, batch, inputs, whole=_edits_head(model, sites))
+        labels_M = labels_M if relabel is None else to_device(relabel(logits_MW.detach()), labels_M.device)
         losses_M = cross_entropy(logits_MW, labels_M, reduction="none")
         gradients = torch.autograd.grad(losses_M.sum(), [seen[site.name][1] for site in sites])
     places_M1, logits_MW = labels_M[:, None], logits_MW.detach()

@@ -42,19 +42,19 @@ from config.schema import (
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batches, passes
 from editor.base import Editor, Saved, StepReport, Stopwatch, describe_statistics
 from editor.capture import capture_tokens
-from editor.metric import Factors, Metric, joined, least_change
+from editor.metric import Factors, Metric, Moments, joined, least_change
 from editor.own_gradients import own_gradients, works
 from editor.registry import register
 from editor.ridge import Shift
-from editor.text import Seed, beginnings, first_tokens, integer, moments_of, prompts_of, written
+from editor.text import Seed, beginnings, first_tokens, integer, moments_of, prompts_of, sampled, written
 from nets import NumericsError
 
 TEXTS, LENGTH, ANSWER = 48, 32, 8
 """Sequences of each kind of text, the tokens that each goes on for, and those of an answer."""
 SAID = 24
 """Tokens of the model's answer to an everyday question."""
-RECORDS, SHORT = 500, 4
-"""Records that text=records reads, at most, and the tokens of the model's answer to each of their prompts."""
+RECORDS = 1000
+"""Records that text=records reads, at most."""
 
 
 @register("margin", config=MarginConfig)
@@ -174,29 +174,33 @@ class Margin(Editor):
         return RECORDS if cfg.text is MetricText.records else 0
 
     def read(self, steps: Iterable[StepBatches]) -> None:
-        """Make the metric of running text and of what the model answers to records' prompts and unrelated prompts."""
+        """Make the metric of running text, and of records' answers to their prompts and to their unrelated prompts.
+
+        Of these count the positions of answer tokens, with labels drawn from the model.
+        """
         if self.last_shifts:
             raise ConfigError(f"editor={self.cfg.name} reads records before its first step alone")
-        asked = list(steps)
+        asked, draw = list(steps), torch.Generator().manual_seed(self.seed)
         prompts = [prompt for batches in asked for prompt in prompts_of(batches.edit)]
-        unrelated = [prompt for batches in asked for prompt in prompts_of(batches.unrelated)]
-        draw = torch.Generator().manual_seed(self.seed)
-        answered = [(seeds, SHORT) for seeds in (prompts, unrelated) if seeds]
-        self.metric = self._metric([(first_tokens(prompts, TEXTS, draw), LENGTH), *answered], draw)
+        kinds = [self._written(first_tokens(prompts, TEXTS, draw), LENGTH, draw)]
+        for each in ([batches.edit for batches in asked], [batches.unrelated for batches in asked]):
+            if together := [join(group) for kind in each for group in passes(kind, self.cfg.tokens_per_pass)]:
+                kinds.append(moments_of(self.model, self.sites, together, self.solve_device, sampled(draw)))
+        self.metric = Metric.of(kinds, self.cfg.text_weight)
 
     def _own_metric(self, batches: StepBatches) -> Metric:
         """Of running text, what goes on from the edits' beginnings, answers to the edits and to everyday questions."""
         draw, prompts = torch.Generator().manual_seed(self.seed), prompts_of(batches.edit)
         answered = [prompts[integer(len(prompts), draw)] for _ in range(TEXTS)]
-        kinds = [(first_tokens(prompts, TEXTS, draw), LENGTH), (beginnings(prompts, TEXTS, draw), LENGTH)]
+        starts = [(first_tokens(prompts, TEXTS, draw), LENGTH), (beginnings(prompts, TEXTS, draw), LENGTH)]
         asked = [(self.questions, SAID)] if self.asks(self.cfg) else []
-        return self._metric([*kinds, (answered, ANSWER), *asked], draw)
+        kinds = [self._written(*kind, draw) for kind in [*starts, (answered, ANSWER), *asked]]
+        return Metric.of(kinds, self.cfg.text_weight)
 
-    def _metric(self, kinds: Sequence[tuple[Sequence[Seed], int]], draw: torch.Generator) -> Metric:
-        """The metric of text of several kinds: what each starts with, and the tokens that it goes on for."""
-        texts = [written(self.model, seeds, tokens, draw) for seeds, tokens in kinds]
-        found = [moments_of(self.model, self.sites, text, self.solve_device) for text in texts]
-        return Metric.of(found, self.cfg.text_weight)
+    def _written(self, seeds: Sequence[Seed], tokens: int, draw: torch.Generator) -> Moments:
+        """The moments of text that goes on from seeds for so many tokens."""
+        text = written(self.model, seeds, tokens, draw)
+        return moments_of(self.model, self.sites, text, self.solve_device)
 
     @contextmanager
     def _put_back_on_failure(self) -> Iterator[Saved]:

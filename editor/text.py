@@ -7,7 +7,7 @@ gives its metric by one forward and backward pass. Shape suffixes: B sequences, 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from config.progress import Progress
 from data.batches import IGNORED, Batch
-from editor.capture import capture_tokens
+from editor.capture import Relabel, capture_tokens
 from editor.metric import Moments
 from editor.sites import EditSite
 
@@ -95,11 +95,20 @@ def written(model: PreTrainedModel, seeds: Sequence[Seed], tokens: int, draw: to
             yield Batch(inputs_BT, torch.ones_like(inputs_BT), labels_BT)
 
 
+def sampled(draw: torch.Generator) -> Relabel:
+    """What the model itself says where a text has an answer: tokens drawn from its distribution, on the CPU."""
+    return lambda logits_MW: torch.multinomial(logits_MW.softmax(-1).cpu(), 1, generator=draw).squeeze(1)
+
+
 def moments_of(
-    model: PreTrainedModel, sites: Sequence[EditSite], batches: Iterator[Batch], device: torch.device
+    model: PreTrainedModel,
+    sites: Sequence[EditSite],
+    batches: Iterable[Batch],
+    device: torch.device,
+    relabel: Relabel | None = None,
 ) -> Moments:
     """Second moments of the keys and value gradients at every position with a label."""
     found = Moments()
     for batch in Progress(batches, desc="text of the metric", unit="batch", disable=None, leave=False):
-        found.add([rows.to(device) for rows in capture_tokens(model, sites, batch).rows])
+        found.add([rows.to(device) for rows in capture_tokens(model, sites, batch, relabel=relabel).rows])
     return found

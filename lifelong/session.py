@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, overload
@@ -133,10 +134,12 @@ class Session(SessionState):
     def read(self, facts: Facts) -> None:
         """Let editor=margin look, before its first step, at facts that are not edited: its text=records.
 
+        Their prompts stand with their old answers, where these are known.
+
         Raises:
             ConfigError: the editor reads none, or there was a step already.
         """
-        edits = self._checked(facts)
+        edits = self._checked([replace(edit, answer=edit.old_answer or edit.answer) for edit in edits_of(facts)])
         self.editor.read(self.batches(edits[at : at + CHUNK]) for at in range(0, len(edits), CHUNK))
 
     def train(self, facts: Facts, n_edits: int) -> pd.DataFrame:

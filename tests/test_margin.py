@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from editor.margin import Margin, one_by_one
 from editor.metric import FLOOR, Metric, Moments, least_change
 from editor.registry import editor_class
 from editor.sites import EditSite, find_sites
-from editor.text import beginnings, continued, prompts_of
+from editor.text import beginnings, continued, first_tokens, moments_of, prompts_of, sampled
 from lifelong import Fact, Session
 from lifelong import run as lifelong_run
 from lifelong.tune import check_tuning
@@ -331,6 +332,37 @@ def test_records_that_are_not_edited_make_the_metric(tmp_path, monkeypatch):
     assert read is not None and session.editor.metric.values is read.values
     with pytest.raises(ConfigError, match="editor=margin reads records before its first step alone"):
         session.read(tiny_edits(count=6))
+
+
+def test_records_are_felt_where_their_answers_stand_old_ones_first():
+    """A is of running text, prompts with old answers and unrelated prompts; B of what the model says there."""
+    session = session_on(text="records", text_weight=100)
+    editor, facts = (
+        session.editor,
+        [replace(edit, old_answer="Ash" if n else None) for n, edit in enumerate(tiny_edits(count=6))],
+    )
+    session.read(facts)
+    draw = torch.Generator().manual_seed(editor.seed)
+    asked = session.batches([replace(edit, answer=edit.old_answer or edit.answer) for edit in facts])
+    kinds = [editor._written(first_tokens(prompts_of(asked.edit), margin.TEXTS, draw), margin.LENGTH, draw)]
+    for batches in (asked.edit, asked.unrelated):
+        kinds.append(moments_of(editor.model, editor.sites, batches, torch.device("cpu"), sampled(draw)))
+    expected = Metric.of(kinds, 100)
+    for at, name in enumerate(editor.names):
+        assert relative(editor.metric.keys[at], expected.keys[at]) < 1e-6, name
+        assert relative(editor.metric.values[at], expected.values[at]) < 1e-6, name
+    said = Metric.of([kinds[0], *(moments_of(editor.model, editor.sites, b, torch.device("cpu"))
+                                  for b in (asked.edit, asked.unrelated))], 100)  # fmt: skip
+    assert (
+        relative(editor.metric.keys[0], said.keys[0]) < 1e-6 < 1e-2 < relative(editor.metric.values[0], said.values[0])
+    )
+
+
+def test_labels_are_drawn_as_the_model_would_say_them():
+    logits_MW = torch.tensor([[0.0, 1.0, -1.0]]).repeat(4000, 1)
+    found = sampled(torch.Generator().manual_seed(0))(logits_MW)
+    share = found.bincount(minlength=3) / len(found)
+    torch.testing.assert_close(share, logits_MW[0].softmax(-1), atol=0.02, rtol=0)
 
 
 def session_on(editor: str = "margin", **keys: Any) -> Session:
