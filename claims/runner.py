@@ -46,13 +46,54 @@ def state(job: Job, out: Path) -> str:
     return "stopped" if (out / job.path / ".hydra" / "overrides.yaml").is_file() else "new"
 
 
-class Runner:
-    """Runs the jobs of some parts in `out`; a line is said before each and where one fails."""
+class Jobs:
+    """Runs jobs in `out`; a line is said before each and where one fails."""
+
+    def __init__(self, out: Path, at_once: int | None = None) -> None:
+        self.out, self.at_once = out.resolve(), at_once or min(cores(), 4)
+        self.processes, self.failed = Processes(max(1, cores() // self.at_once)), list[str]()
+
+    def all(self, jobs: Iterable[Job]) -> None:
+        """Run jobs, some at a time, in their order; when this process is stopped they may save their state first."""
+        with ThreadPoolExecutor(self.at_once) as pool:
+            try:
+                tasks = [pool.submit(self.execute, job) for job in jobs]
+                for task in tqdm(as_completed(tasks), "runs", len(tasks), disable=None):
+                    task.result()
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                self.processes.stop()
+                raise
+
+    def execute(self, job: Job) -> str:
+        """Run one job where it is not done; returns its state then: done, diverged or failed."""
+        folder, found = self.out / job.path, state(job, self.out)
+        words = [f"resume={folder}"]
+        if found == "new":
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            words = [*job.words, f"hydra.run.dir={folder}"]
+        if found in ("new", "stopped"):
+            tqdm.write(job.path)
+            self.processes.call("main.py", *words, terminal=folder / "terminal.txt")
+            found = state(job, self.out)
+        if found in ("done", "diverged"):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            if found == "diverged":
+                tqdm.write(f"{job.path}: its numbers stopped being finite")
+            return found
+        if not self.processes.stopped:  # else it was stopped with this process and goes on another time
+            self.failed.append(job.path)
+            tqdm.write(f"{job.path}: failed: {read_status(folder).get('error') or 'see terminal.txt there'}")
+        return "failed"
+
+
+class Runner(Jobs):
+    """Runs the jobs of some parts."""
 
     def __init__(self, scale: Scale, out: Path, extra: Sequence[str] = (), at_once: int | None = None) -> None:
-        self.scale, self.out, self.extra = scale, out.resolve(), tuple(extra)
-        self.at_once = at_once or min(cores(), 4)
-        self.processes, self.failed = Processes(max(1, cores() // self.at_once)), list[str]()
+        super().__init__(out, at_once)
+        self.scale, self.extra = scale, tuple(extra)
 
     def prepare(self) -> None:
         """Write the record files, the known facts and what the page says about this machine."""
@@ -107,43 +148,9 @@ class Runner:
     def run(self, parts: Sequence[str]) -> list[str]:
         """The sweeps, then every setting on the first seed, then the other seeds; returns the jobs that failed."""
         chosen = chosen_settings(self.scale, parts)
-        self._all(dict.fromkeys(job for setting in chosen for job in self.sweep(setting)))
+        self.all(dict.fromkeys(job for setting in chosen for job in self.sweep(setting)))
         finals = {setting.name: self.finals(setting) for setting in chosen}
         for name in [name for name, jobs in finals.items() if not jobs]:
             tqdm.write(f"final/{name}: not run: its sweep has no point that ended well")
-        self._all(sorted(itertools.chain(*finals.values()), key=lambda job: Path(job.path).name))
+        self.all(sorted(itertools.chain(*finals.values()), key=lambda job: Path(job.path).name))
         return self.failed
-
-    def _all(self, jobs: Iterable[Job]) -> None:
-        """Run jobs, some at a time, in their order; when this process is stopped they may save their state first."""
-        with ThreadPoolExecutor(self.at_once) as pool:
-            try:
-                tasks = [pool.submit(self.execute, job) for job in jobs]
-                for task in tqdm(as_completed(tasks), "runs", len(tasks), disable=None):
-                    task.result()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                self.processes.stop()
-                raise
-
-    def execute(self, job: Job) -> str:
-        """Run one job where it is not done; returns its state then: done, diverged or failed."""
-        folder, found = self.out / job.path, state(job, self.out)
-        words = [f"resume={folder}"]
-        if found == "new":
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, exist_ok=True)
-            words = [*job.words, f"hydra.run.dir={folder}"]
-        if found in ("new", "stopped"):
-            tqdm.write(job.path)
-            self.processes.call("main.py", *words, terminal=folder / "terminal.txt")
-            found = state(job, self.out)
-        if found in ("done", "diverged"):
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            if found == "diverged":
-                tqdm.write(f"{job.path}: its numbers stopped being finite")
-            return found
-        if not self.processes.stopped:  # else it was stopped with this process and goes on another time
-            self.failed.append(job.path)
-            tqdm.write(f"{job.path}: failed: {read_status(folder).get('error') or 'see terminal.txt there'}")
-        return "failed"

@@ -226,7 +226,7 @@ def test_commands_that_are_stopped_may_end_in_order(monkeypatch, tmp_path):
 
     threading.Thread(target=stop).start()
     with pytest.raises(KeyboardInterrupt):
-        runner._all(seen)
+        runner.all(seen)
     assert [path.read_text().split() for path in seen[:2]] == [["up", "saved"]] * 2
     assert not seen[2].exists(), "nothing is started any more"
 
@@ -234,7 +234,7 @@ def test_commands_that_are_stopped_may_end_in_order(monkeypatch, tmp_path):
 def test_runs_share_the_machine(monkeypatch, tmp_path):
     runner, met = Runner(SHORT, tmp_path, at_once=2), threading.Barrier(2)
     monkeypatch.setattr(runner, "execute", lambda _: met.wait(timeout=20))
-    runner._all(["a", "b"])
+    runner.all(["a", "b"])
     seen = tmp_path / "threads"
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     runner.processes.call("-c", "import os; print(os.environ['OMP_NUM_THREADS'])", terminal=seen)

@@ -1,0 +1,108 @@
+"""The study: its plan, its frontiers by hand, and going on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from claims import study, study_page
+from config.check import check_override_names, check_values
+from config.compose import compose_config
+from lifelong.setup import warm_up_steps
+
+FULL, SHORT = study.SCALES["full"], study.SCALES["short"]
+
+
+def test_every_run_of_the_plan_composes(tmp_path):
+    planned = study.jobs(FULL, tmp_path, FULL.data, FULL.editors)
+    assert len({job.path for job in planned}) == len(planned)
+    one = {tuple(job.path.split("/")[:2]): job for job in planned}  # the other points and seeds differ in a number
+    for job in one.values():
+        check_override_names(job.words)
+        cfg = compose_config(list(job.words))
+        check_values(cfg)
+        name, editor = job.path.split("/")[:2]
+        assert (cfg.dataset.name, cfg.editor.name) == (name, editor)
+        assert cfg.num_seq * cfg.dataset.n_edits == 1600 and cfg.eval.edits == FULL.scored
+        assert warm_up_steps(cfg) in (0, FULL.warm_up)
+        assert cfg.model.edit_modules[-1] == f"model.layers.{25 if editor == 'finetune' else 27}.mlp.down_proj"
+
+
+def test_a_scale_with_fewer_points_takes_those_from_the_middle_on():
+    lrs = [f"editor.lr={lr:g}" for lr in (1e-4, 3e-4, 1e-3, 3e-3)]
+    assert study.points(FULL, "stableedit") == lrs and study.points(SHORT, "stableedit") == lrs[2:3]
+    assert study.points(SHORT, "margin") == ["editor.text_weight=10000"] and study.points(FULL, "in_context") == [""]
+
+
+def test_seeds_are_orders_of_the_same_records(tmp_path):
+    study.write_data(tmp_path, ["facts"], 2)
+    first, second = (json.loads((tmp_path / "data" / f"facts_{n}.json").read_text(encoding="utf-8")) for n in (0, 1))
+    assert first != second and sorted(map(str, first)) == sorted(map(str, second))
+    (tmp_path / "data" / "facts_0.json").write_text("[]", encoding="utf-8")
+    study.write_data(tmp_path, ["facts"], 1)
+    assert (tmp_path / "data" / "facts_0.json").read_text(encoding="utf-8") == "[]"
+
+
+def test_data_that_is_not_there_is_left_out_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REAL_DIR", str(tmp_path))
+    assert study.there(["facts", "zsre"]) == ["facts"]
+    assert "zsre: left out: REAL_DIR names no folder with zsre.json.xz" in capsys.readouterr().err
+
+
+def run_of(folder: Path, agreement: float, whole: list[bool], rephrased: list[bool]) -> None:
+    """A finished run over four edits, before which no answer was right."""
+    folder.mkdir(parents=True)
+    values = {"ES_all": whole, "GS_all": rephrased, "ES": whole, "GS": rephrased}
+    rows: list[dict[str, Any]] = [
+        {"metric": name, "protocol": "", "value": sum(each) / 4, "before": 0.0, "n": 4} for name, each in values.items()
+    ]
+    rows.append({"metric": "LS_agreement", "protocol": "", "value": agreement, "before": 1.0, "n": 4})
+    results = {"metrics": rows, "pre": {}, "counts": {"edits": 4}, "ES": 0.0, "GS": 0.0, "LS": 0.0}
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    (folder / "status.json").write_text(json.dumps({"state": "done", "overrides": []}), encoding="utf-8")
+    lines = [
+        {"index": n, "before": {"ES": {"all": False}, "GS": {"all": False}},
+         "after": {"ES": {"all": es}, "GS": {"each": [{"all": gs}, {"all": False}]}}}
+        for n, (es, gs) in enumerate(zip(whole, rephrased, strict=True))
+    ]  # fmt: skip
+    (folder / "edits.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+
+
+T, F = True, False
+
+
+def test_against_a_frontier_by_hand(tmp_path):
+    """Between agreement .8 (one of four whole) and .4 (three), at .5: a quarter of the first, three of the other."""
+    run_of(tmp_path / "facts/stableedit/0.0001/seed0", 0.8, [T, F, F, F], [F, F, F, F])
+    run_of(tmp_path / "facts/stableedit/0.001/seed0", 0.4, [T, T, T, F], [T, F, F, F])
+    run_of(tmp_path / "facts/margin/10000/seed0", 0.5, [T, T, T, T], [T, T, F, F])
+    run_of(tmp_path / "facts/margin/3000/seed0", 0.3, [T, T, T, T], [T, T, F, F])
+    found = study_page.load(tmp_path)["facts"]
+    assert [point.value for point in found["stableedit"]] == ["0.0001", "0.001"]
+    ours, beyond = found["margin"]
+    over = study_page.against(found["stableedit"], ours)
+    gaps = [1 - 1, 1 - 0.75, 1 - 0.75, 1 - 0]
+    assert over["ES_all"].value == pytest.approx(sum(gaps) / 4) and over["ES_all"].n == 4
+    assert over["GS_all"].value == pytest.approx(((0.5 - 0.375) + 0.5) / 4)
+    assert over["ES_all"].low < over["ES_all"].value < over["ES_all"].high
+    assert study_page.against(found["stableedit"], beyond)["ES_all"] is None
+    said = study_page.verdicts(study.PLAN, tmp_path)
+    assert "facts: at agreement 0.500 margin over stableedit: ES_all +0.375" in said and "does not hold" in said
+    text = study_page.page(study.PLAN, "full", tmp_path)
+    assert "| margin, text_weight 10000 | 1.000" in text and "| stableedit, lr 0.001 |" in text and "+0.375" in text
+
+
+def test_the_unedited_model_is_the_frontiers_beginning(tmp_path):
+    run_of(tmp_path / "facts/stableedit/0.001/seed0", 0.5, [T, T, F, F], [F, F, F, F])
+    run_of(tmp_path / "facts/margin/10000/seed0", 0.75, [T, T, T, T], [F, F, F, F])
+    found = study_page.load(tmp_path)["facts"]
+    assert study_page.against(found["stableedit"], found["margin"][0])["ES_all"].value == pytest.approx(0.75)
+
+
+def test_a_failed_run_is_said_and_the_page_is_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study.Jobs, "all", lambda self, jobs: self.failed.append("facts/margin"))
+    assert study.main(["--short", "--out", str(tmp_path), "--seeds", "1"]) == 1
+    assert (tmp_path / "study.md").is_file() and "written to" in capsys.readouterr().out
