@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import textwrap
 from pathlib import Path
@@ -19,11 +18,12 @@ from report.style import ABOVE, COLOURS, EDITS, LOOKS, MARKERS, canvas, label_ax
 
 from .evidence import MAIN, Evidence, minutes
 from .plan import PARTS, label, settings
+from .readme import marks, put_between
 from .runner import Runner
 from .verdicts import JUDGED, gains, judge
 
 ALPHA = 10  # of stableedit and of diagonal
-BEGIN, END = "<!-- claims: written by python -m claims -->", "<!-- claims end -->"
+BEGIN, END = marks("claims", "python -m claims")
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True)
 TEMPLATES.filters["minutes"] = minutes
 TEMPLATES.globals |= {"parts": PARTS, "main": [*MAIN], "judged": JUDGED, "label": label, "gains": gains}
@@ -101,12 +101,9 @@ class Page:
 
     def update(self, readme: Path, page: Path) -> None:
         """Put outcomes, the figure and the table of the editors between README.md's markers; ConfigError without."""
-        found = re.fullmatch(f"(.*{BEGIN}\n).*({END}.*)", readme.read_text(encoding="utf-8"), re.DOTALL)
-        if not found:
-            raise ConfigError(f"{readme}: lacks the lines {BEGIN} and {END}")
         path = page.relative_to(readme.parent)
         block = TEMPLATES.get_template("README.md.j2").render(self.content, page=path.as_posix(), folder=path.parent)
-        write_whole(readme, found[1] + block + found[2])
+        put_between(readme, BEGIN, END, block)
 
 
 def command(overrides: list[str], out: Path) -> str:

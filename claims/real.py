@@ -1,7 +1,7 @@
 """Real records: what the sweeps of real_*, and the searches and scorings before them, gave, as docs/real.md.
 
 python -m claims.real RUN_OR_SWEEP_DIR ...   keeps their figures in claims/real.yaml, in place of what is there of the
-same data set and editor, and writes the page; without a folder the page alone. Prints the page's first table.
+same data set and editor, and writes the page and the README's first table; without a folder these alone.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from claims.readme import marks, put_between
 from config.check import ConfigError
 from config.sites import fold_sites
 from data.source import PROJECT
@@ -24,6 +25,7 @@ from report.metrics import LEAD, merit
 
 FIGURES = Path(__file__).with_name("real.yaml")
 PAGE = PROJECT / "docs" / "real.md"
+BEGIN, END = marks("real", "python -m claims.real")
 SETS = {"zsre": "zsRE", "counterfact": "CounterFact", "wikibigedit": "WikiBigEdit", "qaedit": "QAEdit"}
 RIDGE = ("stableedit", "stableedit_plus", "ultraedit")
 ROWS = (*RIDGE, "margin", "finetune", "in_context")
@@ -167,12 +169,13 @@ def summary(figures: Figures) -> str:
 
 
 def main(folders: Sequence[Path]) -> None:
-    """Take in what the folders hold, write the page, print its first table."""
+    """Take in what the folders hold, write the page and the README's table, print that."""
     figures: Figures = yaml.safe_load(FIGURES.read_text(encoding="utf-8")) if FIGURES.is_file() else {}
     if folders:
         figures = taken(figures, load_runs(folders))
         write_whole(FIGURES, yaml.safe_dump(figures, default_flow_style=None, width=200))
     write_whole(PAGE, page(figures))
+    put_between(PROJECT / "README.md", BEGIN, END, summary(figures))
     print(summary(figures))
 
 

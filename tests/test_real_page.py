@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from claims.real import FIGURES, PAGE, asked, figures_of, page, rows, said, summary, taken
+from claims.real import BEGIN, END, FIGURES, PAGE, asked, figures_of, page, rows, said, summary, taken
 from config.check import ConfigError
 from files import read_json, write_json
 from report.load import load_run, load_runs
 from report.metrics import merit
 from tests.report_runs import write_failed, write_run
+from tests.tiny import PROJECT
 
 
 def made_up(path: Path, editor: str, shift: float, name: str = "zsre") -> Path:
@@ -29,6 +30,7 @@ def made_up(path: Path, editor: str, shift: float, name: str = "zsre") -> Path:
 def test_the_page_is_made_of_the_figures() -> None:
     figures = yaml.safe_load(FIGURES.read_text(encoding="utf-8"))
     assert PAGE.read_text(encoding="utf-8") == page(figures)
+    assert f"{BEGIN}\n{summary(figures)}{END}" in (PROJECT / "README.md").read_text(encoding="utf-8")
     for of in figures.values():
         if found := of["runs"].get("none"):
             assert all(after == before for after, before in found["metrics"].values()), "no editor changes nothing"
