@@ -177,7 +177,7 @@ class MarginConfig(EditorConfig):
     margin: float = above_zero(0.3)
     passes: int = above_zero(2)
     text: MetricText = MetricText.own
-    text_weight: float = above_zero(10000.0)
+    text_weight: float = above_zero(1000.0)
     damping: float = above_zero(1e-2)
 
 

@@ -32,9 +32,9 @@ def test_every_run_of_the_plan_composes(tmp_path):
 
 
 def test_a_scale_with_fewer_points_takes_those_from_the_middle_on():
-    lrs = [f"editor.lr={lr:g}" for lr in (1e-4, 3e-4, 1e-3, 3e-3)]
-    assert study.points(FULL, "stableedit") == lrs and study.points(SHORT, "stableedit") == lrs[2:3]
-    assert study.points(SHORT, "margin") == ["editor.text_weight=10000"] and study.points(FULL, "in_context") == [""]
+    lrs = [f"editor.lr={lr:g}" for lr in (1e-4, 3e-4, 1e-3)]
+    assert study.points(FULL, "stableedit") == lrs and study.points(SHORT, "stableedit") == lrs[1:2]
+    assert study.points(SHORT, "margin") == ["editor.text_weight=1000"] and study.points(FULL, "in_context") == [""]
 
 
 def test_seeds_are_orders_of_the_same_records(tmp_path):
@@ -78,7 +78,7 @@ def test_against_a_frontier_by_hand(tmp_path):
     """Between agreement .8 (one of four whole) and .4 (three), at .5: a quarter of the first, three of the other."""
     run_of(tmp_path / "facts/stableedit/0.0001/seed0", 0.8, [T, F, F, F], [F, F, F, F])
     run_of(tmp_path / "facts/stableedit/0.001/seed0", 0.4, [T, T, T, F], [T, F, F, F])
-    run_of(tmp_path / "facts/margin/10000/seed0", 0.5, [T, T, T, T], [T, T, F, F])
+    run_of(tmp_path / "facts/margin/1000/seed0", 0.5, [T, T, T, T], [T, T, F, F])
     run_of(tmp_path / "facts/margin/3000/seed0", 0.3, [T, T, T, T], [T, T, F, F])
     found = study_page.load(tmp_path)["facts"]
     assert [point.value for point in found["stableedit"]] == ["0.0001", "0.001"]
@@ -92,12 +92,12 @@ def test_against_a_frontier_by_hand(tmp_path):
     said = study_page.verdicts(study.PLAN, tmp_path)
     assert "facts: at agreement 0.500 margin over stableedit: ES_all +0.375" in said and "does not hold" in said
     text = study_page.page(study.PLAN, "full", tmp_path)
-    assert "| margin, text_weight 10000 | 1.000" in text and "| stableedit, lr 0.001 |" in text and "+0.375" in text
+    assert "| margin, text_weight 1000 | 1.000" in text and "| stableedit, lr 0.001 |" in text and "+0.375" in text
 
 
 def test_the_unedited_model_is_the_frontiers_beginning(tmp_path):
     run_of(tmp_path / "facts/stableedit/0.001/seed0", 0.5, [T, T, F, F], [F, F, F, F])
-    run_of(tmp_path / "facts/margin/10000/seed0", 0.75, [T, T, T, T], [F, F, F, F])
+    run_of(tmp_path / "facts/margin/1000/seed0", 0.75, [T, T, T, T], [F, F, F, F])
     found = study_page.load(tmp_path)["facts"]
     assert study_page.against(found["stableedit"], found["margin"][0])["ES_all"].value == pytest.approx(0.75)
 
