@@ -140,6 +140,7 @@ def test_groups_are_those_of_the_design():
     assert set(GROUPS["dataset"]) == {"zsre", "fever", "wikibigedit", "ultraeditbench", "facts"} | by_path
     assert set(GROUPS["model"]) == {"mistral-7b", "llama-3-instruct", "gpt-j", "qwen2.5-7b", "smollm2-135m"}
     editors = {"stableedit", "stableedit_plus", "ultraedit", "rledit", "malmen", "mend", "margin"}
+    editors |= {"memit", "alphaedit", "recursive_ridge"}
     assert set(GROUPS["editor"]) == editors | {"none", "in_context", "finetune"}  # the latter edit nothing, or plainly
 
 
