@@ -192,7 +192,7 @@ class RecursiveRidgeConfig(EditorConfig):
 class AlphaEditConfig(RecursiveRidgeConfig):
     """Such a system in directions that text does not use."""
 
-    threshold: float = above_zero(0.01)
+    threshold: float = above_zero(0.3)
 
 
 @dataclass
