@@ -199,7 +199,7 @@ class AlphaEditConfig(RecursiveRidgeConfig):
 class MemitConfig(EditorConfig):
     """Least squares with the keys of text."""
 
-    text_weight: float = above_zero(15000.0)
+    text_weight: float = above_zero(150.0)
 
 
 @dataclass
