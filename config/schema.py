@@ -182,6 +182,27 @@ class MarginConfig(EditorConfig):
 
 
 @dataclass
+class RecursiveRidgeConfig(EditorConfig):
+    """Editors whose least-squares system holds the keys of all steps so far."""
+
+    alpha: float = above_zero(1.0)
+
+
+@dataclass
+class AlphaEditConfig(RecursiveRidgeConfig):
+    """Such a system in directions that text does not use."""
+
+    threshold: float = above_zero(0.3)
+
+
+@dataclass
+class MemitConfig(EditorConfig):
+    """Least squares with the keys of text."""
+
+    text_weight: float = above_zero(150.0)
+
+
+@dataclass
 class EvalConfig:
     """How ES, GS and LS are scored, and what else is measured while editing and at the end."""
 
@@ -280,6 +301,7 @@ class Config:
 KINDS: dict[str, type[AnyEditorConfig]] = {
     "any": AnyEditorConfig, "ridge": RidgeConfig, "learned": LearnedConfig, "rledit": RLEditConfig,
     "finetune": FinetuneConfig, "margin": MarginConfig,
+    "recursive_ridge": RecursiveRidgeConfig, "alphaedit": AlphaEditConfig, "memit": MemitConfig,
 }  # fmt: skip
 """The editors' configurations by the name under which a yaml file starts from them: /schema/KIND@_here_."""
 

@@ -31,8 +31,8 @@ START, STATE = "start", "state.safetensors"
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 # keys that the statistics, networks and weights of a state belong to
 BOUND = ("editor.name", "editor.token", "editor.RunningMeanStd_mode", "editor.float32_masters", "editor.rank",
-         "editor.n_blocks", "editor.text", "editor.text_weight", "model.name_or_path",
-         "model.edit_modules")  # fmt: skip
+         "editor.n_blocks", "editor.text", "editor.text_weight", "editor.threshold",
+         "model.name_or_path", "model.edit_modules")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ def test_groups_are_those_of_the_design():
     assert set(GROUPS["dataset"]) == {"zsre", "fever", "wikibigedit", "ultraeditbench", "facts"} | by_path
     assert set(GROUPS["model"]) == {"mistral-7b", "llama-3-instruct", "gpt-j", "qwen2.5-7b", "smollm2-135m"}
     editors = {"stableedit", "stableedit_plus", "ultraedit", "rledit", "malmen", "mend", "margin"}
+    editors |= {"memit", "alphaedit", "recursive_ridge"}
     assert set(GROUPS["editor"]) == editors | {"none", "in_context", "finetune"}  # the latter edit nothing, or plainly
 
 
@@ -172,6 +173,9 @@ DEFAULTS = {
     },
     "ultraedit": {"lr": 1e-6, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none", "token": "ans"},
     "margin": {"margin": 0.3, "passes": 2, "text": "own", "text_weight": 1e4, "damping": 1e-2, "token": "ans"},
+    "recursive_ridge": {"lr": 5e-4, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none"},
+    "alphaedit": {"lr": 5e-4, "alpha": 1.0, "threshold": 0.3, "RunningMeanStd_mode": "original"},
+    "memit": {"lr": 5e-4, "text_weight": 150.0, "RunningMeanStd_mode": "original", "preheat_mode": "none"},
     "malmen": MALMEN,
     "rledit": MALMEN | {"time_decay": 0.95, "back_depth": 10},
     "mend": LEARNED

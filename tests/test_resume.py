@@ -21,7 +21,7 @@ from main import with_saved_overrides
 from tests.tiny import tiny_words
 
 LEARNED = ["editor.rank=8", "editor.n_blocks=1", "editor.meta_lr=1e-3", "editor.n_epochs=2"]
-EDITORS = ["stableedit", "ultraedit", "malmen", "mend", "rledit"]
+EDITORS = ["stableedit", "ultraedit", "malmen", "mend", "rledit", "recursive_ridge", "alphaedit", "memit"]
 
 
 class Killed(BaseException):

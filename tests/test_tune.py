@@ -262,4 +262,5 @@ def test_the_estimates_are_those_of_the_shapes() -> None:
     many = replace(work, rows=500)
     assert many.factors() == 2 * 4 * 3 * 112 * 48, "whole matrices where rows are many"
     assert work.flops() < many.flops() < replace(many, weighs_keys=True).flops()
+    assert replace(work, squares=2).statistics() - work.statistics() == 8 * 2 * 3 * 112 * 112
     assert replace(work, rank=8, blocks=2).flops() - work.flops() == 3 * 2 * 4 * 30 * (112 + 48) * 8

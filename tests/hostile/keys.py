@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from config.choices import RANGE
 from config.schema import (
+    AlphaEditConfig,
     AnyEditorConfig,
     Config,
     FinetuneConfig,
@@ -45,7 +46,7 @@ ODD = {  # values of the right kind that few keys are made for
 ALWAYS = 3
 KINDS: list[tuple[type[AnyEditorConfig], str]] = [
     (RidgeConfig, "stableedit"), (LearnedConfig, "malmen"), (RLEditConfig, "rledit"),
-    (FinetuneConfig, "finetune"), (MarginConfig, "margin"),
+    (FinetuneConfig, "finetune"), (MarginConfig, "margin"), (AlphaEditConfig, "alphaedit"),
 ]  # fmt: skip
 
 
