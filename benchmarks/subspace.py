@@ -42,7 +42,7 @@ def random_rows(count: int, values_V: Tensor, mirrors: list[Tensor]) -> Tensor:
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> Found:
-    """Times of both ways, the search going on from the step before, and how far its whitened rows are from the other's."""
+    """Times of both ways, the search going on from the step before, and how far apart whitened rows are."""
     d_v, count = (512, 12) if args.quick else (14336, 350)
     ranks_V = torch.arange(1.0, d_v + 1, device=device)
     values_V = LARGEST[args.site] * torch.exp(-1.65 * (ranks_V**0.2 - 1))

@@ -62,8 +62,8 @@ def subspace_root(
     size, retries, fresh = len(covariance_VV), Counter() if retries is None else retries, basis_VC is None
     if basis_VC is None:
         basis_VC = _random((size, min(max(rows, 1), size // 8)), covariance_VV)
-    searches = CYCLES if basis_VC.shape[1] else 0
-    for cycle in range(searches):
+    cycles = CYCLES if basis_VC.shape[1] else 0
+    for cycle in range(cycles):
         found = _search(covariance_VV, floor, relative, basis_VC, rows, double=fresh or cycle > 0)
         if found is None or found.above > size // MOST:
             break
@@ -71,7 +71,7 @@ def subspace_root(
         if found.holds:
             return found.root, basis_VC
     else:
-        if searches:
+        if cycles:
             retries["eigendecomposition in whole"] += 1
     root = inverse_root(covariance_VV, floor, relative=relative, retries=retries)
     above = root.vectors_VR.shape[1]
@@ -96,7 +96,7 @@ def _search(
 ) -> Found | None:
     """One cycle from a basis, which it may double; None where it is too wide for one, or the projection fails."""
     size, kept = basis_VC.shape
-    block = min(kept, rows + rows // 4 + 8, (size // 2 - kept) // BLOCKS)
+    block = min(kept, rows + rows // 4 + 8, (3 * size // 4 - kept) // BLOCKS)
     if block < 1:
         return None
     Q_VM, images_VM = _krylov(covariance_VV, basis_VC, block)
