@@ -35,6 +35,8 @@ class RunningStatistics:
         self.m2_D = torch.zeros_like(self.mean_D)
         self.scatter_VV = torch.zeros(d_v, d_v, dtype=torch.float64, device=device) if covariance else None
         self.scatter_KK = torch.zeros(d_k, d_k, dtype=torch.float64, device=device) if key_covariance else None
+        self.basis_VC: Tensor | None = None  # where the search for whitening's eigenpairs goes on (editor/subspace.py)
+        self.added = 0  # rows of the last merge
 
     def add(self, keys_NK: Tensor, gradients_NV: Tensor) -> None:
         """Merge a block of rows: exact in any order up to rounding."""
@@ -54,7 +56,7 @@ class RunningStatistics:
         mean_D = sum_D / rows
         m2_D, scatters = self._deviations(blocks, mean_D)
         delta_D, between = mean_D - self.mean_D, self.n * rows / (self.n + rows)
-        self.n += rows
+        self.n, self.added = self.n + rows, rows
         self.mean_D += delta_D * (rows / self.n)
         self.m2_D += m2_D + between * delta_D.square()
         for kept, found, delta in zip(self._scatters, scatters, delta_D.split((self.d_k, self.d_v)), strict=True):
@@ -96,9 +98,12 @@ class RunningStatistics:
         Decomposed in float32 as the published program does: its rounding is part of its numbers
         (float64 moves a shift's norm by up to 1.4e-4 where n is little above d_v).
         """
+        return inverse_root(self.covariance(), floor, relative=relative, retries=retries)
+
+    def covariance(self) -> Tensor:
+        """C~, [V, V] float32."""
         assert self.scatter_VV is not None and self.whitens
-        covariance_VV = self.scatter_VV.float().div_(self.n - self.d_v - 1)
-        return inverse_root(covariance_VV, floor, relative=relative, retries=retries)
+        return self.scatter_VV.float().div_(self.n - self.d_v - 1)
 
     def ridge_factor(self, share: float) -> Tensor:
         """Lower Cholesky factor of M = (1 - share) I + share E d_k / tr(E), [K, K] float64, with E = mean of k k^T.
@@ -117,6 +122,7 @@ class RunningStatistics:
     def state_dict(self) -> dict[str, Tensor]:
         """All tensors; `var`, `cov_value`, `cov_key` are sums, not yet divided (the first two as published)."""
         kept = {"mean": self.mean_D, "var": self.m2_D, "cov_value": self.scatter_VV, "cov_key": self.scatter_KK}
+        kept["basis"] = self.basis_VC
         return {"n": torch.tensor([self.n])} | {name: value for name, value in kept.items() if value is not None}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -127,8 +133,10 @@ class RunningStatistics:
         """
         if state["mean"].shape != self.mean_D.shape:
             raise ValueError(f"statistics of {state['mean'].numel()} coordinates cannot serve {self.mean_D.numel()}")
+        self.basis_VC = None
         for name, kept in self.state_dict().items():
             kept.copy_(state[name])
+        self.basis_VC = state.get("basis")
         self.n = int(state["n"].item())
 
 

@@ -32,6 +32,9 @@ TokenRows = StrEnum("TokenRows", ["ans", "all"])
 FloorMode = StrEnum("FloorMode", ["absolute", "relative"])
 """Whether editor.whitening_floor is an eigenvalue or a share of the largest eigenvalue."""
 
+WhiteningSolver = StrEnum("WhiteningSolver", ["eigh", "subspace", "auto"])
+"""Whether whitening decomposes the covariance whole, or searches for the eigenpairs above the floor (auto: by d_v)."""
+
 MetricText = StrEnum("MetricText", ["own", "everyday", "records"])
 """The text that editor=margin's metric is made of: the model's own; its answers to everyday questions, or to records
 that are not edited, too."""

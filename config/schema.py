@@ -25,6 +25,7 @@ from config.choices import (
     TokenRows,
     WandbMode,
     WarmUp,
+    WhiteningSolver,
     above_zero,
     at_least_zero,
     share,
@@ -135,6 +136,7 @@ class RidgeConfig(EditorConfig):
     alpha: float = above_zero(1.0)
     whitening_floor: float = above_zero(1e-6)
     whitening_floor_mode: FloorMode = FloorMode.absolute
+    whitening_solver: WhiteningSolver = WhiteningSolver.auto
     key_ridge: float = share(0.0)
 
 

@@ -28,6 +28,7 @@ from config.schema import AnyEditorConfig, FloorMode, PreheatMode, RidgeConfig, 
 from editor.base import Editor, Shape, Stopwatch
 from editor.registry import register
 from editor.ridge import Shift, solve_ridge, solve_weighted, target_rows
+from editor.subspace import searches, subspace_root
 from nets import Normalizer, RunningStatistics
 
 Tools = dict[Shape, tuple[Normalizer | None, Tensor | None]]
@@ -74,10 +75,14 @@ class StableEdit(Editor):
             return None
         if warm_up or not statistics.whitens:
             return Normalizer(statistics)
-        relative = cfg.whitening_floor_mode is FloorMode.relative
-        return Normalizer(
-            statistics, statistics.inverse_root(cfg.whitening_floor, relative=relative, retries=self.retries)
-        )
+        floor, relative = cfg.whitening_floor, cfg.whitening_floor_mode is FloorMode.relative
+        if not searches(cfg.whitening_solver, statistics.d_v):
+            return Normalizer(statistics, statistics.inverse_root(floor, relative=relative, retries=self.retries))
+        root, statistics.basis_VC = subspace_root(
+            statistics.covariance(), floor, relative=relative,
+            basis_VC=statistics.basis_VC, rows=statistics.added, retries=self.retries,
+        )  # fmt: skip
+        return Normalizer(statistics, root)
 
     def _shift(self, site: int, tools: Tools, unseen: list[Tensor] | None) -> Shift:
         normalizer, factor_KK = tools[self.sites[site].shape]

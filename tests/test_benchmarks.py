@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import all as everything
-from benchmarks import evaluate, frozen, inputs, memory, ridge, scale, step, timing, whitening
+from benchmarks import evaluate, frozen, inputs, memory, ridge, scale, step, subspace, timing, whitening
 from benchmarks.timing import judge, race
 from lifelong.process import start_python
 
@@ -119,6 +119,15 @@ def test_whitening(capsys):
     assert line["difference"] < 1e-4
     ways = ways_of(line)
     assert line["share_of_plain"] == pytest.approx(ways["ours"]["s"] / ways["plain"]["s"])
+
+
+def test_subspace(capsys):
+    line = line_of(capsys, subspace)
+    assert 0 < line["difference"] < 1e-5 and line["above"] < line["columns"] < line["d_v"] / 4, "found by the search"
+    ways = ways_of(line)
+    assert line["times_faster"] == pytest.approx(ways["eigh"]["s"] / ways["subspace"]["s"])
+    line = line_of(capsys, subspace, "--site", "gate_proj")
+    assert line["difference"] == 0, "too much above the floor: decomposed whole"
 
 
 def test_step(capsys):
