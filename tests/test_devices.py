@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from config.check import ConfigError
@@ -22,6 +22,8 @@ from config.compose import compose_config
 from config.schema import FinetuneConfig
 from editor import margin
 from editor.registry import editor_class, found
+from editor.ridge import Shift
+from editor.sites import EditSite
 from glue_eval.scoring import score
 from lifelong import run as lifelong_run
 from lifelong import session as lifelong_session
@@ -194,3 +196,36 @@ def test_a_pretended_gpu_takes_what_a_gpu_takes_and_counts() -> None:
         row = torch.ones(3, requires_grad=True)
         (row.to("cuda:1") * 2).sum().backward()
         assert row.grad is not None and row.grad.device == CPU
+
+
+def thin_shift(site: EditSite, rows: int, device: str) -> Shift:
+    """A shift of a site as the product of random factors."""
+    draw = torch.Generator().manual_seed(0)
+    factors = (torch.randn(rows, size, generator=draw).to(device) for size in site.shape)
+    return Shift(*factors)
+
+
+@pytest.mark.parametrize("masters", [False, True])
+def test_a_7b_site_is_written_in_few_operators(masters: bool) -> None:
+    module = nn.Linear(14336, 4096, bias=False, dtype=torch.bfloat16)
+    with pretend() as gpus:
+        site = EditSite("down_proj", module.to("cuda:0").requires_grad_(False), masters=masters)
+        shift = thin_shift(site, 4, "cuda:0")
+        with gpus.budget() as spent:
+            site.add(shift)
+    assert spent.operators.total() <= 20 and not spent.waits, spent
+
+
+@pytest.mark.parametrize("solve", ["cpu", "cuda:1"])
+def test_factors_of_a_shift_move_not_the_matrix(solve: str) -> None:
+    module = nn.Linear(1024, 512, bias=False).requires_grad_(False)
+    before, rows = module.weight.clone(), 20
+    plain = EditSite("plain", nn.Linear(1024, 512, bias=False))
+    plain.weight.copy_(before)
+    with pretend() as gpus:
+        site = EditSite("down_proj", module.to("cuda:0"))
+        shift, moved = thin_shift(site, rows, solve), gpus.moved.total()
+        site.add(shift)
+        assert gpus.moved.total() - moved == 4 * rows * (1024 + 512), "a matrix would be 17 times as much"
+    plain.add(thin_shift(plain, rows, "cpu"))
+    assert torch.allclose(site.weight, plain.weight, rtol=1e-5, atol=1e-6)
