@@ -21,11 +21,13 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase,
 
 from config.progress import Progress
 from data.base import DataError
-from data.batches import special_prefix, to_device
+from data.batches import at_once, special_prefix, to_device
 from glue_eval.predictions import NEW_TOKENS, Choice, Question, Scored, common_length, context_length
 
 # Bounds the key-value cache of one batch, whatever batch_size says.
 TOKENS_PER_BATCH = 8192
+# Sequences of a forward pass by kind of device, where downstream.batch_size is auto.
+SEQUENCES = {"cpu": 16, "cuda": 64}
 # What a forward pass costs beside its tokens, in tokens: reading the weights, launching kernels. Measured on a CPU;
 # the figure for CUDA is an estimate. It only decides how prompts are cut into passes, never a result.
 PASS_COST = {"cpu": 24, "cuda": 4096}
@@ -66,16 +68,16 @@ def token_batches(lengths: Sequence[int], batch_size: int, tokens_per_batch: int
 
 @torch.inference_mode()
 def score(
-    model: PreTrainedModel, questions: Sequence[Question], batch_size: int, name: str = "questions"
+    model: PreTrainedModel, questions: Sequence[Question], batch_size: int | str, name: str = "questions"
 ) -> list[Scored]:
     """Score the questions, in the order given; `batch_size` bounds memory and never changes a result.
 
     `name` stands before the progress that a terminal shows.
     """
     results: dict[int, Scored] = {}
-    prefix = shared_prefix(model, questions)
+    prefix, most = shared_prefix(model, questions), at_once(batch_size, model.device, SEQUENCES)
     with Progress(total=len(questions), desc=name, disable=None, leave=False) as bar:
-        for batch in token_batches([len(q.prompt) for q in questions], batch_size, TOKENS_PER_BATCH):
+        for batch in token_batches([len(q.prompt) for q in questions], most, TOKENS_PER_BATCH):
             part = [questions[at] for at in batch]
             prefilled = prefill(model, part, prefix)
             log_probs = _choice_log_probs(model, part, prefilled)

@@ -202,6 +202,7 @@ class _Functions(TorchFunctionMode):
             tensor.cpu: lambda tensor: self._to(tensor, CPU),
             tensor.cuda: lambda tensor, device=0: self._to(tensor, device),
             tensor.pin_memory: self._pinned,
+            tensor.__deepcopy__: self._deepcopy,
         }
 
     def __torch_function__(
@@ -240,6 +241,10 @@ class _Functions(TorchFunctionMode):
         more = {"dtype": kinds[0]} if kinds else {}
         more |= {key: value for key, value in kwargs.items() if value is not None}
         return Tensor.to(tensor, **more) if more else tensor
+
+    def _deepcopy(self, tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+        copied = memo.setdefault(id(tensor), tensor.detach().clone().requires_grad_(tensor.requires_grad))
+        return self.pretended.put(copied, self.pretended.where(tensor))
 
     def _pinned(self, tensor: Tensor, *_: Any) -> Tensor:
         if self.pretended.where(tensor).type == "cuda":

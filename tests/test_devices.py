@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +20,8 @@ from transformers import AutoModelForCausalLM
 from config.check import ConfigError
 from config.compose import compose_config
 from config.schema import FinetuneConfig
-from editor import margin
+from data.batches import StepBatches, passes
+from editor import cache, margin
 from editor.registry import editor_class, found
 from editor.ridge import Shift
 from editor.sites import EditSite
@@ -62,7 +63,7 @@ def run(run_dir: Path, argv: list[str]) -> tuple[dict[str, Any], list[dict[str, 
     return results, [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-@cache
+@functools.cache
 def on_cpu(editor: str, model: str = "tiny-llama") -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The same run where no device is pretended."""
     with TemporaryDirectory() as folder:
@@ -229,3 +230,35 @@ def test_factors_of_a_shift_move_not_the_matrix(solve: str) -> None:
         assert gpus.moved.total() - moved == 4 * rows * (1024 + 512), "a matrix would be 17 times as much"
     plain.add(thin_shift(plain, rows, "cpu"))
     assert torch.allclose(site.weight, plain.weight, rtol=1e-5, atol=1e-6)
+
+
+def on_gpu(editor: str, edits: int, *more: str) -> tuple[Session, StepBatches]:
+    """A session on a pretended GPU that has had a step, and the batches of its next one."""
+    cfg = compose_config(words(editor, "model_device=cuda:0", "dataset.batch_size=10", *more))
+    session = lifelong_session.started(cfg, None, None)
+    records = tiny_edits(count=edits)
+    session.step(records)
+    return session, session.batches(records)
+
+
+@pytest.mark.parametrize("editor", ["stableedit", "stableedit_plus", "ultraedit"])
+def test_a_step_of_a_ridge_editor_makes_the_host_wait_seldom(
+    editor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "save_file", lambda *_: pytest.fail("a row was written to a file"))
+    with pretend() as gpus:
+        session, batches = on_gpu(editor, 40, f"editor.cache_dir={tmp_path}")
+        with gpus.budget() as spent:
+            session.editor.step(batches, warm_up=False)
+    whitens = any(statistics.whitens for statistics in session.editor.statistics.values())
+    assert whitens is (editor != "ultraedit"), "a decomposition waits too"
+    assert spent.waits.total() <= 12, dict(spent.waits)
+
+
+@pytest.mark.parametrize(("device", "count"), [("cuda:0", 1), ("cpu", 5)])
+def test_a_gpu_captures_a_hundred_edits_in_one_pass(device: str, count: int) -> None:
+    edits = [*tiny_edits(count=20)] * 5
+    with pretend():
+        session = lifelong_session.started(compose_config(words("ultraedit", f"model_device={device}")), None, None)
+        session.cfg.dataset.batch_size = 10
+        assert len([*passes(session.batches(edits).edit, session.editor.tokens_per_pass)]) == count
