@@ -24,6 +24,8 @@ from .source import Fits
 IGNORED = -100
 PASS = {"cpu": 320, "cuda": 4096}
 """Padded tokens of a forward and backward pass by kind of device: a GPU waits for work below it."""
+SEQUENCES = {"cpu": 16, "cuda": 64}
+"""Sequences of a downstream forward pass."""
 NO_TOKEN = "has no token in this model's tokenizer"
 
 

@@ -15,12 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import Config, DownstreamBackend, DownstreamConfig
-from data.batches import at_once
+from data.batches import SEQUENCES, at_once
 from data.source import locate
 from files import MANIFEST, flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines, write_whole
 from glue_eval.predictions import Question, averages, encode_tests, figures, predict
 from glue_eval.rows import source_label, validate
-from glue_eval.scoring import SEQUENCES, perplexity, score
+from glue_eval.scoring import perplexity, score
 from glue_eval.tasks import PERPLEXITY, TASKS
 from model import fingerprint
 

@@ -25,9 +25,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import DownstreamConfig
-from data.batches import at_once, special_prefix
+from data.batches import SEQUENCES, at_once, special_prefix
 from files import finite, write_json
-from glue_eval.scoring import SEQUENCES
 from report.metrics import interval
 
 SHARES = ("acc", "acc_norm", "exact_match")

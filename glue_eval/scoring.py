@@ -21,13 +21,11 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase,
 
 from config.progress import Progress
 from data.base import DataError
-from data.batches import at_once, special_prefix, to_device
+from data.batches import SEQUENCES, at_once, special_prefix, to_device
 from glue_eval.predictions import NEW_TOKENS, Choice, Question, Scored, common_length, context_length
 
 # Bounds the key-value cache of one batch, whatever batch_size says.
 TOKENS_PER_BATCH = 8192
-# Sequences of a forward pass by kind of device, where downstream.batch_size is auto.
-SEQUENCES = {"cpu": 16, "cuda": 64}
 # What a forward pass costs beside its tokens, in tokens: reading the weights, launching kernels. Measured on a CPU;
 # the figure for CUDA is an estimate. It only decides how prompts are cut into passes, never a result.
 PASS_COST = {"cpu": 24, "cuda": 4096}
