@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
@@ -27,6 +28,9 @@ PARTS = {"number", "config", "files", "state", "model", "tensors", "sha256"}  # 
 FREE = ("wandb.", "checkpoint.", "resume", "editor.cache_dir", "model_cache", "model.embedded_cache_dir", "export",
         "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.judge_", "eval.examples", "report", "verbose",
         "undo", "steps")  # fmt: skip
+
+
+DEVICES = ("model_device", "editor_device")
 
 
 class Owner(Protocol):
@@ -147,19 +151,28 @@ def intact(run_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def check_same(found: dict[str, Any], config: dict[str, Any], files: dict[str, str]) -> None:
-    """Refuse to go on with settings or files that would change the numbers.
+    """Refuse to go on with settings or files that would change the numbers; which GPU it is changes none.
 
     Raises:
         ConfigError: names each key with both values, or the file that changed.
     """
     then, now = flatten(found["config"]), flatten(config)
+    alike = {key for key in DEVICES if _kind(then, key) == _kind(now, key)}
     changed = [
         f"{key} was {then.get(key)}, is {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and not key.startswith(FREE)
+        if then.get(key) != now.get(key) and not key.startswith(FREE) and key not in alike
     ]
     if changed:
         raise ConfigError(f"resume: these settings would change the numbers: {'; '.join(changed)}")
     for path, digest in found["files"].items():
         if files.get(path) != digest:
             raise ConfigError(f"resume: {path} is not the file that the run started with: its sha256 changed")
+
+
+def _kind(config: Mapping[str, Any], key: str) -> str:
+    """cpu or cuda; what auto meant when a run began is taken to be what it means now."""
+    value = str(config[key])
+    if value == "auto" and key == "editor_device":
+        return _kind(config, "model_device")
+    return value.partition(":")[0] if value != "auto" else "cuda" if torch.cuda.is_available() else "cpu"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from config.check import ConfigError
+from config.check import ConfigError, RunError
 from config.compose import compose_config
 from config.schema import FinetuneConfig
 from data.batches import StepBatches, passes
@@ -28,6 +28,7 @@ from editor.sites import EditSite
 from glue_eval.scoring import score
 from lifelong import run as lifelong_run
 from lifelong import session as lifelong_session
+from lifelong.loop import Loop
 from lifelong.session import Session
 from model import load_model
 from tests.pretended import Mismatch, Pretended, pretend, split
@@ -262,3 +263,31 @@ def test_a_gpu_captures_a_hundred_edits_in_one_pass(device: str, count: int) -> 
         session = lifelong_session.started(compose_config(words("ultraedit", f"model_device={device}")), None, None)
         session.cfg.dataset.batch_size = 10
         assert len([*passes(session.batches(edits).edit, session.editor.tokens_per_pass)]) == count
+
+
+def test_a_run_goes_on_with_another_gpu(tmp_path: Path) -> None:
+    """Its checkpoint is of a kind of device; the CPU is another kind."""
+    argv = words("stableedit", "checkpoint.every=1", "editor_device=cpu", f"resume={tmp_path}")
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pretend():
+        begin = [*argv[:-1], "model_device=cuda:0"]
+        with patch.object(Loop, "_look", stopped), pytest.raises(KeyboardInterrupt):
+            run(tmp_path, begin)
+        with pytest.raises(ConfigError, match="resume: .*: model_device was cuda:0, is cpu$"):
+            run(tmp_path, [*argv, "model_device=cpu"])
+        found = run(tmp_path, [*argv, "model_device=cuda:1"])
+    assert_same(found, on_cpu("stableedit"))
+
+
+def test_a_gpu_without_memory_enough_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity")
+
+    monkeypatch.setattr("editor.base.capture_together", full)
+    with pytest.raises(
+        RunError, match=r"^out of memory \(CUDA out of memory\): lower editor.tokens_per_pass \(auto is 4096"
+    ):
+        on_gpus(tmp_path, "stableedit", PLACES[0])
