@@ -17,7 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
+from config.choices import AUTO
+from data.batches import PASS, SEQUENCES
 from files import finite, flatten, read_json, sha256_of, sha256_of_json, whole_folder, write_json
+from lifelong.answers import TOKENS
 from lifelong.session_state import SessionState
 
 log = logging.getLogger(__name__)
@@ -28,9 +31,8 @@ PARTS = {"number", "config", "files", "state", "model", "tensors", "sha256"}  # 
 FREE = ("wandb.", "checkpoint.", "resume", "editor.cache_dir", "model_cache", "model.embedded_cache_dir", "export",
         "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.judge_", "eval.examples", "report", "verbose",
         "undo", "steps")  # fmt: skip
-
-
 DEVICES = ("model_device", "editor_device")
+SIZES = {"editor.tokens_per_pass": PASS, "eval.tokens_per_batch": TOKENS, "downstream.batch_size": SEQUENCES}
 
 
 class Owner(Protocol):
@@ -157,11 +159,10 @@ def check_same(found: dict[str, Any], config: dict[str, Any], files: dict[str, s
         ConfigError: names each key with both values, or the file that changed.
     """
     then, now = flatten(found["config"]), flatten(config)
-    alike = {key for key in DEVICES if _kind(then, key) == _kind(now, key)}
     changed = [
         f"{key} was {then.get(key)}, is {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and not key.startswith(FREE) and key not in alike
+        if then.get(key) != now.get(key) and _meant(then, key) != _meant(now, key) and not key.startswith(FREE)
     ]
     if changed:
         raise ConfigError(f"resume: these settings would change the numbers: {'; '.join(changed)}")
@@ -170,9 +171,12 @@ def check_same(found: dict[str, Any], config: dict[str, Any], files: dict[str, s
             raise ConfigError(f"resume: {path} is not the file that the run started with: its sha256 changed")
 
 
-def _kind(config: Mapping[str, Any], key: str) -> str:
-    """cpu or cuda; what auto meant when a run began is taken to be what it means now."""
-    value = str(config[key])
-    if value == "auto" and key == "editor_device":
-        return _kind(config, "model_device")
-    return value.partition(":")[0] if value != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+def _meant(config: Mapping[str, Any], key: str) -> Any:
+    """What a setting comes to: of a device its kind, of `auto` the number; what auto means now it meant then."""
+    value = config.get(key)
+    if key in DEVICES and value == AUTO:
+        here = "cuda" if torch.cuda.is_available() else "cpu"
+        return _meant(config, "model_device") if key == "editor_device" else here
+    if key in DEVICES:
+        return str(value).partition(":")[0]
+    return SIZES[key][_meant(config, "model_device")] if key in SIZES and value == AUTO else value

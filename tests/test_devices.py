@@ -29,6 +29,7 @@ from glue_eval.scoring import score
 from lifelong import run as lifelong_run
 from lifelong import session as lifelong_session
 from lifelong.loop import Loop
+from lifelong.resume import check_same
 from lifelong.session import Session
 from model import load_model
 from tests.pretended import Mismatch, Pretended, pretend, split
@@ -269,12 +270,16 @@ def test_a_run_goes_on_with_another_gpu(tmp_path: Path) -> None:
     """Its checkpoint is of a kind of device; the CPU is another kind."""
     argv = words("stableedit", "checkpoint.every=1", "editor_device=cpu", f"resume={tmp_path}")
 
-    def stopped(*_: Any) -> None:
-        raise KeyboardInterrupt
+    real = Loop._between_steps
+
+    def stopped(loop: Loop, done: int, **more: Any) -> None:
+        real(loop, done, **more)
+        if done == 2:
+            raise KeyboardInterrupt
 
     with pretend():
         begin = [*argv[:-1], "model_device=cuda:0"]
-        with patch.object(Loop, "_look", stopped), pytest.raises(KeyboardInterrupt):
+        with patch.object(Loop, "_between_steps", stopped), pytest.raises(KeyboardInterrupt):
             run(tmp_path, begin)
         with pytest.raises(ConfigError, match="resume: .*: model_device was cuda:0, is cpu$"):
             run(tmp_path, [*argv, "model_device=cpu"])
@@ -288,6 +293,26 @@ def test_a_gpu_without_memory_enough_is_said(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr("editor.base.capture_together", full)
     with pytest.raises(
-        RunError, match=r"^out of memory \(CUDA out of memory\): lower editor.tokens_per_pass \(auto is 4096"
+        RunError, match=r"^out of memory \(CUDA out of memory\): lower editor.tokens_per_pass \(auto is 40"
     ):
         on_gpus(tmp_path, "stableedit", PLACES[0])
+
+
+def test_auto_is_the_number_that_it_means_and_a_gpu_any_gpu() -> None:
+    def config(device: str, tokens: int | str, solve: str = "auto") -> dict[str, Any]:
+        return {"model_device": device, "editor_device": solve, "editor": {"tokens_per_pass": tokens}}
+
+    def goes_on(then: dict[str, Any], now: dict[str, Any]) -> bool:
+        try:
+            check_same({"config": then, "files": {}}, now, {})
+        except ConfigError:
+            return False
+        return True
+
+    assert goes_on(config("cpu", 320), config("cpu", "auto"))
+    assert goes_on(config("cuda:1", 4096, "cuda:0"), config("cuda:0", "auto", "auto"))
+    assert not goes_on(config("cpu", 321), config("cpu", "auto"))
+    assert not goes_on(config("cuda:0", "auto"), config("cpu", "auto"))
+    assert not goes_on(config("cuda:0", "auto"), config("cuda:0", "auto", "cpu"))
+    with pretend():
+        assert goes_on(config("cuda:1", "auto"), config("auto", "auto"))
