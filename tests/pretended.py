@@ -17,13 +17,11 @@ from unittest.mock import patch
 
 import safetensors
 import torch
-from accelerate import dispatch_model
-from torch import Tensor, nn
+from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import PreTrainedModel
 
 PROJECT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -299,20 +297,3 @@ def pretend(gpus: int = 2) -> Iterator[Pretended]:
         stack.enter_context(_Operators(pretended))
         stack.enter_context(_Functions(pretended))
         yield pretended
-
-
-def split(model: PreTrainedModel, first: int) -> PreTrainedModel:
-    """The model as device_map=auto spreads it over two GPUs: layers from `first` on, and what follows, on cuda:1."""
-    base: Any = model.base_model
-    prefix = next(name for name, module in model.named_modules() if module is base)
-    places: dict[str, str] = {}
-    behind = 0
-    for name, child in base.named_children():
-        if isinstance(child, nn.ModuleList):
-            places |= {f"{prefix}.{name}.{number}": f"cuda:{int(number >= first)}" for number in range(len(child))}
-            behind = 1
-        else:
-            places[f"{prefix}.{name}"] = f"cuda:{behind}"
-    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    places |= {name: f"cuda:{int(not tied)}" for name, child in model.named_children() if child is not base}
-    return dispatch_model(model, places, skip_keys=model._skip_keys_device_placement)

@@ -14,8 +14,9 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from config.check import ConfigError, RunError
 from config.compose import compose_config
@@ -32,7 +33,7 @@ from lifelong.loop import Loop
 from lifelong.resume import check_same
 from lifelong.session import Session
 from model import load_model
-from tests.pretended import Mismatch, Pretended, pretend, split
+from tests.pretended import Mismatch, Pretended, pretend
 from tests.test_glue_scoring import questions
 from tests.tiny import MODELS, SITES, load_tiny, tiny_edits, tiny_tokenizer, tiny_words
 
@@ -85,6 +86,23 @@ def assert_same(
     for step, other in zip(steps, wanted_steps, strict=True):
         for site, record in other["sites"].items():
             assert step["sites"][site]["shift_norm"] == pytest.approx(record["shift_norm"], rel=1e-3)
+
+
+def split(model: PreTrainedModel, first: int) -> PreTrainedModel:
+    """The model as device_map=auto spreads it over two GPUs: layers from `first` on, and what follows, on cuda:1."""
+    base: Any = model.base_model
+    prefix = next(name for name, module in model.named_modules() if module is base)
+    places: dict[str, str] = {}
+    behind = 0
+    for name, child in base.named_children():
+        if isinstance(child, nn.ModuleList):
+            places |= {f"{prefix}.{name}.{number}": f"cuda:{int(number >= first)}" for number in range(len(child))}
+            behind = 1
+        else:
+            places[f"{prefix}.{name}"] = f"cuda:{behind}"
+    tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    places |= {name: f"cuda:{int(not tied)}" for name, child in model.named_children() if child is not base}
+    return dispatch_model(model, places, skip_keys=model._skip_keys_device_placement)
 
 
 def on_gpus(
