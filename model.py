@@ -176,7 +176,7 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     With model.device_map=auto accelerate spreads it over the devices there are; `device` is then not used.
 
     Raises:
-        ConfigError: the model cannot be opened; with device_map, a site came to lie on disk.
+        ConfigError: the model cannot be opened; with device_map, it does not fit the devices there are.
     """
     source = model_source(cfg)
     model_config(cfg)
@@ -194,12 +194,12 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
     _check_whole(source, said)
     if not cfg.device_map:
         cast(nn.Module, model).to(device)  # mypy misreads the decorator of transformers' own `to`
-    for name in cfg.edit_modules:
-        if model.get_submodule(name).weight.is_meta:
-            raise ConfigError(
-                f"model.device_map={cfg.device_map}: {name} lies on disk and cannot be edited; "
-                "use a machine with more memory or edit other modules"
-            )
+    away = [name for name, weight in model.named_parameters() if weight.is_meta]
+    if away:
+        raise ConfigError(
+            f"model.device_map={cfg.device_map}: {_few(away)} do not fit the devices there are; a model that lies "
+            "partly elsewhere can be neither identified nor edited: use more GPUs, or model.device_map=null on a CPU"
+        )
     check_sound(source, model.eval().requires_grad_(False))
     return model
 

@@ -27,7 +27,7 @@ def capture(session: Session, batches: Sequence[Batch]) -> list[Tensor]:
     """Value gradients [N, V] of a step by micro-batch and site, captured as the editor does."""
     sites, cfg = session.editor.sites, session.editor.cfg
     assert isinstance(cfg, EditorConfig)
-    groups = passes(batches, cfg.tokens_per_pass)
+    groups = passes(batches, session.editor.tokens_per_pass)
     found = [capture_together(session.model, sites, group, cfg.token, session.inputs) for group in groups]
     return [rows.gradients_NV for group in found for captured in group for rows in captured.rows]
 

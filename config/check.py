@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from config.choices import RANGE
+from config.choices import AUTO, RANGE
 from config.errors import ConfigError as ConfigError
 from config.errors import RunError as RunError
 from config.judging import check_judge, check_judge_url
@@ -119,6 +119,9 @@ def check_numbers(node: Any, prefix: str = "") -> None:
         key, value = prefix + field.name, getattr(node, field.name)
         if dataclasses.is_dataclass(value):
             check_numbers(value, f"{key}.")
+        elif field.metadata.get(RANGE, "").endswith(AUTO):
+            if value != AUTO and not (type(value) is int and 0 < value < MOST):
+                raise ConfigError(f"{key}={value}: must be a whole number {field.metadata[RANGE]}")
         elif isinstance(value, str):
             _check_name(key, value)
         elif isinstance(value, int | float) and not isinstance(value, bool):

@@ -18,6 +18,10 @@ def within(numbers: str) -> Callable[[Any], Any]:
 
 above_zero = within("above 0")
 at_least_zero = within("0 or more")
+AUTO = "auto"
+"""Of how much is handled at once: what suits the device."""
+COUNT_OR_AUTO = {RANGE: f"above 0, or {AUTO}"}
+"""The metadata of such fields, which are typed Any: OmegaConf cannot merge unions."""
 share = within("0 or more and below 1")
 
 StatisticsMode = StrEnum("StatisticsMode", ["stable", "original", "none"])

@@ -35,6 +35,7 @@ NAMES = {
     "int": "whole number",
     "float": "number",
     "str": "text",
+    "Any": "whole number",
 }
 ROW = ["key", "type", "meaning"]
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from config.choices import (
+    AUTO,
+    COUNT_OR_AUTO,
     BadRow,
     Best,
     DownstreamBackend,
@@ -112,7 +115,7 @@ class AnyEditorConfig:
 
     name: str = MISSING
     batch_size: int = above_zero(128)
-    tokens_per_pass: int = above_zero(320)
+    tokens_per_pass: Any = field(default=AUTO, metadata=COUNT_OR_AUTO)
     cache_dir: str | None = None
     float32_masters: bool = False
 
@@ -210,7 +213,7 @@ class EvalConfig:
 
     before: bool = True
     edits: int | None = above_zero(None)
-    tokens_per_batch: int = above_zero(2048)
+    tokens_per_batch: Any = field(default=AUTO, metadata=COUNT_OR_AUTO)
     every: int = at_least_zero(0)
     sample: int = at_least_zero(100)
     knowns: int = at_least_zero(100)
@@ -234,7 +237,7 @@ class DownstreamConfig:
     tasks: list[str] = field(default_factory=lambda: ["sst", "mrpc", "cola", "rte", "mmlu", "nli"])
     number_of_tests: int = above_zero(100)
     few_shots: int = at_least_zero(0)
-    batch_size: int = above_zero(16)
+    batch_size: Any = field(default=AUTO, metadata=COUNT_OR_AUTO)
     data_dir: str | None = None
     perplexity_text: str | None = None
     backend: DownstreamBackend = DownstreamBackend.builtin

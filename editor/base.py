@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from config.check import ConfigError
 from config.schema import AnyEditorConfig, EditorConfig
-from data.batches import Batch, StepBatches, passes
+from data.batches import PASS, Batch, StepBatches, at_once, passes
 from editor.cache import RowCache
 from editor.capture import Inputs, capture_together, tokens_of
 from editor.records import StatisticsRecord as StatisticsRecord
@@ -81,6 +81,11 @@ class AnyEditor(ABC):
         self.last_shifts: dict[str, Shift] = {}
         self.retries: Counter[str] = Counter()
         self.questions: list[list[int]] = []
+
+    @property
+    def tokens_per_pass(self) -> int:
+        """Padded tokens that a forward and backward pass may hold."""
+        return at_once(self.cfg.tokens_per_pass, self.model.device, PASS)
 
     @classmethod
     def check(cls, cfg: AnyEditorConfig) -> None:
@@ -240,7 +245,7 @@ class Editor(AnyEditor):
 
     def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
         losses, tokens, finite = [], 0, []
-        for group in passes(batches, self.cfg.tokens_per_pass):
+        for group in passes(batches, self.tokens_per_pass):
             with watch("capture"):
                 found = capture_together(self.model, self.sites, group, self.cfg.token, self.inputs)
             for captured in found:

@@ -39,6 +39,11 @@ class Rows:
     keys_NK: Tensor
     gradients_NV: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that they take."""
+        return self.keys_NK.nbytes + self.gradients_NV.nbytes
+
     def to(self, device: torch.device) -> Rows:
         """The same rows on another device."""
         return Rows(self.keys_NK.to(device), self.gradients_NV.to(device))

@@ -100,7 +100,7 @@ class Finetune(AnyEditor):
     def _parts(self, rows: Sequence[Tokens]) -> list[Batch]:
         """A batch in passes of at most tokens_per_pass padded tokens, longest rows first."""
         ordered = sorted(rows, key=lambda row: -len(row.input_ids))
-        return [join(group) for group in passes([pad([row]) for row in ordered], self.cfg.tokens_per_pass)]
+        return [join(group) for group in passes([pad([row]) for row in ordered], self.tokens_per_pass)]
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The edits so far too, where a step trains on them."""

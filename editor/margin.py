@@ -146,7 +146,7 @@ class Margin(Editor):
             inputs = own_gradients(inputs)
         else:
             batches = micro_batches(one_by_one(batches), 1)
-        for group in passes(batches, self.cfg.tokens_per_pass):
+        for group in passes(batches, self.tokens_per_pass):
             with watch("capture"):
                 captured = capture_tokens(self.model, self.sites, join(group), inputs)
             with watch("cache"):

@@ -36,6 +36,10 @@ class Shift:
         left_NK = None if self.left_NK is None else self.left_NK.contiguous()
         return Shift(left_NK, self.right_NV.contiguous())
 
+    def beside(self, device: torch.device) -> Shift:
+        """The thin factors on a device; a whole matrix stays where it is, to be moved block by block."""
+        return self if self.left_NK is None else Shift(self.left_NK.to(device), self.right_NV.to(device))
+
     def rows(self, cut: slice) -> Tensor:
         """S[cut], [rows, d_v]: a block at a time, so that the whole need never exist."""
         return self.right_NV[cut] if self.left_NK is None else self.left_NK[:, cut].T @ self.right_NV

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ BLOCK = 2**22
 """Entries of a shift that exist at a time while it is written: 16 MiB in float32."""
 PIECE = 2**17
 """Entries that are added and compared at a time: what a processor's cache holds."""
+ON_GPU = 2**26
+"""Both of these on a GPU, where every operator has a price: a 7B model's matrix, with 0.6 GiB beside it."""
 
 
 class EditSite:
@@ -48,35 +51,39 @@ class EditSite:
     def add(self, shift: Shift) -> Tensor:
         """W += S in the weight's own dtype, BLOCK entries at a time; returns the share of changes that left no trace.
 
-        The share is a 0-dim tensor on the weight's device: entries with S != 0 whose weight is
-        bitwise the same afterwards, over entries with S != 0.
+        A shift on another device comes here as its factors. The share is a 0-dim tensor on the weight's device:
+        entries with S != 0 whose weight is bitwise the same afterwards, over entries with S != 0.
         """
-        weight = self.weight
-        counts = torch.zeros(2, dtype=torch.int64, device=weight.device)
-        height = max(1, BLOCK // weight.shape[1])
+        weight, counts = self.weight, list[Tensor]()
+        on_cpu, shift = weight.device.type == "cpu", shift.beside(weight.device)
+        height = max(1, (BLOCK if on_cpu else ON_GPU) // weight.shape[1])
         for start in range(0, weight.shape[0], height):
             cut = slice(start, start + height)
             block = (shift.columns(cut) if self.transposed else shift.rows(cut)).to(weight.device)
-            counts += self._add_block(weight[cut], None if self.master is None else self.master[cut], block)
-        return counts[0] / counts[1].clamp(min=1)
+            put = self._add_block if on_cpu else self._add_piece
+            counts.append(put(weight[cut], None if self.master is None else self.master[cut], block))
+        lost, wanted = reduce(torch.add, counts).unbind()
+        return lost / wanted.clamp(min=1)
+
+    @classmethod
+    def _add_block(cls, weight: Tensor, master: Tensor | None, block: Tensor) -> Tensor:
+        """Add to a block of the weight, PIECE entries at a time."""
+        height = max(1, PIECE // weight.shape[1])
+        cuts = [slice(start, start + height) for start in range(0, len(weight), height)]
+        counts = [cls._add_piece(weight[cut], None if master is None else master[cut], block[cut]) for cut in cuts]
+        return torch.stack(counts).sum(0)
 
     @staticmethod
-    def _add_block(weight: Tensor, master: Tensor | None, block: Tensor) -> Tensor:
-        """Add to a block of the weight, in place; (changes lost, changes wanted)."""
-        counts = torch.zeros(2, dtype=torch.int64, device=weight.device)
-        height = max(1, PIECE // weight.shape[1])
-        for start in range(0, len(weight), height):
-            cut = slice(start, start + height)
-            piece, change = weight[cut], block[cut]
-            before = piece.clone()
-            if master is None:
-                piece += change.to(weight.dtype)
-            else:
-                piece.copy_(master[cut].add_(change))
-            wanted = change != 0
-            lost = wanted & (piece == before)
-            counts += torch.stack((lost.count_nonzero(), wanted.count_nonzero()))
-        return counts
+    def _add_piece(weight: Tensor, master: Tensor | None, change: Tensor) -> Tensor:
+        """Add to a piece of the weight, in place; (changes lost, changes wanted)."""
+        before = weight.clone()
+        if master is None:
+            weight += change.to(weight.dtype)
+        else:
+            weight.copy_(master.add_(change))
+        wanted = change != 0
+        lost = wanted & (weight == before)
+        return torch.stack((lost.count_nonzero(), wanted.count_nonzero()))
 
     def snapshot(self) -> tuple[Tensor, Tensor | None]:
         """Copies to hand to restore: undoing is exact, which subtracting the shift is not."""

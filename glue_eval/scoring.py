@@ -1,7 +1,7 @@
 """One scorer for all tasks: a prompt's single forward pass serves the greedy text and every choice. And perplexity.
 
 Shape suffixes: B questions, P prompt positions (padded on the left), T further positions, V vocabulary,
-K last prompt positions, E tokens that end a text.
+K last prompt positions.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase,
 
 from config.progress import Progress
 from data.base import DataError
-from data.batches import special_prefix
+from data.batches import SEQUENCES, at_once, special_prefix, to_device
 from glue_eval.predictions import NEW_TOKENS, Choice, Question, Scored, common_length, context_length
 
 # Bounds the key-value cache of one batch, whatever batch_size says.
@@ -65,16 +66,16 @@ def token_batches(lengths: Sequence[int], batch_size: int, tokens_per_batch: int
 
 @torch.inference_mode()
 def score(
-    model: PreTrainedModel, questions: Sequence[Question], batch_size: int, name: str = "questions"
+    model: PreTrainedModel, questions: Sequence[Question], batch_size: int | str, name: str = "questions"
 ) -> list[Scored]:
     """Score the questions, in the order given; `batch_size` bounds memory and never changes a result.
 
     `name` stands before the progress that a terminal shows.
     """
     results: dict[int, Scored] = {}
-    prefix = shared_prefix(model, questions)
+    prefix, most = shared_prefix(model, questions), at_once(batch_size, model.device, SEQUENCES)
     with Progress(total=len(questions), desc=name, disable=None, leave=False) as bar:
-        for batch in token_batches([len(q.prompt) for q in questions], batch_size, TOKENS_PER_BATCH):
+        for batch in token_batches([len(q.prompt) for q in questions], most, TOKENS_PER_BATCH):
             part = [questions[at] for at in batch]
             prefilled = prefill(model, part, prefix)
             log_probs = _choice_log_probs(model, part, prefilled)
@@ -206,25 +207,28 @@ def _greedy(model: PreTrainedModel, prefilled: Prefilled) -> list[list[int]]:
 
     A row whose text has ended leaves the batch, and `prefilled.cache` with it.
     """
-    settings, device = model.generation_config, model.device
-    ends = [] if settings.eos_token_id is None else settings.eos_token_id
-    ends_E = torch.tensor(ends, dtype=torch.long, device=device)
+    settings = model.generation_config
+    ends = settings.eos_token_id if isinstance(settings.eos_token_id, list) else [settings.eos_token_id]
     penalized = RepetitionPenaltyLogitsProcessor(settings.repetition_penalty or 1.0)
     attention_BT, logits_BV = prefilled.attention_BP, prefilled.logits_BKV[:, -1]
     # padding stands on the left; the penalty sees the last token in its place
     seen_BT = prefilled.input_ids_BP.where(attention_BT.bool(), prefilled.input_ids_BP[:, -1:])
-    new_tokens: list[list[int]] = [[] for _ in range(len(seen_BT))]
-    rows_B = torch.arange(len(seen_BT), device=device)
+    rows = list(range(len(seen_BT)))
+    new_tokens: list[list[int]] = [[] for _ in rows]
     for step in range(NEW_TOKENS):
         next_B = penalized(seen_BT, logits_BV.float()).argmax(1)
-        for row, token in zip(rows_B.tolist(), next_B.tolist(), strict=True):
+        tokens = next_B.tolist()
+        for row, token in zip(rows, tokens, strict=True):
             new_tokens[row].append(token)
-        on_B = (~torch.isin(next_B, ends_E)).nonzero()[:, 0]
-        if step == NEW_TOKENS - 1 or not len(on_B):
+        on = [at for at, token in enumerate(tokens) if token not in ends]
+        if step == NEW_TOKENS - 1 or not on:
             break
-        if len(on_B) < len(next_B):
-            prefilled.cache.batch_select_indices(on_B)
-        rows_B = rows_B[on_B]
+        on_B = to_device(torch.tensor(on), seen_BT.device)
+        if len(on) < len(rows):
+            layers: list[Any] = prefilled.cache.layers
+            for layer in layers:  # each on its own device, where a model is spread over several
+                layer.batch_select_indices(on_B.to(layer.keys.device))
+        rows = [rows[at] for at in on]
         seen_BT = torch.cat([seen_BT, next_B[:, None]], dim=1)[on_B]
         attention_BT = torch.cat([attention_BT, torch.ones_like(next_B[:, None])], dim=1)[on_B]
         logits_BV = model(

@@ -23,13 +23,16 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from config.choices import AUTO
 from config.progress import Progress
 from data.base import Edit, Probe
-from data.batches import IGNORED, Tokens, pad
+from data.batches import IGNORED, Tokens, at_once, pad
 from editor.capture import Inputs, answer_logits, tokens_of
 
-ENOUGH = 256  # tokens that keep a processor busy: filling a batch up further is not worth padding
+TOKENS = {"cpu": 2048, "cuda": 8192}  # padded tokens of a forward pass by kind of device (eval.tokens_per_batch=auto)
+ENOUGH = {"cpu": 256, "cuda": 4096}  # tokens that keep it busy: filling a batch up further is not worth padding
 CHUNK = 256  # edits tokenized and sorted together: bounds memory, leaves little padding
+CHUNK_ON_GPU = 2048  # so that the few of them that are generated for make a batch
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 METRIC_OF = {"prompt": "ES", "rephrase": "GS", "unrelated": "LS", "persona": "person_score", "mhop": "mhop_score",
              "neighbour": "LS_neighbour"}  # fmt: skip
@@ -62,17 +65,17 @@ def probes(edit: Edit, *, mhop: bool, front: str = "") -> list[Probe]:
     return asked if mhop else [probe for probe in asked if probe[0] != METRIC_OF["mhop"]]
 
 
-def batched(rows: Sequence[Tokens], tokens_per_batch: int) -> Iterator[list[int]]:
+def batched(rows: Sequence[Tokens], tokens_per_batch: int, enough: int = ENOUGH["cpu"]) -> Iterator[list[int]]:
     """Indices of `rows`, longest first, in batches whose padded size stays within the budget.
 
-    A batch that holds ENOUGH tokens ends before a row that would be more than a tenth padding.
+    A batch that holds `enough` tokens ends before a row that would be more than a tenth padding.
     """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].input_ids))
     batch: list[int] = []
     for index in order:
         longest = len(rows[batch[0]].input_ids) if batch else 0
         full = longest * (len(batch) + 1) > tokens_per_batch
-        if batch and (full or (longest * len(batch) >= ENOUGH and len(rows[index].input_ids) < 0.9 * longest)):
+        if batch and (full or (longest * len(batch) >= enough and len(rows[index].input_ids) < 0.9 * longest)):
             yield batch
             batch = []
         batch.append(index)
@@ -88,25 +91,38 @@ Look = Callable[[int, Tensor], None]
 def answers(
     model: PreTrainedModel,
     rows: Sequence[Tokens],
-    tokens_per_batch: int,
+    tokens_per_batch: int | str,
     look: Look | None = None,
     inputs: Inputs = tokens_of,
 ) -> list[Answered]:
-    """What the model would choose at each row's answer positions, in the order of `rows`."""
+    """What the model would choose at each row's answer positions, in the order of `rows`.
+
+    A batch's choices are read once the next one is on its way: a GPU then never waits for the host.
+    """
     found: dict[int, Answered] = {}
-    for indices in batched(rows, tokens_per_batch):
+    waiting = list[tuple[list[int], Tensor]]()
+
+    def read() -> None:
+        for indices, chosen_M in waiting:
+            chosen = iter(chosen_M.tolist())
+            for index in indices:
+                labels = [label for label in rows[index].labels if label != IGNORED]
+                first = list(islice(chosen, len(labels)))
+                found[index] = Answered(first, [a == b for a, b in zip(first, labels, strict=True)])
+        waiting.clear()
+
+    sizes = at_once(tokens_per_batch, model.device, TOKENS), at_once(AUTO, model.device, ENOUGH)
+    for indices in batched(rows, *sizes):
         batch = pad([rows[i] for i in indices])
-        counts = (batch.labels_BT != IGNORED).sum(1).tolist()
-        logits_MW, labels_M = answer_logits(model, batch, inputs)
+        logits_MW, _ = answer_logits(model, batch, inputs)
         chosen_M = logits_MW.argmax(-1)
-        chosen, right = chosen_M.tolist(), (chosen_M == labels_M).tolist()
-        start = 0
-        for index, count in zip(indices, counts, strict=True):
-            cut = slice(start, start + count)
-            found[index] = Answered(chosen[cut], right[cut])
-            if look is not None:
-                look(index, logits_MW[cut])
-            start += count
+        if look is not None:
+            counts = (batch.labels_BT != IGNORED).sum(1).tolist()
+            for index, row_MW in zip(indices, logits_MW.split(counts), strict=True):
+                look(index, row_MW)
+        read()
+        waiting.append((indices, chosen_M))
+    read()
     return [found[index] for index in range(len(rows))]
 
 
@@ -122,11 +138,11 @@ def grouped(keys: Iterable[Key], items: Iterable[Item]) -> dict[Key, list[Item]]
     return groups
 
 
-def chunks(edits: Iterable[Item], total: int | None, label: str) -> Iterator[list[Item]]:
-    """The edits, CHUNK at a time, with a progress bar."""
-    stream = iter(edits)
+def chunks(edits: Iterable[Item], total: int | None, label: str, device: torch.device) -> Iterator[list[Item]]:
+    """The edits, CHUNK at a time, with a progress bar; more for a model on a GPU."""
+    stream, size = iter(edits), CHUNK if device.type == "cpu" else CHUNK_ON_GPU
     with Progress(total=total, desc=label, unit="edit", disable=None, leave=False) as bar:
-        while chunk := list(islice(stream, CHUNK)):
+        while chunk := list(islice(stream, size)):
             yield chunk
             bar.update(len(chunk))
 
@@ -155,7 +171,7 @@ def generate(
     prompts: Sequence[list[int]],
     *,
     max_new_tokens: int,
-    tokens_per_batch: int,
+    tokens_per_batch: int | str,
 ) -> list[str]:
     """Greedy answers to tokenized prompts, in their order; batches are padded on the left.
 
@@ -163,8 +179,9 @@ def generate(
     """
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     found: dict[int, str] = {}
+    budget = at_once(tokens_per_batch, model.device, TOKENS)
     while order:
-        rows = max(1, tokens_per_batch // (len(prompts[order[0]]) + max_new_tokens))
+        rows = max(1, budget // (len(prompts[order[0]]) + max_new_tokens))
         indices, order = order[:rows], order[rows:]
         texts = _generate_batch(model, tokenizer, [prompts[i] for i in indices], max_new_tokens)
         found |= dict(zip(indices, texts, strict=True))

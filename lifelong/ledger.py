@@ -125,8 +125,9 @@ class Ledger:
 
 
 def _shared(old: Tensor | None, new: Tensor) -> Tensor:
-    """`old` where it holds what `new` does, else a copy of `new`."""
-    same = old is not None and old.dtype == new.dtype and old.shape == new.shape and torch.equal(old, new)
+    """`old` where it holds what `new` does, in the same place, else a copy of `new`."""
+    alike = old is not None and (old.dtype, old.shape, old.device) == (new.dtype, new.shape, new.device)
+    same = alike and old is not None and torch.equal(old, new)
     return old if same and old is not None else new.detach().clone(memory_format=torch.contiguous_format)
 
 

@@ -31,10 +31,11 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory() -> dict[str, int]:
-    """Peak resident memory of this process and, where there is a GPU, its peak allocation, in MiB."""
+    """Peak resident memory of this process and, by GPU that it used, its peak allocation there, in MiB."""
     peaks = {"resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
-    if torch.cuda.is_available():
-        peaks["device_mib"] = torch.cuda.max_memory_allocated() // 2**20
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        if used := torch.cuda.max_memory_allocated(number):
+            peaks[f"cuda:{number}_mib"] = used // 2**20
     return peaks
 
 

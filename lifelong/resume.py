@@ -13,10 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
+from config.choices import AUTO
+from data.batches import PASS, SEQUENCES
 from files import finite, flatten, read_json, sha256_of, sha256_of_json, whole_folder, write_json
+from lifelong.answers import TOKENS
 from lifelong.session_state import SessionState
 
 log = logging.getLogger(__name__)
@@ -27,6 +31,8 @@ PARTS = {"number", "config", "files", "state", "model", "tensors", "sha256"}  # 
 FREE = ("wandb.", "checkpoint.", "resume", "editor.cache_dir", "model_cache", "model.embedded_cache_dir", "export",
         "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.judge_", "eval.examples", "report", "verbose",
         "undo", "steps")  # fmt: skip
+DEVICES = ("model_device", "editor_device")
+SIZES = {"editor.tokens_per_pass": PASS, "eval.tokens_per_batch": TOKENS, "downstream.batch_size": SEQUENCES}
 
 
 class Owner(Protocol):
@@ -147,7 +153,7 @@ def intact(run_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def check_same(found: dict[str, Any], config: dict[str, Any], files: dict[str, str]) -> None:
-    """Refuse to go on with settings or files that would change the numbers.
+    """Refuse to go on with settings or files that would change the numbers; which GPU it is changes none.
 
     Raises:
         ConfigError: names each key with both values, or the file that changed.
@@ -156,10 +162,21 @@ def check_same(found: dict[str, Any], config: dict[str, Any], files: dict[str, s
     changed = [
         f"{key} was {then.get(key)}, is {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and not key.startswith(FREE)
+        if then.get(key) != now.get(key) and _meant(then, key) != _meant(now, key) and not key.startswith(FREE)
     ]
     if changed:
         raise ConfigError(f"resume: these settings would change the numbers: {'; '.join(changed)}")
     for path, digest in found["files"].items():
         if files.get(path) != digest:
             raise ConfigError(f"resume: {path} is not the file that the run started with: its sha256 changed")
+
+
+def _meant(config: Mapping[str, Any], key: str) -> Any:
+    """What a setting comes to: of a device its kind, of `auto` the number; what auto means now it meant then."""
+    value = config.get(key)
+    if key in DEVICES and value == AUTO:
+        here = "cuda" if torch.cuda.is_available() else "cpu"
+        return _meant(config, "model_device") if key == "editor_device" else here
+    if key in DEVICES:
+        return str(value).partition(":")[0]
+    return SIZES[key][_meant(config, "model_device")] if key in SIZES and value == AUTO else value

@@ -6,7 +6,8 @@ import logging
 import shlex
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from config.check import ConfigError, RunError, check_values
 from config.schema import Config, LearnedConfig
+from data.batches import PASS, SEQUENCES
 from data.source import file_hashes
 from editor.base import Stopwatch
 from editor.networks import check_checkpoint
@@ -25,6 +27,7 @@ from exports.save import check_export, save_edited
 from files import read_json
 from glue_eval.evaluate import DownstreamEvaluator
 from lifelong import origin as origins
+from lifelong.answers import TOKENS
 from lifelong.downstream import Downstream
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.fullness import load_of
@@ -156,13 +159,13 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     Raises:
         ConfigError, DataError: bad input, before any model is loaded.
         Interrupted, NumericsError: as Loop.run.
-        RunError: the weights did not change; results.json is written all the same.
+        RunError: a GPU's memory is not enough; the weights did not change, and results.json is written all the same.
     """
     watch = Stopwatch()
     with watch("check"):
         plan = plan_run(cfg, run_dir)
         reach_judge(cfg.eval)
-    with writing("hydra.run.dir", plan.run_dir), ExitStack() as stack:
+    with writing("hydra.run.dir", plan.run_dir), enough_memory(), ExitStack() as stack:
         with watch("load"):
             session = stack.enter_context(open_session(cfg, plan.tokenizer, plan.device, plan.solve_device))
         identity = base_identity(session.model, cfg.model.edit_modules) if cfg.model_cache else None
@@ -178,6 +181,20 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     if session.editor.writes and not loop.changed:
         raise RunError("no edited weight changed: every shift was zero or lost to rounding")
     return results
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Say what takes less, by a RunError, where a GPU's memory is not enough."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        first = str(error).partition(". ")[0]
+        raise RunError(
+            f"out of memory ({first}): lower editor.tokens_per_pass (auto is {PASS['cuda']} on a GPU), "
+            f"eval.tokens_per_batch ({TOKENS['cuda']}) or downstream.batch_size ({SEQUENCES['cuda']}), edit fewer "
+            "sites, or use model.precision=bfloat16; checkpoint.every=N lets resume go on from what is done"
+        ) from error
 
 
 def assemble(plan: Plan, session: Session, recorder: Recorder, watch: Stopwatch) -> tuple[Loop, Evaluation]:

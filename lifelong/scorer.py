@@ -72,7 +72,7 @@ class Scorer:
 
     def scored(self, label: str, tally: Tally) -> Iterator[tuple[int, Edit, Scores]]:
         """The edits that are scored, each with its position and scores, which the tally takes in."""
-        for chunk in chunks(at_positions(self.edits, self.chosen), len(self.chosen), label):
+        for chunk in chunks(at_positions(self.edits, self.chosen), len(self.chosen), label, self.session.model.device):
             for (index, edit), scores in zip(chunk, self._score(chunk), strict=True):
                 for metric, found in scores.items():
                     count(tally, metric, found, generated=index in self.generated)
@@ -119,7 +119,7 @@ class Scorer:
     def _texts(self, prompts: Sequence[str]) -> list[str]:
         cfg, model, tokenizer = self.cfg.eval, self.session.model, self.session.tokenizer
         ids = prompt_ids(tokenizer, prompts, self.cfg.dataset.prompt_format)
-        limits = {"max_new_tokens": cfg.max_new_tokens, "tokens_per_batch": cfg.tokens_per_batch}
+        limits: dict[str, Any] = {"max_new_tokens": cfg.max_new_tokens, "tokens_per_batch": cfg.tokens_per_batch}
         return generate(model, tokenizer, ids, **limits)
 
     def _is_generated(self, index: int, metric: str) -> bool:

@@ -190,7 +190,7 @@ class Session(SessionState):
     def score(self, facts: Facts) -> Scores:
         """ES, GS, LS and their kin, teacher-forced: the mean of a fact's prompts, then of the facts that have any."""
         cfg, tally = self.cfg, Tally()
-        for chunk in chunks(edits_of(facts), None, "score"):
+        for chunk in chunks(edits_of(facts), None, "score", self.model.device):
             of_each = [probes(e, mhop=cfg.dataset.eval_mhop, front=self.context(e.prompt)) for e in chunk]
             asked = [(n, *one) for n, of_edit in enumerate(of_each) for one in of_edit]
             found = self.answers([(prompt, answer) for *_, prompt, answer in asked])

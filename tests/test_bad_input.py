@@ -15,7 +15,7 @@ import pytest
 from hydra.errors import HydraException
 
 import main
-from config.check import ConfigError, check_override_names
+from config.check import ConfigError, check_override_names, check_values
 from config.compose import compose_config
 from config.schema import Config
 from data.base import DataError
@@ -161,6 +161,7 @@ def test_value_outside_its_kind(tmp_path, key, value, allowed):
         assert part in message
 
 
+COUNTS = ["editor.tokens_per_pass", "eval.tokens_per_batch", "downstream.batch_size"]
 POSITIVE = ["num_seq", "dataset.n_edits", "dataset.batch_size", "editor.batch_size", "eval.tokens_per_batch"]
 REAL = ["editor.lr", "editor.alpha", "editor.whitening_floor", "model.frozen_cache_gib"]
 
@@ -169,6 +170,15 @@ REAL = ["editor.lr", "editor.alpha", "editor.whitening_floor", "model.frozen_cac
 @pytest.mark.parametrize("value", [0, -3])
 def test_counts_must_be_positive(tmp_path, key, value):
     assert f"{key}={value}: must be a whole number above 0" in refused_value(tmp_path, key, value)
+
+
+@pytest.mark.parametrize("key", COUNTS)
+@pytest.mark.parametrize("value", [0, 2.5, "'7'", "true", "null", 2**31, "big"])
+def test_counts_that_may_be_auto(key, value):
+    for good in (7, "auto"):
+        check_values(compose_config([f"{key}={good}"]))
+    with pytest.raises(ConfigError, match=rf"{key}=.*: must be a whole number above 0, or auto"):
+        check_values(compose_config([f"{key}={value}"]))
 
 
 @pytest.mark.parametrize("key", REAL)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from config.compose import compose_config
 from config.schema import PreheatMode
+from editor import cache
 from editor.base import Editor
 from editor.sites import find_sites
 from editor.stableedit import StableEdit
@@ -131,8 +132,10 @@ def test_a_saved_model_may_be_replaced(plain, tmp_path):
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def test_where_rows_wait_changes_nothing(plain, tmp_path):
-    """editor.cache_dir=null against files; the folder is empty in the end."""
+@pytest.mark.parametrize("in_memory", [0, 3000, cache.IN_MEMORY])
+def test_where_rows_wait_changes_nothing(plain, tmp_path, monkeypatch, in_memory):
+    """editor.cache_dir=null against files, all of the rows in them or some; the folder is empty in the end."""
+    monkeypatch.setattr(cache, "IN_MEMORY", in_memory)
     _, lines = go(tmp_path / "run", f"editor.cache_dir={tmp_path}/cache")
     assert without_seconds(lines) == without_seconds(read(plain)[1])
     assert list((tmp_path / "cache").iterdir()) == []
@@ -143,6 +146,7 @@ def test_cache_folder_is_empty_after_a_failure(tmp_path, monkeypatch):
         assert list((tmp_path / "cache").rglob("*.safetensors")), "rows are in files by now"
         raise RuntimeError("stop")
 
+    monkeypatch.setattr(cache, "IN_MEMORY", 0)
     monkeypatch.setattr(StableEdit, "shifts", fail)
     with pytest.raises(RuntimeError, match="stop"):
         go(tmp_path / "run", f"editor.cache_dir={tmp_path}/cache")

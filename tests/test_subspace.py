@@ -230,7 +230,9 @@ def test_both_solvers_edit_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4 * other[name].abs().max().item())
 
 
-STABLE = [name for name in case_names() if load_case(name).expected["config"]["editor"]["name"] == "stableedit"]
+STABLE = [
+    name for name in case_names() if load_case(name).expected["config"]["editor"]["RunningMeanStd_mode"] == "stable"
+]
 
 
 @pytest.mark.slow

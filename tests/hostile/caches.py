@@ -52,6 +52,9 @@ def full_disk(size: int) -> Callable[[Path], None]:
     """No file may grow beyond `size` bytes: what a full disk does to a program, but for the error's number."""
 
     def before(_: Path) -> None:
+        import editor.cache
+
+        editor.cache.IN_MEMORY = 0  # rows too go to files
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
