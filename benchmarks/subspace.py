@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Callable
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -70,7 +71,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     figures |= {"difference": relative_error(whitened["subspace"], whitened["eigh"]), "fresh_cpu_s": fresh_s}
     above = int((found["eigh"].gains_R > 0).sum())
     sizes = {"d_v": d_v, "rows": count, "above": above, "columns": found["subspace"].vectors_VR.shape[1]}
-    return times.assign(cpu_s=cpu_s), {**sizes, **figures}
+    return times.assign(cpu_s=pd.Series(cpu_s)), {**sizes, **figures}
 
 
 main = command(
