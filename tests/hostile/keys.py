@@ -73,6 +73,7 @@ def keys(node: type = Config, prefix: str = "", editor: str = "stableedit") -> I
             yield Key(name, dict, optional, "", editor)
             yield from _editors(name) if kind is AnyEditorConfig else keys(kind, f"{name}.", editor)  # type: ignore[arg-type]
             continue
+        kind = int if kind is Any else kind  # a number or auto
         plain = list if get_origin(kind) is list else Enum if issubclass(kind, Enum) else kind
         yield Key(name, plain, optional, field.metadata.get(RANGE, ""), editor)
 
