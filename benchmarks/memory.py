@@ -79,7 +79,8 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     count, d_k, d_v, rows, dtype = tiny if args.quick else big
     layers = [nn.Linear(d_k, d_v, bias=False, dtype=dtype, device=device) for _ in range(count)]
     sites = [EditSite(str(index), layer.requires_grad_(False)) for index, layer in enumerate(layers)]
-    cfg = compose_config(["dataset=facts", *RUN, "editor.lr=1e-6", "editor.batch_size=512"]).editor
+    words = ["editor.lr=1e-6", "editor.batch_size=512", "editor.tokens_per_pass=320"]
+    cfg = compose_config(["dataset=facts", *RUN, *words]).editor
     editor, found = StableEdit(cfg, cast(Any, None), sites, solve_device=device), {}  # no model: capture is replaced
     for way in (ours, plain):
         torch.manual_seed(0)
