@@ -87,7 +87,7 @@ def rows(node: Any, comments: Mapping[str, str], prefix: str) -> Iterator[tuple[
             yield from rows(value, comments, f"{key}.")
         else:
             said = beside.get(field.name) or comments.get(key, "")
-            said = said.partition("   ")[2] or said  # what stands before the three spaces is the type
+            said = said.partition("   ")[2].lstrip("# ") or said  # what stands before the three spaces is the type
             yield key, type_name(field, value), said, shown(value)
 
 

@@ -177,8 +177,9 @@ class FinetuneConfig(AnyEditorConfig):
 
 @dataclass
 class MarginConfig(EditorConfig):
-    """The editor that asks for margins instead of taking steps."""
+    """The editor that asks for margins instead of taking steps: it has no step size."""
 
+    lr: float | None = None  # type: ignore[assignment]   # fixed: there is no step size
     margin: float = above_zero(0.3)
     passes: int = above_zero(2)
     text: MetricText = MetricText.own

@@ -32,7 +32,6 @@ from torch import Tensor
 from config.check import ConfigError
 from config.schema import (
     AnyEditorConfig,
-    EditorConfig,
     MarginConfig,
     MetricText,
     PreheatMode,
@@ -85,7 +84,7 @@ class Margin(Editor):
         """Also refuse, by a ConfigError, a step size: there is none."""
         super().check(cfg)
         assert isinstance(cfg, MarginConfig)
-        if cfg.lr != EditorConfig.lr:
+        if cfg.lr is not None:
             raise ConfigError(f"editor.lr={cfg.lr}: editor={cfg.name} has no step size; leave lr out")
 
     def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
@@ -184,7 +183,7 @@ class Margin(Editor):
         prompts = [prompt for batches in asked for prompt in prompts_of(batches.edit)]
         kinds = [self._written(first_tokens(prompts, TEXTS, draw), LENGTH, draw)]
         for each in ([batches.edit for batches in asked], [batches.unrelated for batches in asked]):
-            if together := [join(group) for kind in each for group in passes(kind, self.cfg.tokens_per_pass)]:
+            if together := [join(group) for kind in each for group in passes(kind, self.tokens_per_pass)]:
                 kinds.append(moments_of(self.model, self.sites, together, self.solve_device, sampled(draw)))
         self.metric = Metric.of(kinds, self.cfg.text_weight)
 

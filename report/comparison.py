@@ -196,7 +196,7 @@ def _curves(found: Comparison, name: str) -> Plate | None:
             first = METRICS[name].unedited if name in METRICS else None
             curve = curve if first is None else curve.fillna(first)  # it is not measured before any edit
             dotted += len(curve) > 1
-        setting = ", ".join(found.settings.iloc[index, :2])
+        setting = ", ".join(filter(None, found.settings.iloc[index, :2]))
         label = f"{run.name} ({setting})" if setting and len(run.name) + len(setting) < 40 else run.name
         # a run that stopped early may have its first point alone
         drawn[label] = curve if len(curve) > 1 else curve.iloc[:0]
