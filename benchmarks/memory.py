@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -79,9 +80,9 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     count, d_k, d_v, rows, dtype = tiny if args.quick else big
     layers = [nn.Linear(d_k, d_v, bias=False, dtype=dtype, device=device) for _ in range(count)]
     sites = [EditSite(str(index), layer.requires_grad_(False)) for index, layer in enumerate(layers)]
-    words = ["editor.lr=1e-6", "editor.batch_size=512", "editor.tokens_per_pass=320"]
-    cfg = compose_config(["dataset=facts", *RUN, *words]).editor
-    editor, found = StableEdit(cfg, cast(Any, None), sites, solve_device=device), {}  # no model: capture is replaced
+    cfg = compose_config(["dataset=facts", *RUN, "editor.lr=1e-6", "editor.batch_size=512"]).editor
+    model = cast(Any, SimpleNamespace(device=device))  # its capture is replaced
+    editor, found = StableEdit(cfg, model, sites, solve_device=device), {}
     for way in (ours, plain):
         torch.manual_seed(0)
         editor.statistics = {shape: random_statistics(*shape, device) for shape in editor.statistics}

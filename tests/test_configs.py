@@ -172,7 +172,7 @@ DEFAULTS = {
         "lr": 1e-6, "alpha": 10.0, "RunningMeanStd_mode": "stable", "preheat_mode": "none", "key_ridge": 0.99,
     },
     "ultraedit": {"lr": 1e-6, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none", "token": "ans"},
-    "margin": {"margin": 0.3, "passes": 2, "text": "own", "text_weight": 1e4, "damping": 1e-2, "token": "ans"},
+    "margin": {"margin": 0.3, "passes": 2, "text": "own", "text_weight": 1e3, "damping": 1e-2, "token": "ans"},
     "recursive_ridge": {"lr": 5e-4, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none"},
     "alphaedit": {"lr": 5e-4, "alpha": 1.0, "threshold": 0.3, "RunningMeanStd_mode": "original"},
     "memit": {"lr": 5e-4, "text_weight": 150.0, "RunningMeanStd_mode": "original", "preheat_mode": "none"},

@@ -123,7 +123,9 @@ def test_limits_are_passed_where_they_are_asked_for(harness, tmp_path):
     evaluator = DownstreamEvaluator(settings("gsm8k", number_of_tests=7, few_shots=2, batch_size=3), tmp_path)
     random.seed(5), np.random.seed(5), torch.manual_seed(5)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    figures = evaluator.evaluate(SimpleNamespace(config=None), lambda *_, **__: {"input_ids": []}, 8)
+    figures = evaluator.evaluate(
+        SimpleNamespace(config=None, device=torch.device("cpu")), lambda *_, **__: {"input_ids": []}, 8
+    )
     assert (harness[0]["limit"], harness[0]["num_fewshot"], harness[0]["model"].batch_size) == (7, 2, 3)
     assert random.getstate() == before[0] and np.random.get_state()[1].tolist() == before[1]
     assert torch.equal(torch.get_rng_state(), before[2]), "the harness seeds the generators; a run goes on with its own"

@@ -98,7 +98,7 @@ def test_the_same_two_files_serve_in_the_project(folder, tmp_path):
         ("editor.strength=much", "Value 'much' of type 'str' could not be converted to Float"),
         (
             "editor.name=nosuch",
-            "editor.name=nosuch: there is no such editor; there are finetune, hebb, ",
+            "editor.name=nosuch: there is no such editor; there are alphaedit, finetune, hebb, ",
         ),
         ("editor.name=stableedit", "choose it by editor=stableedit"),
     ],

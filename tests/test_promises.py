@@ -177,6 +177,7 @@ def test_a_cache_that_cannot_be_written_is_refused_at_the_start(key, tmp_path, m
 )
 def test_a_cache_that_fills_up_is_named(key, owner, name, tmp_path, monkeypatch):
     monkeypatch.setattr(owner, name, full)
+    monkeypatch.setattr(cache, "IN_MEMORY", 0)  # else rows stay in memory while they are few
     with pytest.raises(RunError, match=rf"{key}={tmp_path}/cache: cannot be written \(.*No space left"):
         lifelong_run.run(compose_config(tiny_words(f"{key}={tmp_path / 'cache'}")), tmp_path / "run")
 
