@@ -4,7 +4,9 @@
 #   sh run.sh NAME [key=value ...]    config/experiment/NAME.yaml with overrides
 #   sh run.sh list                    the experiments, a line each
 #   sh run.sh sweep_alpha_preheat     a sweep; also: NAME -m key=1,2 hydra/launcher=joblib|submitit_local|slurm
-#   sh run.sh claims | claims_short   the paper's claims, tried: hours, or a quarter of an hour; options of python -m claims
+#   sh run.sh claims [OPTIONS]        the paper's claims, tried: hours; options of python -m claims
+#   sh run.sh study [OPTIONS]         editors on facts and real records (REAL_DIR) at equal agreement: hours; of python -m claims.study
+#   sh run.sh claims_short            both in small, a quarter of an hour
 #   sh run.sh test                    ruff check, ruff format --check, mypy and pytest, all four whatever fails
 #   sh run.sh test OPTIONS            pytest alone, with these options
 #   sh run.sh test --latest [OPTIONS] pytest in .venv-latest, with the newest versions that the requirements allow
@@ -166,12 +168,25 @@ $(parts)"
         [ -z "$failed" ] || die "failed:$failed"
         exit
         ;;
-    claims | claims_short)
-        [ "$1" = claims ] && short= || short=--short
+    claims | claims_short | study)
+        name=$1
         shift
         set_up base embedded
+        case ${REAL_DIR:-} in
+            '' | /*) ;;
+            *) REAL_DIR=$PWD/$REAL_DIR && export REAL_DIR ;;
+        esac
         cd "$root"
-        exec "$python" -m claims $short "$@"
+        case $name in
+            claims) exec "$python" -m claims "$@" ;;
+            study) exec "$python" -m claims.study "$@" ;;
+        esac
+        [ -z "$*" ] || exec "$python" -m claims --short "$@"
+        failed=
+        "$python" -m claims --short || failed=' claims'
+        "$python" -m claims.study --short || failed="$failed study"
+        [ -z "$failed" ] || die "failed:$failed"
+        exit
         ;;
 esac
 

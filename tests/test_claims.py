@@ -264,6 +264,13 @@ def test_run_sh(tree, whole_tree, name, words):  # noqa: F811
     assert installed == PROGRAM and last.endswith(f"{words} --only shifts")
 
 
+def test_run_sh_runs_the_study(tree, whole_tree):  # noqa: F811
+    _, (last,) = installed_and_run(whole_tree, "study", "--list")
+    assert last.endswith("-m claims.study --list")
+    _, both = installed_and_run(whole_tree, "claims_short")
+    assert [line.partition(" -m ")[2] for line in both] == ["claims --short", "claims.study --short"]
+
+
 # end to end
 
 
