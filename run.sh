@@ -7,6 +7,7 @@
 #   sh run.sh claims [OPTIONS]        the paper's claims, tried: hours; options of python -m claims
 #   sh run.sh study [OPTIONS]         editors on facts and real records (REAL_DIR) at equal agreement: hours; of python -m claims.study
 #   sh run.sh claims_short            both in small, a quarter of an hour
+#   sh run.sh gpu [OPTIONS]           the tests that need a GPU, then a step at the shapes of 7B models; of python -m benchmarks.gpu
 #   sh run.sh test                    ruff check, ruff format --check, mypy and pytest, all four whatever fails
 #   sh run.sh test OPTIONS            pytest alone, with these options
 #   sh run.sh test --latest [OPTIONS] pytest in .venv-latest, with the newest versions that the requirements allow
@@ -167,6 +168,12 @@ $(parts)"
         check pytest
         [ -z "$failed" ] || die "failed:$failed"
         exit
+        ;;
+    gpu)
+        shift
+        set_up base embedded test
+        cd "$root"
+        exec "$python" -m benchmarks.gpu --tests "$@"
         ;;
     claims | claims_short | study)
         name=$1

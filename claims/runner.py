@@ -39,7 +39,7 @@ def state(job: Job, out: Path) -> str:
     """done, diverged (numbers that are not finite: a result too), stopped (can go on), or new."""
     status = read_status(out / job.path)
     overrides = [word for word in status.get("overrides", []) if not word.startswith("resume=")]
-    if overrides != list(job.words):
+    if overrides != [word for word in job.words if not word.startswith("hydra.")]:  # which Hydra keeps to itself
         return "new"
     if status["state"] in ("done", "failed"):
         return "done" if status["state"] == "done" else "diverged" if diverged(out / job.path) else "new"

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import all as everything
-from benchmarks import evaluate, frozen, inputs, memory, ridge, scale, step, subspace, timing, whitening
+from benchmarks import evaluate, frozen, gpu, inputs, memory, ridge, scale, step, subspace, timing, whitening
 from benchmarks.timing import judge, race
 from lifelong.process import start_python
 
@@ -202,3 +202,11 @@ def test_bad_options_are_refused_in_one_line(words):
     with pytest.raises(SystemExit) as caught:
         memory.main(["--quick", *words])
     assert str(caught.value).startswith("error: ") and words[0] in str(caught.value)
+
+
+def test_gpu_at_a_small_shape():
+    line = gpu.main(["--quick", "--device", "cpu", "--rounds", "1", "--steps", "1"])
+    ridge, margin = line["table"]
+    assert (ridge["model"], ridge["editor"], margin["editor"]) == ("small", "stableedit", "margin")
+    assert all(ridge[name] > 0 for name in ("plain_s", "step_s", "capture_s", "eigh", "subspace", "score_s"))
+    assert ridge["d_k"] == 128 and margin["edits_per_s"] > 0 and margin["20000_edits_min"] > 0

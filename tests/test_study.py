@@ -71,6 +71,15 @@ def run_of(folder: Path, agreement: float, whole: list[bool], rephrased: list[bo
     (folder / "edits.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
 
 
+def test_a_run_that_is_done_is_known_by_its_words(tmp_path):
+    job = study.jobs(SHORT, tmp_path, ["facts"], ["margin"])[0]
+    assert any(word.startswith("hydra.") for word in job.words)
+    run_of(tmp_path / job.path, 0.5, [True] * 4, [True] * 4)
+    told = [word for word in job.words if not word.startswith("hydra.")]  # as Hydra tells a run
+    (tmp_path / job.path / "status.json").write_text(json.dumps({"state": "done", "overrides": told}), encoding="utf-8")
+    assert study.state(job, tmp_path) == "done"
+
+
 T, F = True, False
 
 
