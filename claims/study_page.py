@@ -126,7 +126,8 @@ def default_point(plan: Plan, points: Sequence[Point]) -> Point | None:
 
 def outcomes(plan: Plan, out: Path) -> Iterator[tuple[str, float, Point, dict[str, Estimate | None]]]:
     """Of each data set: the gain that is wanted, our editor's default point, and how it stands against the base."""
-    for name, editors in load(out).items():
+    found = load(out)
+    for name, editors in ((name, found[name]) for name in plan["data"] if name in found):
         ours = default_point(plan, editors.get(plan["ours"], ()))
         if ours is not None and editors.get(plan["base"]):
             yield name, plan["wanted"][name], ours, against(editors[plan["base"]], ours)
