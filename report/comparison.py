@@ -67,7 +67,8 @@ def _settings(runs: Sequence[Run]) -> pd.DataFrame:
     """
     words = [[word.lstrip("+").partition("=") for word in run.overrides] for run in runs]
     given = [{NAMED.get(key, key): value for key, _, value in found} for found in words]
-    resolved = [{k: shown(v) for k, v in flatten(run.config).items()} for run in runs]
+    flat = [flatten(run.config).items() for run in runs]
+    resolved = [{k: shown(v) for k, v in found if v is not None or k not in MAIN} for found in flat]
     whole = pd.DataFrame(resolved, dtype=object)
     known = whole[[bool(run.config) for run in runs]].fillna("null").nunique() > 1
     swept = pd.DataFrame(given, dtype=object)
