@@ -11,6 +11,7 @@ import pytest
 from claims import study, study_page
 from config.check import check_override_names, check_values
 from config.compose import compose_config
+from config.sites import quoted
 from lifelong.setup import warm_up_steps
 
 FULL, SHORT = study.SCALES["full"], study.SCALES["short"]
@@ -75,7 +76,8 @@ def test_a_run_that_is_done_is_known_by_its_words(tmp_path):
     job = study.jobs(SHORT, tmp_path, ["facts"], ["margin"])[0]
     assert any(word.startswith("hydra.") for word in job.words)
     run_of(tmp_path / job.path, 0.5, [True] * 4, [True] * 4)
-    told = [word for word in job.words if not word.startswith("hydra.")]  # as Hydra tells a run
+    told = [word for word in job.words if not word.startswith("hydra.")]  # as a run notes them
+    assert told == [quoted(word) for word in told]
     (tmp_path / job.path / "status.json").write_text(json.dumps({"state": "done", "overrides": told}), encoding="utf-8")
     assert study.state(job, tmp_path) == "done"
 
