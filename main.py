@@ -71,7 +71,9 @@ def as_it_was(saved: Path, argv: list[str]) -> list[str]:
     path, words = saved / "hydra.yaml", ["hydra.output_subdir=null"]
     hydra = OmegaConf.load(regular(path)).hydra if path.exists() else OmegaConf.create()
     number = OmegaConf.select(hydra, "job.num")
-    words += [] if number is None else [f"hydra.job.num={number}", "hydra.mode=RUN"]
+    words += [] if number is None else [f"hydra.job.num={number}"]
+    single = number is not None or OmegaConf.select(hydra, "mode") == "RUN"  # its experiment may be one of sweeps
+    words += ["hydra.mode=RUN"] if single else []
     folders = [s.path for s in OmegaConf.select(hydra, "runtime.config_sources") or () if s.provider == "command-line"]
     return words + (["--config-dir", folders[0]] if folders and config_dir(argv) is None else [])
 

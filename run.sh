@@ -104,8 +104,12 @@ plugins() {
     done
 }
 
+# experiment_plugins NAME: those of an experiment and of what it starts from
 experiment_plugins() {
     plugins $(sed -n 's|^ *- override /\(hydra/[a-z]*\): *\([a-z_]*\).*|\1=\2|p' "$root/config/experiment/$1.yaml")
+    for parent in $(sed -n 's|^ *- \([a-z_]*/[a-z_0-9.-]*\)$|\1|p' "$root/config/experiment/$1.yaml"); do
+        experiment_plugins "$parent"
+    done
 }
 
 # check WORD...: run a tool of the test part; the last line names those that failed

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.inputs import opened
 from benchmarks.timing import Found, command, race, relative_error
-from config.schema import EditorConfig
+from config.editors import EditorConfig
 from data.batches import Batch, passes
 from editor.capture import capture_together
 from editor.frozen import frozen_inputs

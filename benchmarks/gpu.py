@@ -117,7 +117,8 @@ def solvers(d_k: int, d_v: int, device: torch.device) -> dict[str, float]:
 
 def of_model(shape: Shape, editor: str, device: torch.device, args: argparse.Namespace) -> dict[str, Any]:
     """A row of the table: one model under one editor."""
-    torch.cuda.reset_peak_memory_stats(device) if device.type == "cuda" else None
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     model, tokenizer = built(shape, device), AutoTokenizer.from_pretrained(tiny_model().name)
     sites = list(shape.sites) or compose_config([f"model={shape.preset}", "dataset=zsre"]).model.edit_modules
     count = 8 if args.quick else N_EDITS

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from config.schema import RidgeConfig
+from config.editors import RidgeConfig
 from data.batches import IGNORED, Batch
 from editor.base import Editor
 from editor.cache import FileCache

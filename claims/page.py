@@ -18,8 +18,8 @@ from report.style import ABOVE, COLOURS, EDITS, LOOKS, MARKERS, canvas, label_ax
 
 from .evidence import MAIN, Evidence, minutes
 from .plan import PARTS, label, settings
-from .readme import marks, put_between
 from .runner import Runner
+from .templates import marks, put_between
 from .verdicts import JUDGED, gains, judge
 
 ALPHA = 10  # of stableedit and of diagonal

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from claims.readme import marks, put_between
+from claims.templates import environment, marks, put_between
 from config.check import ConfigError
 from config.sites import fold_sites
 from data.source import PROJECT
@@ -179,22 +178,10 @@ def main(folders: Sequence[Path]) -> None:
     print(summary(figures))
 
 
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    undefined=StrictUndefined,
+TEMPLATES = environment(
+    sets=SETS, lead=LEAD, spoken=SPOKEN, cell=cell, short=short, rows=rows, of_ridge=of_ridge, taken=step_sizes,
+    unedited=unedited, objective=objective,
 )  # fmt: skip
-TEMPLATES.globals |= {
-    **{"sets": SETS, "lead": LEAD, "spoken": SPOKEN},
-    **{
-        "cell": cell,
-        "short": short,
-        "rows": rows,
-        "of_ridge": of_ridge,
-        "taken": step_sizes,
-        "unedited": unedited,
-        "objective": objective,
-    },
-}
 
 if __name__ == "__main__":
     try:

@@ -14,7 +14,7 @@ import os
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from claims.plan import Job
 from claims.runner import Jobs, state
-from claims.study_page import page, verdicts
+from claims.study_page import load, page, verdicts
 from config.check import ConfigError, RunError
 from data.base import DataError
 from data.source import PROJECT
@@ -46,7 +46,7 @@ class Scale:
     words: str
     data: Sequence[str] = tuple(PLAN["data"])
     editors: Sequence[str] = tuple(PLAN["editors"])
-    points: int = field(default=9)
+    points: int = 9
 
 
 SCALES = {name: Scale(name, **told) for name, told in PLAN["scales"].items()}
@@ -127,7 +127,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale = SCALES["short" if args.short else "full"]
     out = (args.out or PROJECT / "outputs" / ("study_short" if args.short else "study")).absolute()
     seeds = max(1, min(args.seeds or scale.seeds, scale.seeds))
-    scale = Scale(**{**vars(scale), "seeds": seeds})
+    scale = replace(scale, seeds=seeds)
     data, editors = there([name for name in scale.data if name in (args.only or scale.data)]), args.editors
     planned, runner = jobs(scale, out, data, editors or scale.editors), Jobs(out, args.jobs)
     if args.list:
@@ -139,8 +139,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_data(out, data, seeds)
             runner.all(planned)
     path = out / "study.md" if args.short or args.out else PAGE
-    write_whole(path, page(PLAN, scale.name, out))
-    print(verdicts(PLAN, out))
+    found = load(out)
+    write_whole(path, page(PLAN, scale.name, found))
+    print(verdicts(PLAN, found))
     print(f"written to {path}")
     return 1 if runner.failed else 0
 

@@ -6,14 +6,15 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from claims.evidence import Estimate, mean, pooled
+from claims.templates import environment
 from report.load import Run, load_run
 from report.metrics import merit
 
@@ -42,6 +43,10 @@ class Point:
         return sum(found) / len(found) if found else None
 
 
+Points = dict[str, dict[str, list[Point]]]
+"""Data set -> editor -> points, in order of agreement."""
+
+
 @dataclass(frozen=True)
 class End:
     """A place on a frontier: agreement, and each edit's scores there."""
@@ -50,8 +55,8 @@ class End:
     scores: pd.DataFrame
 
 
-def load(out: Path) -> dict[str, dict[str, list[Point]]]:
-    """The finished runs below `out`: data set -> editor -> points, in order of agreement."""
+def load(out: Path) -> Points:
+    """The finished runs below `out`."""
     found: dict[str, dict[str, dict[str, Point]]] = defaultdict(lambda: defaultdict(dict))
     for folder in sorted(out.glob("*/*/*/seed*")):
         name, editor, value = folder.parts[-4:-1]
@@ -70,10 +75,11 @@ def _agreement(point: Point) -> float:
     return estimate.value if estimate else 0.0
 
 
-def scores(run: Run, side: str) -> pd.DataFrame:
-    """Each scored edit's ES_all and GS_all, `before` or `after`."""
+@cache
+def scores(folder: Path, side: str) -> pd.DataFrame:
+    """Each scored edit's ES_all and GS_all in a run's folder, `before` or `after`."""
     rows = {}
-    with open(run.path / "edits.jsonl", encoding="utf-8") as file:
+    with open(folder / "edits.jsonl", encoding="utf-8") as file:
         for line in map(json.loads, file):
             asked = line[side]
             whole = {f"{name}_all": _whole(asked[name]) for name in ("ES", "GS") if name in asked}
@@ -90,8 +96,8 @@ def _whole(asked: Mapping[str, Any]) -> float:
 def frontier(points: Sequence[Point], seed: int) -> list[End]:
     """The unedited model and a seed's runs of one editor, from the highest agreement down."""
     runs = [point.runs[seed] for point in points if seed in point.runs]
-    ends = [End(run.scores["LS_agreement"] or 0.0, scores(run, "after")) for run in runs]
-    first = [End(1.0, scores(runs[0], "before"))] if runs else []
+    ends = [End(run.scores["LS_agreement"] or 0.0, scores(run.path, "after")) for run in runs]
+    first = [End(1.0, scores(runs[0].path, "before"))] if runs else []
     return sorted([*first, *ends], key=lambda end: -end.agreement)
 
 
@@ -110,7 +116,7 @@ def against(base: Sequence[Point], point: Point) -> dict[str, Estimate | None]:
     for seed, run in point.runs.items():
         there = at(frontier(base, seed), run.scores["LS_agreement"] or 0.0)
         if there is not None:
-            gaps.append(scores(run, "after") - there)
+            gaps.append(scores(run.path, "after") - there)
     table = pd.concat(gaps) if gaps else pd.DataFrame(columns=list(COMPARED), dtype=float)
     return {metric: mean(table.reindex(columns=[metric])[metric].dropna()) for metric in COMPARED}
 
@@ -124,20 +130,19 @@ def default_point(plan: Plan, points: Sequence[Point]) -> Point | None:
     return points[0] if len(points) == 1 else None
 
 
-def outcomes(plan: Plan, out: Path) -> Iterator[tuple[str, float, Point, dict[str, Estimate | None]]]:
+def outcomes(plan: Plan, found: Points) -> Iterator[tuple[str, float, Point, dict[str, Estimate | None]]]:
     """Of each data set: the gain that is wanted, our editor's default point, and how it stands against the base."""
-    found = load(out)
     for name, editors in ((name, found[name]) for name in plan["data"] if name in found):
         ours = default_point(plan, editors.get(plan["ours"], ()))
         if ours is not None and editors.get(plan["base"]):
             yield name, plan["wanted"][name], ours, against(editors[plan["base"]], ours)
 
 
-def verdicts(plan: Plan, out: Path) -> str:
+def verdicts(plan: Plan, found: Points) -> str:
     """A line for each data set: what was wanted, what was found."""
     lines = []
-    for name, wanted, ours, found in outcomes(plan, out):
-        gain, rephrased = found["ES_all"], found["GS_all"]
+    for name, wanted, ours, over in outcomes(plan, found):
+        gain, rephrased = over["ES_all"], over["GS_all"]
         if gain is None or rephrased is None:
             lines.append(
                 f"{plan['data'][name]['label']}: agreement {_agreement(ours):.3f} is below the base's frontier"
@@ -151,13 +156,12 @@ def verdicts(plan: Plan, out: Path) -> str:
     return "\n".join(lines)
 
 
-def page(plan: Plan, scale: str, out: Path) -> str:
+def page(plan: Plan, scale: str, found: Points) -> str:
     """docs/study.md."""
-    found = load(out)
     data = {name: found[name] for name in plan["data"] if name in found}
-    return TEMPLATES.get_template("study.md.j2").render(
+    return environment().get_template("study.md.j2").render(
         plan=plan, told=plan["scales"][scale], data=data, against=against, shown=SHOWN, compared=COMPARED,
-        verdicts=verdicts(plan, out), loads=loads(data), any_point=any_point,
+        verdicts=verdicts(plan, found), loads=loads(data), any_point=any_point,
     )  # fmt: skip
 
 
@@ -173,9 +177,3 @@ def loads(data: Mapping[str, Mapping[str, Sequence[Point]]]) -> str:
         return ""
     edits = runs[0].results["counts"]["edits"]
     return f"{edits:,} edits"
-
-
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    undefined=StrictUndefined,
-)  # fmt: skip

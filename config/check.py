@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from config.choices import AUTO, RANGE
+from config.editors import KINDS, AnyEditorConfig, EditorConfig
 from config.errors import ConfigError as ConfigError
 from config.errors import RunError as RunError
 from config.judging import check_judge, check_judge_url
-from config.schema import KINDS, AnyEditorConfig, Config, DatasetConfig, EditorConfig, WandbMode
+from config.schema import Config, DatasetConfig, WandbMode
 
 GROUPS = ("dataset", "model", "editor", "experiment")
 GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itself; leave the key out"}

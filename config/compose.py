@@ -15,8 +15,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationResolutionError, InterpolationValidationError, OmegaConfBaseException
 from yaml import YAMLError
 
+from config.editors import AnyEditorConfig
 from config.errors import ConfigError
-from config.schema import AnyEditorConfig, Config, DatasetConfig, register
+from config.schema import Config, DatasetConfig, register
 from config.sites import quoted
 from files import printable
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import yaml
 
+from config.editors import AnyEditorConfig
 from config.errors import ConfigError
-from config.schema import AnyEditorConfig, CheckpointConfig, Config
+from config.schema import CheckpointConfig, Config
 
 CHANGES = ("model_cache", "model_cache_dir", "continue_from", "undo", "tune")  # keys of what changes or saves a model
 UNUSED = re.compile(

@@ -5,7 +5,7 @@ Shape suffixes: B sequences, T positions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -15,17 +15,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from config.check import ConfigError
-from config.choices import AUTO
 from config.schema import PromptFormat
 
 from .base import DataError, Edit, place, shown
 from .source import Fits
 
 IGNORED = -100
-PASS = {"cpu": 320, "cuda": 4096}
-"""Padded tokens of a forward and backward pass by kind of device: a GPU waits for work below it."""
-SEQUENCES = {"cpu": 16, "cuda": 64}
-"""Sequences of a downstream forward pass."""
 NO_TOKEN = "has no token in this model's tokenizer"
 
 
@@ -205,11 +200,6 @@ def join(batches: Sequence[Batch]) -> Batch:
         joined([batch.attention_BT for batch in batches], 0),
         joined([batch.labels_BT for batch in batches], IGNORED),
     )
-
-
-def at_once(asked: int | str, device: torch.device, sizes: Mapping[str, int]) -> int:
-    """How much is handled at once: a number, or where the configuration says auto what suits the kind of device."""
-    return sizes.get(device.type, sizes["cpu"]) if asked == AUTO else int(asked)
 
 
 def passes(batches: Sequence[Batch], tokens: int) -> Iterator[list[Batch]]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from config.check import ConfigError
-from config.schema import AlphaEditConfig
+from config.editors import AlphaEditConfig
 from data.batches import StepBatches
 from editor.least_squares import Kept
 from editor.recursive_ridge import RecursiveRidge

@@ -20,8 +20,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from config.check import ConfigError
-from config.schema import AnyEditorConfig, EditorConfig
-from data.batches import PASS, Batch, StepBatches, at_once, passes
+from config.editors import AnyEditorConfig, EditorConfig
+from config.sizes import at_once
+from data.batches import Batch, StepBatches, passes
 from editor.cache import RowCache
 from editor.capture import Inputs, capture_together, tokens_of
 from editor.records import StatisticsRecord as StatisticsRecord
@@ -85,7 +86,7 @@ class AnyEditor(ABC):
     @property
     def tokens_per_pass(self) -> int:
         """Padded tokens that a forward and backward pass may hold."""
-        return at_once(self.cfg.tokens_per_pass, self.model.device, PASS)
+        return at_once("editor.tokens_per_pass", self.cfg.tokens_per_pass, self.model.device.type)
 
     @classmethod
     def check(cls, cfg: AnyEditorConfig) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from config.schema import TokenRows
+from config.choices import TokenRows
 from data.batches import IGNORED, Batch, join, to_device
 from editor.sites import EditSite
 

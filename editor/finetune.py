@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from config.schema import FinetuneConfig, Over
+from config.choices import Over
+from config.editors import FinetuneConfig
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, pad, passes
 from editor.base import AnyEditor, StepReport
 from editor.capture import weight_gradients

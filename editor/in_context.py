@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from config.schema import AnyEditorConfig
+from config.editors import AnyEditorConfig
 from data.batches import StepBatches
 from editor.base import StepReport
 from editor.registry import register

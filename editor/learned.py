@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
-from config.schema import LearnedConfig, PreheatMode, StatisticsMode
+from config.choices import PreheatMode, StatisticsMode
+from config.editors import LearnedConfig
 from data.batches import Batch, StepBatches
 from editor.base import Editor, Saved, Shape, Stopwatch
 from editor.capture import LossOf, Rows, answer_logits, weight_gradients

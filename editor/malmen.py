@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from config.schema import LearnedConfig
+from config.editors import LearnedConfig
 from editor.learned import AtSite, LearnedEditor, Proposal
 from editor.registry import register
 from editor.ridge import Shift, solve_gradient, solve_ridge

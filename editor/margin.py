@@ -30,14 +30,8 @@ import torch
 from torch import Tensor
 
 from config.check import ConfigError
-from config.schema import (
-    AnyEditorConfig,
-    MarginConfig,
-    MetricText,
-    PreheatMode,
-    StatisticsMode,
-    TokenRows,
-)
+from config.choices import MetricText, PreheatMode, StatisticsMode, TokenRows
+from config.editors import AnyEditorConfig, MarginConfig
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batches, passes
 from editor.base import Editor, Saved, StepReport, Stopwatch, describe_statistics
 from editor.capture import capture_tokens
@@ -45,7 +39,7 @@ from editor.metric import Factors, Metric, Moments, joined, least_change
 from editor.own_gradients import own_gradients, works
 from editor.registry import register
 from editor.ridge import Shift
-from editor.text import Seed, beginnings, first_tokens, integer, moments_of, prompts_of, sampled, written
+from editor.text import Seed, beginnings, first_tokens, integer, moments_of, moments_written, prompts_of, sampled
 from nets import NumericsError
 
 TEXTS, LENGTH, ANSWER = 48, 32, 8
@@ -198,8 +192,7 @@ class Margin(Editor):
 
     def _written(self, seeds: Sequence[Seed], tokens: int, draw: torch.Generator) -> Moments:
         """The moments of text that goes on from seeds for so many tokens."""
-        text = written(self.model, seeds, tokens, draw)
-        return moments_of(self.model, self.sites, text, self.solve_device)
+        return moments_written(self.model, self.sites, seeds, tokens, draw, self.solve_device)
 
     @contextmanager
     def _put_back_on_failure(self) -> Iterator[Saved]:

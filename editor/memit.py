@@ -9,7 +9,7 @@ by an inner optimization, and not divided by the sites that are left. As in the 
 
 from __future__ import annotations
 
-from config.schema import MemitConfig
+from config.editors import MemitConfig
 from data.batches import StepBatches
 from editor.least_squares import Kept, LeastSquares
 from editor.metric import floored

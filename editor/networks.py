@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from config.check import ConfigError
-from config.schema import LearnedConfig
+from config.editors import LearnedConfig
 from editor.base import Shape, below
 from editor.sites import EditSite
 from files import read_json, sha256_of, whole_folder, write_json

@@ -9,7 +9,7 @@ RLSEdit; V_t here are the target rows of editor=ultraedit (least_squares.py).
 
 from __future__ import annotations
 
-from config.schema import RecursiveRidgeConfig
+from config.editors import RecursiveRidgeConfig
 from data.batches import StepBatches
 from editor.least_squares import Kept, LeastSquares
 from editor.registry import register

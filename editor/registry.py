@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from config.check import ConfigError
-from config.schema import AnyEditorConfig
+from config.editors import AnyEditorConfig
 
 if TYPE_CHECKING:
     from editor.base import AnyEditor

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from config.schema import RLEditConfig
+from config.editors import RLEditConfig
 from data.batches import StepBatches
 from editor.learned import TrainReport
 from editor.malmen import Malmen

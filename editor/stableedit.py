@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from config.check import ConfigError
-from config.schema import AnyEditorConfig, FloorMode, PreheatMode, RidgeConfig, StatisticsMode
+from config.choices import FloorMode, PreheatMode, StatisticsMode
+from config.editors import AnyEditorConfig, RidgeConfig
 from editor.base import Editor, Shape, Stopwatch
 from editor.registry import register
 from editor.ridge import Shift, solve_ridge, solve_weighted, target_rows

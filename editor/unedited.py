@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch.nn.functional import cross_entropy
 
-from config.schema import AnyEditorConfig
+from config.editors import AnyEditorConfig
 from data.batches import IGNORED, StepBatches
 from editor.base import AnyEditor, StepReport
 from editor.capture import answer_logits

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import Config, DownstreamBackend, DownstreamConfig
-from data.batches import SEQUENCES, at_once
+from config.sizes import at_once
 from data.source import locate
 from files import MANIFEST, flatten, kept, read_json, sha256_of, sha256_of_json, write_json, write_lines, write_whole
 from glue_eval.predictions import Question, averages, encode_tests, figures, predict
@@ -79,7 +79,8 @@ class DownstreamEvaluator:
         if self.cfg.backend is DownstreamBackend.lm_eval_rows:
             from glue_eval.lm_eval_backend import harness  # an optional package
 
-            measure = harness(model, tokenizer, at_once(self.cfg.batch_size, model.device, SEQUENCES))
+            together = at_once("downstream.batch_size", self.cfg.batch_size, model.device.type)
+            measure = harness(model, tokenizer, together)
         results: dict[str, dict[str, Any]] = {}
         for name, rows in self.rows.items():
             start = time.perf_counter()

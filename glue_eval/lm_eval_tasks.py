@@ -25,7 +25,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
 from config.schema import DownstreamConfig
-from data.batches import SEQUENCES, at_once, special_prefix
+from config.sizes import at_once
+from data.batches import special_prefix
 from files import finite, write_json
 from report.metrics import interval
 
@@ -92,7 +93,7 @@ def run_tasks(
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     bos, manager = bool(special_prefix(tokenizer)), TaskManager()
-    together = at_once(cfg.batch_size, model.device, SEQUENCES)
+    together = at_once("downstream.batch_size", cfg.batch_size, model.device.type)
     wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=together, add_bos_token=bos)
     limit = None if cfg.number_of_tests == DownstreamConfig.number_of_tests else cfg.number_of_tests
     asked = {"num_fewshot": cfg.few_shots or None, "limit": limit, "bootstrap_iters": 1000, "log_samples": False}

@@ -20,8 +20,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase, RepetitionPenaltyLogitsProcessor
 
 from config.progress import Progress
+from config.sizes import at_once
 from data.base import DataError
-from data.batches import SEQUENCES, at_once, special_prefix, to_device
+from data.batches import special_prefix, to_device
 from glue_eval.predictions import NEW_TOKENS, Choice, Question, Scored, common_length, context_length
 
 # Bounds the key-value cache of one batch, whatever batch_size says.
@@ -73,7 +74,8 @@ def score(
     `name` stands before the progress that a terminal shows.
     """
     results: dict[int, Scored] = {}
-    prefix, most = shared_prefix(model, questions), at_once(batch_size, model.device, SEQUENCES)
+    prefix = shared_prefix(model, questions)
+    most = at_once("downstream.batch_size", batch_size, model.device.type)
     with Progress(total=len(questions), desc=name, disable=None, leave=False) as bar:
         for batch in token_batches([len(q.prompt) for q in questions], most, TOKENS_PER_BATCH):
             part = [questions[at] for at in batch]

@@ -23,14 +23,15 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from config.choices import AUTO
 from config.progress import Progress
+from config.sizes import at_once
 from data.base import Edit, Probe
-from data.batches import IGNORED, Tokens, at_once, pad
+from data.batches import IGNORED, Tokens, pad
 from editor.capture import Inputs, answer_logits, tokens_of
 
-TOKENS = {"cpu": 2048, "cuda": 8192}  # padded tokens of a forward pass by kind of device (eval.tokens_per_batch=auto)
-ENOUGH = {"cpu": 256, "cuda": 4096}  # tokens that keep it busy: filling a batch up further is not worth padding
+KEY = "eval.tokens_per_batch"
+ENOUGH = 256  # tokens that keep a processor busy: filling a batch up further is not worth padding
+ENOUGH_ON_GPU = 4096
 CHUNK = 256  # edits tokenized and sorted together: bounds memory, leaves little padding
 CHUNK_ON_GPU = 2048  # so that the few of them that are generated for make a batch
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -65,7 +66,7 @@ def probes(edit: Edit, *, mhop: bool, front: str = "") -> list[Probe]:
     return asked if mhop else [probe for probe in asked if probe[0] != METRIC_OF["mhop"]]
 
 
-def batched(rows: Sequence[Tokens], tokens_per_batch: int, enough: int = ENOUGH["cpu"]) -> Iterator[list[int]]:
+def batched(rows: Sequence[Tokens], tokens_per_batch: int, enough: int = ENOUGH) -> Iterator[list[int]]:
     """Indices of `rows`, longest first, in batches whose padded size stays within the budget.
 
     A batch that holds `enough` tokens ends before a row that would be more than a tenth padding.
@@ -111,8 +112,8 @@ def answers(
                 found[index] = Answered(first, [a == b for a, b in zip(first, labels, strict=True)])
         waiting.clear()
 
-    sizes = at_once(tokens_per_batch, model.device, TOKENS), at_once(AUTO, model.device, ENOUGH)
-    for indices in batched(rows, *sizes):
+    budget = at_once(KEY, tokens_per_batch, model.device.type)
+    for indices in batched(rows, budget, ENOUGH if model.device.type == "cpu" else ENOUGH_ON_GPU):
         batch = pad([rows[i] for i in indices])
         logits_MW, _ = answer_logits(model, batch, inputs)
         chosen_M = logits_MW.argmax(-1)
@@ -179,7 +180,7 @@ def generate(
     """
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
     found: dict[int, str] = {}
-    budget = at_once(tokens_per_batch, model.device, TOKENS)
+    budget = at_once(KEY, tokens_per_batch, model.device.type)
     while order:
         rows = max(1, budget // (len(prompts[order[0]]) + max_new_tokens))
         indices, order = order[:rows], order[rows:]

@@ -13,17 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from config.schema import (
-    AlphaEditConfig,
-    Config,
-    EditorConfig,
-    LearnedConfig,
-    MarginConfig,
-    MemitConfig,
-    RecursiveRidgeConfig,
-    StatisticsMode,
-    TokenRows,
-)
+from config.choices import StatisticsMode, TokenRows
+from config.editors import AlphaEditConfig, EditorConfig, LearnedConfig, MarginConfig, MemitConfig, RecursiveRidgeConfig
+from config.schema import Config
 from config.sites import layers
 from model import pick_dtype
 

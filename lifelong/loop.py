@@ -10,8 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+from config.editors import LearnedConfig
 from config.progress import Progress
-from config.schema import Config, LearnedConfig
+from config.schema import Config
 from data.base import DataError, Edit
 from data.batches import StepBatches, steps
 from data.source import RecordFile

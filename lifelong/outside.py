@@ -14,7 +14,8 @@ from pathlib import Path
 
 from config.check import ConfigError, known_keys
 from config.compose import FOLDER
-from config.schema import KINDS, register
+from config.editors import KINDS
+from config.schema import register
 
 FLAGS = ("--config-dir", "-cd")
 SCHEMA = re.compile(r"/schema/([\w-]+)@_here_")

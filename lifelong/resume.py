@@ -18,9 +18,8 @@ from safetensors.torch import load_file, save_file
 
 from config.check import ConfigError
 from config.choices import AUTO
-from data.batches import PASS, SEQUENCES
+from config.sizes import SIZES, at_once
 from files import finite, flatten, read_json, sha256_of, sha256_of_json, whole_folder, write_json
-from lifelong.answers import TOKENS
 from lifelong.session_state import SessionState
 
 log = logging.getLogger(__name__)
@@ -32,7 +31,6 @@ FREE = ("wandb.", "checkpoint.", "resume", "editor.cache_dir", "model_cache", "m
         "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.judge_", "eval.examples", "report", "verbose",
         "undo", "steps")  # fmt: skip
 DEVICES = ("model_device", "editor_device")
-SIZES = {"editor.tokens_per_pass": PASS, "eval.tokens_per_batch": TOKENS, "downstream.batch_size": SEQUENCES}
 
 
 class Owner(Protocol):
@@ -179,4 +177,4 @@ def _meant(config: Mapping[str, Any], key: str) -> Any:
         return _meant(config, "model_device") if key == "editor_device" else here
     if key in DEVICES:
         return str(value).partition(":")[0]
-    return SIZES[key][_meant(config, "model_device")] if key in SIZES and value == AUTO else value
+    return at_once(key, AUTO, _meant(config, "model_device")) if key in SIZES and value == AUTO else value

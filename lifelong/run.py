@@ -17,8 +17,9 @@ from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from config.check import ConfigError, RunError, check_values
-from config.schema import Config, LearnedConfig
-from data.batches import PASS, SEQUENCES
+from config.editors import LearnedConfig
+from config.schema import Config
+from config.sizes import SIZES
 from data.source import file_hashes
 from editor.base import Stopwatch
 from editor.networks import check_checkpoint
@@ -27,7 +28,6 @@ from exports.save import check_export, save_edited
 from files import read_json
 from glue_eval.evaluate import DownstreamEvaluator
 from lifelong import origin as origins
-from lifelong.answers import TOKENS
 from lifelong.downstream import Downstream
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.fullness import load_of
@@ -189,11 +189,10 @@ def enough_memory() -> Iterator[None]:
     try:
         yield
     except torch.OutOfMemoryError as error:
-        first = str(error).partition(". ")[0]
+        first, sizes = str(error).partition(". ")[0], [f"{key} (auto is {size['cuda']})" for key, size in SIZES.items()]
         raise RunError(
-            f"out of memory ({first}): lower editor.tokens_per_pass (auto is {PASS['cuda']} on a GPU), "
-            f"eval.tokens_per_batch ({TOKENS['cuda']}) or downstream.batch_size ({SEQUENCES['cuda']}), edit fewer "
-            "sites, or use model.precision=bfloat16; checkpoint.every=N lets resume go on from what is done"
+            f"out of memory ({first}): lower {', '.join(sizes)}, edit fewer sites, or use model.precision=bfloat16; "
+            "checkpoint.every=N lets resume go on from what is done"
         ) from error
 
 

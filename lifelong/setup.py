@@ -12,8 +12,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError
+from config.choices import PreheatMode
 from config.compose import dataset_config
-from config.schema import Config, DatasetConfig, EditorConfig, EvalConfig, LearnedConfig, PreheatMode
+from config.editors import EditorConfig, LearnedConfig
+from config.schema import Config, DatasetConfig, EvalConfig
 from data.base import DataError, Edit
 from data.batches import context_check, steps
 from data.fields import KNOWNS, read_known

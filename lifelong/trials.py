@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from config.schema import EditorConfig, FinetuneConfig
+from config.editors import EditorConfig, FinetuneConfig
 from data.base import Edit
 from data.batches import steps
 from data.source import RecordFile

@@ -15,7 +15,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from config.check import ConfigError, RunError
-from config.schema import Config, EditorConfig, FinetuneConfig
+from config.editors import EditorConfig, FinetuneConfig
+from config.schema import Config
 from config.sites import KEY, expand_sites, fold_sites
 from data.batches import context_check
 from editor.base import Stopwatch

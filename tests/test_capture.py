@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from config.schema import TokenRows
+from config.choices import TokenRows
 from data.batches import IGNORED, join, passes, step_batches
 from editor.capture import answer_logits, capture_together, weight_gradients
 from editor.sites import find_sites

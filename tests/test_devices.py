@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from config.check import ConfigError, RunError
 from config.compose import compose_config
-from config.schema import FinetuneConfig
+from config.editors import FinetuneConfig
 from data.batches import StepBatches, passes
 from editor import cache, margin
 from editor.registry import editor_class, found

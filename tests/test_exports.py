@@ -26,7 +26,8 @@ from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
 from config.compose import compose_config
-from config.schema import Config, DatasetConfig, Export, ModelConfig, Precision, PromptFormat, RidgeConfig
+from config.editors import RidgeConfig
+from config.schema import Config, DatasetConfig, Export, ModelConfig, Precision, PromptFormat
 from config.sites import expand_sites
 from editor.sites import check_sites, find_sites
 from exports.__main__ import main

@@ -29,8 +29,8 @@ from transformers import (
 )
 
 from config.check import ConfigError
+from config.choices import TokenRows
 from config.compose import compose_config
-from config.schema import TokenRows
 from data.batches import Batch, step_batches, tokenize
 from editor import frozen
 from editor.capture import Inputs, answer_logits, capture_together, tokens_of, weight_gradients

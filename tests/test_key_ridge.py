@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from config.check import ConfigError
-from config.schema import StatisticsMode
+from config.choices import StatisticsMode
 from editor.ridge import solve_ridge, solve_weighted
 from lifelong import run as lifelong_run
 from lifelong import session

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from config.check import ConfigError
+from config.choices import TokenRows
 from config.compose import compose_config
-from config.schema import TokenRows
 from data.batches import StepBatches, step_batches
 from editor import least_squares
 from editor.alphaedit import null_space

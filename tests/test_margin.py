@@ -12,7 +12,7 @@ from torch import Tensor
 
 from config.check import ConfigError
 from config.compose import compose_config
-from config.schema import MarginConfig
+from config.editors import MarginConfig
 from data.batches import IGNORED, StepBatches, step_batches
 from data.everyday import questions
 from editor import margin

@@ -284,3 +284,12 @@ def test_a_resumed_command_line_starts_with_the_saved_one(tmp_path):
         "num_seq=3", *argv, f"hydra.run.dir={tmp_path.resolve()}", "hydra.output_subdir=null"
     ]  # fmt: skip
     assert with_saved_overrides(["num_seq=2", "resume=null"]) == ["num_seq=2", "resume=null"]
+
+
+@pytest.mark.parametrize(("record", "single"), [("{mode: RUN}", True), ("{mode: MULTIRUN, job: {num: 3}}", True),
+                                                ("{job: {name: main}}", False)])  # fmt: skip
+def test_what_goes_on_is_a_run_even_if_its_experiment_is_a_sweep(record, single, tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- experiment=real_zsre\n")
+    (tmp_path / ".hydra" / "hydra.yaml").write_text(f"hydra: {record}\n")
+    assert ("hydra.mode=RUN" in with_saved_overrides([f"resume={tmp_path}"])) is single

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from config.schema import LearnedConfig, RLEditConfig
+from config.editors import LearnedConfig, RLEditConfig
 from editor.capture import Rows
 from editor.learned import AtSite
 from editor.malmen import Malmen

@@ -13,8 +13,8 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from config.choices import PreheatMode
 from config.compose import compose_config
-from config.schema import PreheatMode
 from editor import cache
 from editor.base import Editor
 from editor.sites import find_sites

@@ -128,6 +128,7 @@ CHECKS = [f".venv -m {check}" for check in ("ruff check", "ruff format --check",
     [
         (["quickstart"], []),
         (["quickstart", "-m", "hydra/launcher=joblib"], [JOBLIB]),
+        (["real_zsre"], [JOBLIB]),
         (["quickstart", "-m", "hydra/launcher=submitit_local"], [SUBMITIT]),
         (["quickstart", "-m", "hydra/launcher=slurm"], [SUBMITIT]),
         (["sweep_alpha_preheat"], [JOBLIB]),

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from config.choices import StatisticsMode
 from config.compose import compose_config
-from config.schema import RidgeConfig, StatisticsMode
+from config.editors import RidgeConfig
 from data.batches import step_batches
 from editor.base import Editor
 from editor.capture import Rows

@@ -100,9 +100,9 @@ def test_against_a_frontier_by_hand(tmp_path):
     assert over["GS_all"].value == pytest.approx(((0.5 - 0.375) + 0.5) / 4)
     assert over["ES_all"].low < over["ES_all"].value < over["ES_all"].high
     assert study_page.against(found["stableedit"], beyond)["ES_all"] is None
-    said = study_page.verdicts(study.PLAN, tmp_path)
+    said = study_page.verdicts(study.PLAN, study_page.load(tmp_path))
     assert "facts: at agreement 0.500 margin over stableedit: ES_all +0.375" in said and "does not hold" in said
-    text = study_page.page(study.PLAN, "full", tmp_path)
+    text = study_page.page(study.PLAN, "full", study_page.load(tmp_path))
     assert "| margin, text_weight 1000 | 1.000" in text and "| stableedit, lr 0.001 |" in text and "+0.375" in text
 
 

@@ -10,16 +10,16 @@ from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from config.choices import RANGE
-from config.schema import (
+from config.editors import (
     AlphaEditConfig,
     AnyEditorConfig,
-    Config,
     FinetuneConfig,
     LearnedConfig,
     MarginConfig,
     RidgeConfig,
     RLEditConfig,
 )
+from config.schema import Config
 from tests.hostile.case import Case, Wants, either, refused
 from tests.hostile.clean import LEARNED, SST, small
 

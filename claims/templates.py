@@ -1,12 +1,25 @@
-"""What commands write into README.md, between markers of their name."""
+"""Templates of pages, and what commands write into README.md between markers of their name."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from config.check import ConfigError
 from files import write_whole
+
+
+def environment(**words: Any) -> Environment:
+    """This folder's templates, which know these words; an unknown one is an error."""
+    loader = FileSystemLoader(Path(__file__).parent)
+    found = Environment(
+        loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined
+    )
+    found.globals |= words
+    return found
 
 
 def marks(name: str, command: str) -> tuple[str, str]:
