@@ -11,8 +11,9 @@ for the tokens with tau_i > 0:
     (G + damping) lambda = tau                                    rows scaled to unit diagonal first
     D_l = -A_l^-1 (sum_i lambda_i k_il g_il^T) B_l^-1
 
-`passes` times, each at the weights that the one before left. A and B come from text of the model's own (text.py,
-metric.py); after a step A_l grows by its keys, so that what was edited stays where it is.
+`passes` times, each at the weights that the one before left. A and B come from text of the model's own or of records
+(text.py, metric.py), of which each step asks some again (asked.py); after a step A_l grows by its keys, so that what
+was edited stays where it is.
 Relatives: passive-aggressive learning (Crammer et al. 2006), recursive least squares, K-FAC (Martens, Grosse 2015).
 
 Shape suffixes: N rows, K = d_k, V = d_v.
@@ -33,21 +34,24 @@ from config.check import ConfigError
 from config.choices import MetricText, PreheatMode, StatisticsMode, TokenRows
 from config.editors import AnyEditorConfig, MarginConfig
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batches, passes
+from editor.asked import Asked
 from editor.base import Editor, Saved, StepReport, Stopwatch, describe_statistics
 from editor.capture import capture_tokens
-from editor.metric import Factors, Metric, Moments, joined, least_change
+from editor.metric import Factors, Metric, joined, least_change
 from editor.own_gradients import own_gradients, works
 from editor.registry import register
 from editor.ridge import Shift
-from editor.text import Seed, beginnings, first_tokens, integer, moments_of, moments_written, prompts_of, sampled
+from editor.text import beginnings, first_tokens, integer, moments_of, prompts_of, sampled, written
 from nets import NumericsError
 
 TEXTS, LENGTH, ANSWER = 48, 32, 8
 """Sequences of each kind of text, the tokens that each goes on for, and those of an answer."""
 SAID = 24
 """Tokens of the model's answer to an everyday question."""
-RECORDS = 1000
-"""Records that text=records reads, at most."""
+RECORDS, READ = 1000, ("edit", "unrelated")
+"""Records that text=records reads, at most, and what of them."""
+RENEWED = 0.3
+"""Of the metric's text, what a step takes from those whose turn it is to be asked again."""
 
 
 @register("margin", config=MarginConfig)
@@ -65,6 +69,7 @@ class Margin(Editor):
         super().__init__(*args, **more)
         self.metric: Metric | None = None
         self.names = [site.name for site in self.sites]
+        self.asked: Asked | None = None
         self.factors: Factors = []
         self.lacking_N = torch.zeros(0, dtype=torch.float64)
 
@@ -91,9 +96,10 @@ class Margin(Editor):
         with self._put_back_on_failure() as weights, self.step_rows(batches, watch) as (loss, tokens):
             keys = [self.cache.gather(site).keys_NK for site in range(len(self.sites))]
             with watch("metric"):
-                if self.metric is None and self.reads(self.cfg):
+                if self.asked is None and self.reads(self.cfg):
                     raise ConfigError("editor.text=records: no record was read yet; call session.read(facts) first")
-                metric = self.metric or self._own_metric(batches)
+                asked = self.asked or self._own_text(batches)
+                metric = self._metric_now(asked)
                 self.factors = metric.factors(self.names)
             shifts = self._passes(batches, weights, watch, warm_up=warm_up)
             self.check_shifts(shifts)
@@ -103,7 +109,7 @@ class Margin(Editor):
             with watch("write"):
                 self.restore(weights)
                 records = self.write(shifts)
-            self.metric = metric
+            self.metric, self.asked = metric, asked
         return StepReport(loss, tokens, records, describe_statistics(self.statistics), dict(watch.seconds))
 
     def _passes(self, batches: StepBatches, weights: Saved, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
@@ -174,25 +180,34 @@ class Margin(Editor):
         if self.last_shifts:
             raise ConfigError(f"editor={self.cfg.name} reads records before its first step alone")
         asked, draw = list(steps), torch.Generator().manual_seed(self.seed)
-        prompts = [prompt for batches in asked for prompt in prompts_of(batches.edit)]
-        kinds = [self._written(first_tokens(prompts, TEXTS, draw), LENGTH, draw)]
-        for each in ([batches.edit for batches in asked], [batches.unrelated for batches in asked]):
-            if together := [join(group) for kind in each for group in passes(kind, self.tokens_per_pass)]:
-                kinds.append(moments_of(self.model, self.sites, together, self.solve_device, sampled(draw)))
-        self.metric = Metric.of(kinds, self.cfg.text_weight)
+        edits, unrelated = ([one for batches in asked for one in getattr(batches, kind)] for kind in READ)
+        running = written(self.model, first_tokens(prompts_of(edits), TEXTS, draw), LENGTH, draw)
+        self.asked = Asked.of((running, edits, unrelated))
+        self.metric = self._felt(self.asked)
 
-    def _own_metric(self, batches: StepBatches) -> Metric:
-        """Of running text, what goes on from the edits' beginnings, answers to the edits and to everyday questions."""
+    def _own_text(self, batches: StepBatches) -> Asked:
+        """Running text, what goes on from the edits' beginnings, answers to the edits and to everyday questions."""
         draw, prompts = torch.Generator().manual_seed(self.seed), prompts_of(batches.edit)
         answered = [prompts[integer(len(prompts), draw)] for _ in range(TEXTS)]
         starts = [(first_tokens(prompts, TEXTS, draw), LENGTH), (beginnings(prompts, TEXTS, draw), LENGTH)]
-        asked = [(self.questions, SAID)] if self.asks(self.cfg) else []
-        kinds = [self._written(*kind, draw) for kind in [*starts, (answered, ANSWER), *asked]]
-        return Metric.of(kinds, self.cfg.text_weight)
+        questions = [(self.questions, SAID)] if self.asks(self.cfg) else []
+        return Asked.of(written(self.model, *kind, draw) for kind in [*starts, (answered, ANSWER), *questions])
 
-    def _written(self, seeds: Sequence[Seed], tokens: int, draw: torch.Generator) -> Moments:
-        """The moments of text that goes on from seeds for so many tokens."""
-        return moments_written(self.model, self.sites, seeds, tokens, draw, self.solve_device)
+    def _felt(self, asked: Asked, turn: int | None = None) -> Metric:
+        """What text is felt as now, of all of it or of the share whose turn it is; labels are drawn from the model."""
+        draw = torch.Generator().manual_seed(self.seed + (0 if turn is None else 1 + turn))
+        model, relabel = (self.model, self.sites), sampled(draw)
+        kinds = asked.batches(self.tokens_per_pass, turn)
+        found = [moments_of(*model, kind, self.solve_device, relabel, self.inputs) for kind in kinds]
+        return Metric.of(found, self.cfg.text_weight)
+
+    def _metric_now(self, asked: Asked) -> Metric:
+        """The metric of this step. What text was felt as at first grows stale: a share of it is asked again."""
+        if self.metric is None:
+            return self._felt(asked)
+        if not self.last_shifts:
+            return self.metric
+        return self.metric.renewed(self._felt(asked, self.metric.renewals), RENEWED)
 
     @contextmanager
     def _put_back_on_failure(self) -> Iterator[Saved]:
@@ -207,12 +222,15 @@ class Margin(Editor):
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on: the metric too, once there is one."""
-        return super().state_tensors() | (self.metric.state_tensors(self.names) if self.metric else {})
+        found = super().state_tensors()
+        if self.metric and self.asked:
+            found |= self.metric.state_tensors(self.names) | self.asked.state_tensors()
+        return found
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what state_tensors gave."""
         super().load_state_tensors(tensors)
-        self.metric = Metric.restored(tensors, self.names)
+        self.metric, self.asked = Metric.restored(tensors, self.names), Asked.restored(tensors)
 
 
 def one_by_one(batches: Sequence[Batch]) -> list[Tokens]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from nets import NumericsError
 
 FLOOR = 1e-3
 """Of the mean eigenvalue, added to every eigenvalue: with fewer rows than coordinates there would be none to invert."""
+
+PARTS = ("text", "edited", "values")
 
 Factors = list[tuple[Tensor, Tensor]]
 """Lower Cholesky factors of A [K, K] and B [V, V] for every site."""
@@ -50,12 +52,19 @@ def outer(rows_NX: Tensor) -> Tensor:
     return rows.T @ rows
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Metric:
-    """A and B of every site, in float64."""
+    """A = text + edited and B = values of every site, in float64."""
 
-    keys: list[Tensor]
+    text: list[Tensor]
+    edited: list[Tensor]
     values: list[Tensor]
+    renewals: int = 0
+
+    @property
+    def keys(self) -> list[Tensor]:
+        """A of every site."""
+        return [text_KK + edited_KK for text_KK, edited_KK in zip(self.text, self.edited, strict=True)]
 
     @classmethod
     def of(cls, kinds: Sequence[Moments], weight: float) -> Metric:
@@ -71,7 +80,7 @@ class Metric:
             mean = sum_of(traces) / len(kinds)
             shares = [value_VV * (mean / trace) for value_VV, trace in zip(found, traces, strict=True)]
             values.append(floored(sum_of(shares) / len(kinds)))
-        return cls(keys, values)
+        return cls(keys, [torch.zeros_like(a_KK) for a_KK in keys], values)
 
     def factors(self, names: Sequence[str]) -> Factors:
         """Cholesky factors, O(K^3 + V^3) for every site.
@@ -86,20 +95,32 @@ class Metric:
         return [(key_KK, value_VV) for (key_KK, value_VV, _), _ in found]
 
     def absorb(self, keys: Sequence[Tensor]) -> Metric:
-        """The metric in which the keys [N, K] of every site, which were edited, are felt too; B is shared."""
-        return Metric([a_KK + outer(k_NK) for a_KK, k_NK in zip(self.keys, keys, strict=True)], self.values)
+        """The metric in which the keys [N, K] of every site, which were edited, are felt too."""
+        edited = [a_KK + outer(k_NK) for a_KK, k_NK in zip(self.edited, keys, strict=True)]
+        return replace(self, edited=edited)
+
+    def renewed(self, fresh: Metric, share: float) -> Metric:
+        """The metric in which text as it is felt now takes a share of the place of all text so far."""
+
+        def mixed(old: Sequence[Tensor], new: Sequence[Tensor]) -> list[Tensor]:
+            return [torch.lerp(*pair, share) for pair in zip(old, new, strict=True)]
+
+        text, values = mixed(self.text, fresh.text), mixed(self.values, fresh.values)
+        return replace(self, text=text, values=values, renewals=self.renewals + 1)
 
     def state_tensors(self, names: Sequence[str]) -> dict[str, Tensor]:
         """All of it, by name of the site."""
-        found = {f"metric/keys/{name}": a_KK for name, a_KK in zip(names, self.keys, strict=True)}
-        return found | {f"metric/values/{name}": b_VV for name, b_VV in zip(names, self.values, strict=True)}
+        parts = {part: zip(names, getattr(self, part), strict=True) for part in PARTS}
+        found = {f"metric/{part}/{name}": one for part, pairs in parts.items() for name, one in pairs}
+        return found | {"metric/renewals": torch.tensor(self.renewals)}
 
     @classmethod
     def restored(cls, tensors: Mapping[str, Tensor], names: Sequence[str]) -> Metric | None:
         """What state_tensors gave; None where there was none yet."""
-        if not names or f"metric/keys/{names[0]}" not in tensors:
+        if "metric/renewals" not in tensors:
             return None
-        return cls(*([tensors[f"metric/{part}/{name}"] for name in names] for part in ("keys", "values")))
+        text, edited, values = ([tensors[f"metric/{part}/{name}"] for name in names] for part in PARTS)
+        return cls(text, edited, values, int(tensors["metric/renewals"]))
 
 
 def sum_of(tensors: Iterable[Tensor]) -> Tensor:

@@ -16,7 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from config.progress import Progress
 from data.batches import IGNORED, Batch
-from editor.capture import Relabel, capture_tokens
+from editor.capture import Inputs, Relabel, capture_tokens, tokens_of
 from editor.metric import Moments
 from editor.sites import EditSite
 
@@ -118,9 +118,10 @@ def moments_of(
     batches: Iterable[Batch],
     device: torch.device,
     relabel: Relabel | None = None,
+    inputs: Inputs = tokens_of,
 ) -> Moments:
     """Second moments of the keys and value gradients at every position with a label."""
     found = Moments()
-    for batch in Progress(batches, desc="text of the metric", unit="batch", disable=None, leave=False):
-        found.add([rows.to(device) for rows in capture_tokens(model, sites, batch, relabel=relabel).rows])
+    for batch in Progress(batches, desc="text of the metric", unit="batch", disable=None, leave=False, delay=2):
+        found.add([rows.to(device) for rows in capture_tokens(model, sites, batch, inputs, relabel).rows])
     return found

@@ -15,12 +15,12 @@ from config.compose import compose_config
 from config.editors import MarginConfig
 from data.batches import IGNORED, StepBatches, step_batches
 from data.everyday import questions
-from editor import margin
+from editor import asked, margin
 from editor.margin import Margin, one_by_one
 from editor.metric import FLOOR, Metric, Moments, least_change
 from editor.registry import editor_class
 from editor.sites import EditSite, find_sites
-from editor.text import beginnings, continued, first_tokens, moments_of, prompts_of, sampled
+from editor.text import beginnings, continued, first_tokens, moments_of, prompts_of, sampled, written
 from lifelong import Fact, Session
 from lifelong import run as lifelong_run
 from lifelong.tune import check_tuning
@@ -130,7 +130,7 @@ def test_kinds_of_text_have_equal_shares():
 
 def test_a_metric_that_is_not_positive_definite_names_its_site():
     broken = metric()
-    broken.keys[1] = -broken.keys[1]
+    broken.text[1] = -broken.text[1]
     with pytest.raises(NumericsError, match="b: the metric of its text is not positive definite"):
         broken.factors(["a", "b"])
 
@@ -189,7 +189,8 @@ def test_a_tokens_gradient_is_that_of_its_own_loss(name):
 
 
 @pytest.mark.parametrize("name", SITES)
-def test_answers_lead_after_a_few_passes(name):
+def test_answers_lead_after_a_few_passes(name, monkeypatch):
+    monkeypatch.setattr(margin, "TEXTS", 8)
     editor = editor_on(name, passes=20, damping=1e-4, text_weight=10.0)
     batches = batches_for(name)
     editor.step(batches, warm_up=False)
@@ -210,14 +211,56 @@ def test_the_metric_grows_by_the_keys_of_the_first_pass():
     first, second = (batches_for("tiny-llama", start) for start in (0, 6))
     editor.step(first, warm_up=False)
     assert editor.metric is not None
-    before, values = [a.clone() for a in editor.metric.keys], editor.metric.values
+    before = [a.clone() for a in editor.metric.edited]
     editor._capture_rows(second.edit, margin.Stopwatch())
     keys = [editor.cache.gather(site).keys_NK.double() for site in range(3)]
     editor.cache.clear()
     editor.step(second, warm_up=False)
-    for a_KK, was_KK, k_NK in zip(editor.metric.keys, before, keys, strict=True):
+    for a_KK, was_KK, k_NK in zip(editor.metric.edited, before, keys, strict=True):
         assert relative(a_KK - was_KK, k_NK.T @ k_NK) < 1e-6
-    assert editor.metric.values is values
+
+
+def test_a_step_feels_a_share_of_the_text_as_the_model_is_now(monkeypatch):
+    """Against all of it written out: of three texts a kind every second one is asked again at the new weights."""
+    monkeypatch.setattr(asked, "TURNS", 2)
+    monkeypatch.setattr(margin, "TEXTS", 3)
+    editor = editor_on("tiny-llama", text_weight=100.0)
+    for start in (0, 6, 12):
+        before = editor.metric
+        kinds = [list(rows[start // 6 - 1 :: 2]) for rows in editor.asked.kinds] if before else []
+        draw = torch.Generator().manual_seed(editor.seed + start // 6)
+        moments = []
+        for rows in kinds:
+            moments.append(Moments())
+            for row in rows:
+                batch = asked.micro_batches([row], 1)[0]
+                moments[-1].add(margin.capture_tokens(editor.model, editor.sites, batch, relabel=sampled(draw)).rows)
+        editor.step(batches_for("tiny-llama", start), warm_up=False)
+        if before:
+            fresh = Metric.of(moments, 100.0)
+            for at in range(3):
+                assert relative(editor.metric.text[at], 0.7 * before.text[at] + 0.3 * fresh.text[at]) < 1e-5
+                assert (editor.metric.values[at] - before.values[at]).norm() > 0.01 * before.values[at].norm()
+    assert editor.metric.renewals == 2
+
+
+@pytest.mark.parametrize("count", [1, 3, 10, 25])
+def test_every_text_has_its_turn(count):
+    rows = [asked.Tokens([at], [at]) for at in range(count)]
+    turns = min(asked.TURNS, count)
+    shares = [asked.share(rows, turn) for turn in range(turns)]
+    assert all(shares) and sorted(row.input_ids[0] for each in shares for row in each) == [*range(count)]
+    assert asked.share(rows, turns) == shares[0]
+
+
+def test_texts_are_kept_as_tensors():
+    batches = batches_for("tiny-llama")
+    whole = asked.Asked.of((batches.edit, [], batches.unrelated))
+    assert len(whole.kinds) == 2 and [len(rows) for rows in whole.kinds] == [6, 6]
+    again = asked.Asked.restored(whole.state_tensors())
+    assert again == whole and asked.Asked.restored({}) is None
+    (one, *_), _ = whole.batches(10**6)
+    assert sorted(one.input_ids_BT.sum(1).tolist()) == sorted(sum(row.input_ids) for row in whole.kinds[0])
 
 
 def test_text_is_the_models_own_and_leaves_the_random_state():
@@ -302,7 +345,8 @@ def words(*more: str) -> list[str]:
 def test_a_resumed_run_is_the_uninterrupted_one(precision, tmp_path, monkeypatch):
     argv = words(f"model.precision={precision}", f"editor.float32_masters={precision == 'bfloat16'}")
     results = lifelong_run.run(compose_config(argv), tmp_path / "whole")
-    assert results["counts"]["warm_up_steps"] == 0 and results["ES"] > results["pre"]["ES"]
+    metrics = {row["metric"]: row for row in results["metrics"]}
+    assert results["counts"]["warm_up_steps"] == 0 and metrics["ES_all"]["value"] > metrics["ES_all"]["before"]
     for calls in (1, 2, 3):
         killed = tmp_path / f"killed{calls}"
         with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -329,7 +373,7 @@ def test_records_that_are_not_edited_make_the_metric(tmp_path, monkeypatch):
     session.read(tiny_edits(count=6))
     read = session.editor.metric
     session.edit(tiny_edits(count=4))
-    assert read is not None and session.editor.metric.values is read.values
+    assert read is not None and session.editor.metric.text is read.text
     with pytest.raises(ConfigError, match="editor=margin reads records before its first step alone"):
         session.read(tiny_edits(count=6))
 
@@ -343,16 +387,17 @@ def test_records_are_felt_where_their_answers_stand_old_ones_first():
     )
     session.read(facts)
     draw = torch.Generator().manual_seed(editor.seed)
-    asked = session.batches([replace(edit, answer=edit.old_answer or edit.answer) for edit in facts])
-    kinds = [editor._written(first_tokens(prompts_of(asked.edit), margin.TEXTS, draw), margin.LENGTH, draw)]
-    for batches in (asked.edit, asked.unrelated):
-        kinds.append(moments_of(editor.model, editor.sites, batches, torch.device("cpu"), sampled(draw)))
+    read = session.batches([replace(edit, answer=edit.old_answer or edit.answer) for edit in facts])
+    running = [*written(editor.model, first_tokens(prompts_of(read.edit), margin.TEXTS, draw), margin.LENGTH, draw)]
+    draw = torch.Generator().manual_seed(editor.seed)
+    kinds = [moments_of(editor.model, editor.sites, batches, torch.device("cpu"), sampled(draw))
+             for batches in (running, read.edit, read.unrelated)]  # fmt: skip
     expected = Metric.of(kinds, 100)
     for at, name in enumerate(editor.names):
         assert relative(editor.metric.keys[at], expected.keys[at]) < 1e-6, name
         assert relative(editor.metric.values[at], expected.values[at]) < 1e-6, name
     said = Metric.of([kinds[0], *(moments_of(editor.model, editor.sites, b, torch.device("cpu"))
-                                  for b in (asked.edit, asked.unrelated))], 100)  # fmt: skip
+                                  for b in (read.edit, read.unrelated))], 100)  # fmt: skip
     assert (
         relative(editor.metric.keys[0], said.keys[0]) < 1e-6 < 1e-2 < relative(editor.metric.values[0], said.values[0])
     )
@@ -381,7 +426,7 @@ def test_a_run_continues_with_the_metric_that_it_had(tmp_path):
     on = [*words("num_seq=1"), f"continue_from={tmp_path / 'first'}"]
     lifelong_run.run(compose_config(on), tmp_path / "second")
     now = Session.open(tmp_path / "second", device="cpu").editor.metric
-    assert torch.equal(was.values[0], now.values[0]) and (now.keys[0] - was.keys[0]).trace() > 0
+    assert now.renewals == was.renewals + 1 and (now.edited[0] - was.edited[0]).trace() > 0
     with pytest.raises(ConfigError, match="its statistics belong to editor.text_weight=100.0, not 7.0"):
         lifelong_run.plan_run(compose_config([*on, "editor.text_weight=7"]), tmp_path / "third")
 
