@@ -23,12 +23,14 @@ from filelock import FileLock, Timeout
 
 from claims.plan import Job
 from claims.runner import Jobs, state
+from claims.study_figure import frontiers
 from claims.study_page import load, page, verdicts
 from config.check import ConfigError, RunError
 from data.base import DataError
 from data.source import PROJECT
 from data.stream import iter_rows
 from files import write_whole
+from report.style import save
 
 PLAN: dict[str, Any] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 PAGE = PROJECT / "docs" / "study.md"
@@ -140,6 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             runner.all(planned)
     path = out / "study.md" if args.short or args.out else PAGE
     found = load(out)
+    if found:
+        write_whole(path.parent / "figures" / "study.svg", save(frontiers(PLAN, found))[1])
     write_whole(path, page(PLAN, scale.name, found))
     print(verdicts(PLAN, found))
     print(f"written to {path}")
