@@ -43,10 +43,10 @@ class Work:
     def statistics(self) -> int:
         """Bytes of the running statistics, float64: 2 (K + V) a shape, V^2 where it whitens, K^2 with key_ridge.
 
-        K^2 + V^2 a site where editor=margin keeps a metric; `squares` of K^2 a site where an editor keeps a system.
+        2 K^2 + V^2 a site where editor=margin keeps a metric; `squares` of K^2 a site where an editor keeps a system.
         """
         squares = [(v * v if self.whitens else 0) + (k * k if self.weighs_keys else 0) for k, v in set(self.sites)]
-        metric = sum(k * k + v * v for k, v in self.sites) * self.metric
+        metric = sum(2 * k * k + v * v for k, v in self.sites) * self.metric
         metric += sum(k * k for k, _ in self.sites) * self.squares
         return DOUBLE * (metric + sum(squares) + sum(2 * (k + v) for k, v in set(self.sites)))
 
