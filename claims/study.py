@@ -9,6 +9,7 @@ Runs what is not done yet; may be stopped at any moment and started again. REAL_
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -72,21 +73,35 @@ def source(name: str) -> Path | None:
 
 
 def jobs(scale: Scale, out: Path, data: Sequence[str], editors: Sequence[str]) -> list[Job]:
-    """Every run, the first seed of all before the second of any."""
+    """Every run of editors, the first seed of all before the second of any."""
     found = []
-    for seed in range(scale.seeds):
-        for name in data:
-            for editor in editors:
-                told = PLAN["editors"][editor]
-                for point in points(scale, editor):
-                    words = [*PLAN["data"][name]["words"].split(), f"editor={editor}", PLAN["sites"]]
-                    words += [*told.get("words", "").split(), *filter(None, [point]), *scale.words.split()]
-                    words += [f"num_seq={scale.num_seq}", f"num_seq_zsre={scale.warm_up}"]
-                    words += [f"num_seq_wikibigedit={scale.warm_up}", *PLAN["words"].split()]
-                    words += [f"eval.edits={scale.scored}", f"model.frozen_cache_dir={out}/frozen"]
-                    words += [f"dataset.valid_path={out}/data/{name}_{seed}.json", f"seed={seed}"]
-                    found.append(Job(f"{name}/{editor}/{point.partition('=')[2] or 'run'}/seed{seed}", tuple(words)))
+    for seed, name, editor in itertools.product(range(scale.seeds), data, editors):
+        words = PLAN["editors"][editor].get("words", "").split()
+        for point in points(scale, editor):
+            path = f"{editor}/{point.partition('=')[2] or 'run'}"
+            found.append(_job(scale, out, f"{name}/{path}/seed{seed}", editor, [*words, *filter(None, [point])]))
     return found
+
+
+def parts(scale: Scale, out: Path, data: Sequence[str]) -> list[Job]:
+    """The runs of the base without one of its parts; as published it is among the editors' runs."""
+    found = []
+    for name, part in itertools.product(PLAN["parts"]["data"], PLAN["parts"]["settings"]):
+        told = PLAN["parts"]["settings"][part]
+        for point in told.get("points", [PLAN["parts"]["point"]]) if name in data and "words" in told else ():
+            words, value = [*told["words"].split(), f"editor.lr={float(point):g}"], f"{float(point):g}"
+            found.append(_job(scale, out, f"{name}/{part}/{value}/seed0", PLAN["base"], words))
+    return found
+
+
+def _job(scale: Scale, out: Path, path: str, editor: str, told: Sequence[str]) -> Job:
+    name, seed = path.partition("/")[0], path.rpartition("seed")[2]
+    words = [*PLAN["data"][name]["words"].split(), f"editor={editor}", PLAN["sites"], *told, *scale.words.split()]
+    words += [f"num_seq={scale.num_seq}", f"num_seq_zsre={scale.warm_up}"]
+    words += [f"num_seq_wikibigedit={scale.warm_up}", *PLAN["words"].split()]
+    words += [f"eval.edits={scale.scored}", f"model.frozen_cache_dir={out}/frozen"]
+    words += [f"dataset.valid_path={out}/data/{name}_{seed}.json", f"seed={seed}"]
+    return Job(path, tuple(words))
 
 
 def write_data(out: Path, data: Sequence[str], seeds: int) -> None:
@@ -132,6 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale = replace(scale, seeds=seeds)
     data, editors = there([name for name in scale.data if name in (args.only or scale.data)]), args.editors
     planned, runner = jobs(scale, out, data, editors or scale.editors), Jobs(out, args.jobs)
+    planned += [] if args.short or editors else parts(scale, out, data)
     if args.list:
         print("\n".join(f"{state(job, out):9} {job.path}" for job in planned))
         return 0

@@ -37,6 +37,13 @@ class Point:
         table = pd.DataFrame(rows, columns=[side, "n"], dtype=float).dropna()
         return pooled(table[side], table["n"])
 
+    def shift_norm(self) -> float:
+        """The mean over steps and sites, of the first seed."""
+        sites = [
+            site for line in self.runs[0].events["step"] if line["phase"] == "edit" for site in line["sites"].values()
+        ]
+        return float(pd.DataFrame(sites)["shift_norm"].astype(float).mean())
+
     def merit(self) -> float | None:
         """The mean of its runs' (report.metrics.merit)."""
         found = [value for run in self.runs.values() if (value := merit(run.scores, run.before)) is not None]
@@ -156,12 +163,19 @@ def verdicts(plan: Plan, found: Points) -> str:
     return "\n".join(lines)
 
 
+def without(plan: Plan, found: Points, part: str, value: str) -> dict[str, Point]:
+    """By data set, the base without a part at a step size; without `words` it is the base itself."""
+    folder = part if "words" in plan["parts"]["settings"][part] else plan["base"]
+    pairs = [(name, point) for name in plan["parts"]["data"] for point in found.get(name, {}).get(folder, ())]
+    return {name: point for name, point in pairs if point.value == value and 0 in point.runs}
+
+
 def page(plan: Plan, scale: str, found: Points) -> str:
     """docs/study.md."""
     data = {name: found[name] for name in plan["data"] if name in found}
     return environment().get_template("study.md.j2").render(
         plan=plan, told=plan["scales"][scale], data=data, against=against, shown=SHOWN, compared=COMPARED,
-        verdicts=verdicts(plan, found), loads=loads(data), any_point=any_point,
+        verdicts=verdicts(plan, found), loads=loads(data), any_point=any_point, without=without,
     )  # fmt: skip
 
 
