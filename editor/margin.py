@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -34,9 +34,10 @@ from config.choices import MetricText, PreheatMode, StatisticsMode, TokenRows
 from config.editors import AnyEditorConfig, MarginConfig
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batches, passes
 from editor.base import Editor, Saved, StepReport, Stopwatch, describe_statistics
-from editor.capture import capture_tokens
+from editor.capture import Asked, capture_tokens
 from editor.metric import Factors, Metric, Moments, joined, least_change
 from editor.own_gradients import own_gradients, works
+from editor.ranks import Here
 from editor.registry import register
 from editor.ridge import Shift
 from editor.text import Seed, beginnings, first_tokens, integer, moments_of, moments_written, prompts_of, sampled
@@ -134,14 +135,10 @@ class Margin(Editor):
     def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
         """Every answer token with the gradient of its own loss, which holds no other token's."""
         found = []
-        inputs = self.inputs
-        if self.together:
-            inputs = own_gradients(inputs)
-        else:
+        if not self.together:
             batches = micro_batches(one_by_one(batches), 1)
-        for group in passes(batches, self.tokens_per_pass):
-            with watch("capture"):
-                captured = capture_tokens(self.model, self.sites, join(group), inputs)
+        here, work = Here(self.model, self.sites, self.inputs), partial(asked_by, together=self.together)
+        for captured in watch.over("capture", self.ranks.deal(here, work, passes(batches, self.tokens_per_pass))):
             with watch("cache"):
                 self.cache.put([rows.to(self.solve_device) for rows in captured.rows])
             found.append(torch.stack([captured.losses_N, captured.margins_N]).to(self.solve_device).double())
@@ -213,6 +210,12 @@ class Margin(Editor):
         """Take over what state_tensors gave."""
         super().load_state_tensors(tensors)
         self.metric = Metric.restored(tensors, self.names)
+
+
+def asked_by(here: Here, group: Sequence[Batch], *, together: bool) -> Asked:
+    """The tokens of one pass; `together` as Margin has it."""
+    inputs = own_gradients(here.inputs) if together else here.inputs
+    return capture_tokens(here.model, here.sites, join(group), inputs)
 
 
 def one_by_one(batches: Sequence[Batch]) -> list[Tokens]:
