@@ -34,15 +34,20 @@ class _Pickler(pickle.Pickler):
         return alone.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
 
 
+def pickled(content: Any) -> memoryview:
+    """Anything that can be pickled, as bytes; its tensors come back on the CPU."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(content)
+    return buffer.getbuffer()
+
+
 def put(content: Any, rank: int, patience: timedelta) -> None:
-    """Send anything that can be pickled; its tensors arrive on the CPU.
+    """Send anything as `pickled` has it.
 
     Raises:
         RuntimeError: nobody takes it.
     """
-    buffer = io.BytesIO()
-    _Pickler(buffer, pickle.HIGHEST_PROTOCOL).dump(content)
-    data = torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8)
+    data = torch.frombuffer(pickled(content), dtype=torch.uint8)
     for part in (torch.tensor([len(data)]), data):
         _wait(dist.isend(part, rank), patience)
 

@@ -6,6 +6,7 @@ batches of a scoring. Before each deal they follow what happened to the sites' w
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,8 @@ from lifelong.gloo import PATIENCE, get, meet, put
 from lifelong.session_state import SessionState
 from lifelong.status import Interrupted
 from lifelong.torchrun import torchrun_ranks
+
+log = logging.getLogger(__name__)
 
 EVERY = 20
 """Deals with changed weights between two comparisons of the weights."""
@@ -53,6 +56,7 @@ class Leader(Ranks):
         for site in self.sites:
             site.journal = Journal(site.weight.nbytes)
         session.ranks = editor.ranks = self
+        log.info("%d processes share the passes of a step and of scoring", len(self.others) + 1)
 
     def deal(self, here: Here, work: Callable[[Here, Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """As Ranks.deal, the items shared out in turn; a single one stays here.
@@ -136,8 +140,8 @@ def gone(rank: int, why: str) -> RanksError:
     """What to say of a rank that is gone; the SIGTERM that torchrun sends us for it must not cut our words short."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    said = why.partition("] ")[2].partition(" [")[0] or why
-    return RanksError(f"rank {rank} has ended or does not answer ({said}): {GO_ON}")
+    said = "does not answer" if "Timed out" in why else "has ended"
+    return RanksError(f"rank {rank} {said}: {GO_ON}")
 
 
 leader: Leader | None = None
