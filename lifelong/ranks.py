@@ -21,7 +21,6 @@ from lifelong.follower import Changes, hash_of
 from lifelong.gloo import PATIENCE, get, meet, put
 from lifelong.session_state import SessionState
 from lifelong.status import Interrupted
-from lifelong.torchrun import torchrun_ranks
 
 log = logging.getLogger(__name__)
 
@@ -148,11 +147,11 @@ leader: Leader | None = None
 
 
 @contextmanager
-def leading() -> Iterator[None]:
+def leading(others: Sequence[int]) -> Iterator[None]:
     """Around the program in rank 0: the others wait for `share`, and go home in the end."""
     global leader
     meet()
-    leader = Leader(range(1, torchrun_ranks()[1]))
+    leader = Leader(others)
     try:
         yield
     except Interrupted as stop:

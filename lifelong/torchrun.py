@@ -29,7 +29,7 @@ def led() -> AbstractContextManager[None]:
         sys.exit(follow())
     from lifelong.ranks import leading
 
-    return leading()
+    return leading(range(1, every))
 
 
 def check_ranks(cfg: Config) -> None:
