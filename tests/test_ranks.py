@@ -89,7 +89,6 @@ class InProcess:
         self.followers = {rank: Follower() for rank in range(1, others + 1)}
         self.answers = dict[int, bytes]()
         self.heard: list[tuple[int, str, tuple[Any, ...]]] = []
-        self.sent = 0
         monkeypatch.setattr(ranks, "put", self.put)
         monkeypatch.setattr(ranks, "get", lambda rank, _: pickle.loads(self.answers.pop(rank)))
         monkeypatch.setattr("lifelong.follower.signal.signal", lambda *_: None)
@@ -99,7 +98,6 @@ class InProcess:
     def put(self, content: Any, rank: int, _: Any) -> None:
         """Have a follower do what it is told."""
         data = gloo.pickled(content)
-        self.sent += len(data)
         name, words, options = pickle.loads(data)
         self.heard.append((rank, name, words))
         try:
