@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from config.check import ConfigError, check_override_names
+from config.check import ConfigError, RunError, check_override_names
 from config.compose import one_line, said
 from config.experiments import editor_keys
 from config.schema import Config, register
@@ -27,6 +27,7 @@ from lifelong.other import words_of_other
 from lifelong.outside import config_dir, use_editors
 from lifelong.status import Interrupted
 from lifelong.sweep import prefer_our_presets, swept
+from lifelong.torchrun import led
 
 log = logging.getLogger(__name__)
 register()
@@ -81,7 +82,7 @@ def as_it_was(saved: Path, argv: list[str]) -> list[str]:
 def main() -> None:
     """Check the names on the command line, then let Hydra compose and run."""
     try:
-        with one_line():
+        with one_line(RunError), led():
             argv = ["verbose=true" if word == "-v" else quoted(word) for word in sys.argv[1:]]
             sys.argv[1:] = with_run_dir(with_saved_overrides(argv))
             check_override_names(sys.argv[1:], use_editors(sys.argv[1:]))

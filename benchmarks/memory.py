@@ -56,7 +56,7 @@ def ours(editor: StableEdit, count: int) -> list[float]:
     def ready(_: object, sites: Sequence[EditSite], group: Sequence[Batch], *__: object) -> list[Captured]:
         return [Captured(torch.zeros(()), 1, rows_of(sites, count, editor.solve_device)) for _ in group]
 
-    with patch("editor.base.capture_together", ready):
+    with patch("editor.ranks.capture_together", ready):
         report = editor.step(StepBatches([empty] * MICRO_BATCHES, [], []), warm_up=False)
     return [record.shift_norm for record in report.sites.values()]
 

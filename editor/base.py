@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +25,9 @@ from config.editors import AnyEditorConfig, EditorConfig
 from config.sizes import at_once
 from data.batches import Batch, StepBatches, passes
 from editor.cache import RowCache
-from editor.capture import Inputs, capture_together, tokens_of
+from editor.capture import Inputs, tokens_of
+from editor.journal import SavedSite
+from editor.ranks import ALONE, Here, captured_by
 from editor.records import StatisticsRecord as StatisticsRecord
 from editor.records import describe_statistics as describe_statistics
 from editor.ridge import Shift, SiteRecord, site_records
@@ -34,7 +37,7 @@ from nets import NumericsError, RunningStatistics
 
 Shape = tuple[int, int]
 """(d_k, d_v) of a site's weight: sites of one shape share their running statistics."""
-Saved = list[tuple[Tensor, Tensor | None]]
+Saved = list[SavedSite]
 """Copies of every site's weight, and of its float32 master where it has one."""
 
 
@@ -82,6 +85,7 @@ class AnyEditor(ABC):
         self.last_shifts: dict[str, Shift] = {}
         self.retries: Counter[str] = Counter()
         self.questions: list[list[int]] = []
+        self.ranks = ALONE
 
     @property
     def tokens_per_pass(self) -> int:
@@ -246,15 +250,14 @@ class Editor(AnyEditor):
 
     def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
         losses, tokens, finite = [], 0, []
-        for group in passes(batches, self.tokens_per_pass):
-            with watch("capture"):
-                found = capture_together(self.model, self.sites, group, self.cfg.token, self.inputs)
+        here, work = Here(self.model, self.sites, self.inputs), partial(captured_by, token=self.cfg.token)
+        for found in watch.over("capture", self.ranks.deal(here, work, passes(batches, self.tokens_per_pass))):
             for captured in found:
                 rows = [row.to(self.solve_device) for row in captured.rows]
                 finite.append(torch.stack([row.is_finite() for row in rows]))
                 with watch("cache"):
                     self.cache.put(rows)
-                losses.append(captured.loss)
+                losses.append(captured.loss.to(self.solve_device))
                 tokens += captured.tokens
         self._check(torch.stack(finite).all(0), "keys or value gradients are not finite")
         if not math.isfinite(loss := torch.stack(losses).mean().item()):

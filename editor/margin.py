@@ -12,7 +12,7 @@ for the tokens with tau_i > 0:
     D_l = -A_l^-1 (sum_i lambda_i k_il g_il^T) B_l^-1
 
 `passes` times, each at the weights that the one before left. A and B come from text of the model's own or of records
-(text.py, metric.py), of which each step asks some again (asked.py); after a step A_l grows by its keys, so that what
+(text.py, metric.py), of which each step asks some again (panel.py); after a step A_l grows by its keys, so that what
 was edited stays where it is.
 Relatives: passive-aggressive learning (Crammer et al. 2006), recursive least squares, K-FAC (Martens, Grosse 2015).
 
@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar
 
 import torch
@@ -34,11 +34,12 @@ from config.check import ConfigError
 from config.choices import MetricText, PreheatMode, StatisticsMode, TokenRows
 from config.editors import AnyEditorConfig, MarginConfig
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batches, passes
-from editor.asked import Asked
 from editor.base import Editor, Saved, StepReport, Stopwatch, describe_statistics
-from editor.capture import capture_tokens
+from editor.capture import Asked, capture_tokens
 from editor.metric import Factors, Metric, joined, least_change
 from editor.own_gradients import own_gradients, works
+from editor.panel import Panel
+from editor.ranks import Here
 from editor.registry import register
 from editor.ridge import Shift
 from editor.text import beginnings, first_tokens, integer, moments_of, prompts_of, sampled, written
@@ -69,7 +70,7 @@ class Margin(Editor):
         super().__init__(*args, **more)
         self.metric: Metric | None = None
         self.names = [site.name for site in self.sites]
-        self.asked: Asked | None = None
+        self.panel: Panel | None = None
         self.factors: Factors = []
         self.lacking_N = torch.zeros(0, dtype=torch.float64)
 
@@ -96,10 +97,10 @@ class Margin(Editor):
         with self._put_back_on_failure() as weights, self.step_rows(batches, watch) as (loss, tokens):
             keys = [self.cache.gather(site).keys_NK for site in range(len(self.sites))]
             with watch("metric"):
-                if self.asked is None and self.reads(self.cfg):
+                if self.panel is None and self.reads(self.cfg):
                     raise ConfigError("editor.text=records: no record was read yet; call session.read(facts) first")
-                asked = self.asked or self._own_text(batches)
-                metric = self._metric_now(asked)
+                panel = self.panel or self._own_text(batches)
+                metric = self._metric_now(panel)
                 self.factors = metric.factors(self.names)
             shifts = self._passes(batches, weights, watch, warm_up=warm_up)
             self.check_shifts(shifts)
@@ -109,7 +110,7 @@ class Margin(Editor):
             with watch("write"):
                 self.restore(weights)
                 records = self.write(shifts)
-            self.metric, self.asked = metric, asked
+            self.metric, self.panel = metric, panel
         return StepReport(loss, tokens, records, describe_statistics(self.statistics), dict(watch.seconds))
 
     def _passes(self, batches: StepBatches, weights: Saved, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:
@@ -140,14 +141,10 @@ class Margin(Editor):
     def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
         """Every answer token with the gradient of its own loss, which holds no other token's."""
         found = []
-        inputs = self.inputs
-        if self.together:
-            inputs = own_gradients(inputs)
-        else:
+        if not self.together:
             batches = micro_batches(one_by_one(batches), 1)
-        for group in passes(batches, self.tokens_per_pass):
-            with watch("capture"):
-                captured = capture_tokens(self.model, self.sites, join(group), inputs)
+        here, work = Here(self.model, self.sites, self.inputs), partial(asked_by, together=self.together)
+        for captured in watch.over("capture", self.ranks.deal(here, work, passes(batches, self.tokens_per_pass))):
             with watch("cache"):
                 self.cache.put([rows.to(self.solve_device) for rows in captured.rows])
             found.append(torch.stack([captured.losses_N, captured.margins_N]).to(self.solve_device).double())
@@ -182,32 +179,32 @@ class Margin(Editor):
         asked, draw = list(steps), torch.Generator().manual_seed(self.seed)
         edits, unrelated = ([one for batches in asked for one in getattr(batches, kind)] for kind in READ)
         running = written(self.model, first_tokens(prompts_of(edits), TEXTS, draw), LENGTH, draw)
-        self.asked = Asked.of((running, edits, unrelated))
-        self.metric = self._felt(self.asked)
+        self.panel = Panel.of((running, edits, unrelated))
+        self.metric = self._felt(self.panel)
 
-    def _own_text(self, batches: StepBatches) -> Asked:
+    def _own_text(self, batches: StepBatches) -> Panel:
         """Running text, what goes on from the edits' beginnings, answers to the edits and to everyday questions."""
         draw, prompts = torch.Generator().manual_seed(self.seed), prompts_of(batches.edit)
         answered = [prompts[integer(len(prompts), draw)] for _ in range(TEXTS)]
         starts = [(first_tokens(prompts, TEXTS, draw), LENGTH), (beginnings(prompts, TEXTS, draw), LENGTH)]
         questions = [(self.questions, SAID)] if self.asks(self.cfg) else []
-        return Asked.of(written(self.model, *kind, draw) for kind in [*starts, (answered, ANSWER), *questions])
+        return Panel.of(written(self.model, *kind, draw) for kind in [*starts, (answered, ANSWER), *questions])
 
-    def _felt(self, asked: Asked, turn: int | None = None) -> Metric:
+    def _felt(self, panel: Panel, turn: int | None = None) -> Metric:
         """What text is felt as now, of all of it or of the share whose turn it is; labels are drawn from the model."""
         draw = torch.Generator().manual_seed(self.seed + (0 if turn is None else 1 + turn))
         model, relabel = (self.model, self.sites), sampled(draw)
-        kinds = asked.batches(self.tokens_per_pass, turn)
+        kinds = panel.batches(self.tokens_per_pass, turn)
         found = [moments_of(*model, kind, self.solve_device, relabel, self.inputs) for kind in kinds]
         return Metric.of(found, self.cfg.text_weight)
 
-    def _metric_now(self, asked: Asked) -> Metric:
+    def _metric_now(self, panel: Panel) -> Metric:
         """The metric of this step. What text was felt as at first grows stale: a share of it is asked again."""
         if self.metric is None:
-            return self._felt(asked)
+            return self._felt(panel)
         if not self.last_shifts:
             return self.metric
-        return self.metric.renewed(self._felt(asked, self.metric.renewals), RENEWED)
+        return self.metric.renewed(self._felt(panel, self.metric.renewals), RENEWED)
 
     @contextmanager
     def _put_back_on_failure(self) -> Iterator[Saved]:
@@ -223,14 +220,20 @@ class Margin(Editor):
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on: the metric too, once there is one."""
         found = super().state_tensors()
-        if self.metric and self.asked:
-            found |= self.metric.state_tensors(self.names) | self.asked.state_tensors()
+        if self.metric and self.panel:
+            found |= self.metric.state_tensors(self.names) | self.panel.state_tensors()
         return found
 
     def load_state_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what state_tensors gave."""
         super().load_state_tensors(tensors)
-        self.metric, self.asked = Metric.restored(tensors, self.names), Asked.restored(tensors)
+        self.metric, self.panel = Metric.restored(tensors, self.names), Panel.restored(tensors)
+
+
+def asked_by(here: Here, group: Sequence[Batch], *, together: bool) -> Asked:
+    """The tokens of one pass; `together` as Margin has it."""
+    inputs = own_gradients(here.inputs) if together else here.inputs
+    return capture_tokens(here.model, here.sites, join(group), inputs)
 
 
 def one_by_one(batches: Sequence[Batch]) -> list[Tokens]:

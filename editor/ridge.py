@@ -27,6 +27,11 @@ class Shift:
     left_NK: Tensor | None
     right_NV: Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the factors take."""
+        return self.right_NV.nbytes + (0 if self.left_NK is None else self.left_NK.nbytes)
+
     def matrix(self) -> Tensor:
         """S, [d_k, d_v]."""
         return self.right_NV if self.left_NK is None else self.left_NK.T @ self.right_NV

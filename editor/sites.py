@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from config.check import ConfigError
+from editor.journal import Journal, SavedSite
 from editor.ridge import Shift
 
 BLOCK = 2**22
@@ -34,6 +35,8 @@ class EditSite:
         first, second = self.weight.shape
         self.d_k, self.d_v = (second, first) if self.transposed else (first, second)
         self.master = self.weight.float().clone() if masters else None
+        self.journal: Journal | None = None
+        """Kept where other processes hold the same weight (lifelong/ranks.py)."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -62,6 +65,8 @@ class EditSite:
             block = (shift.columns(cut) if self.transposed else shift.rows(cut)).to(weight.device)
             put = self._add_block if on_cpu else self._add_piece
             counts.append(put(weight[cut], None if self.master is None else self.master[cut], block))
+        if self.journal is not None:
+            self.journal.added(shift)
         lost, wanted = reduce(torch.add, counts).unbind()
         return lost / wanted.clamp(min=1)
 
@@ -85,13 +90,18 @@ class EditSite:
         lost = wanted & (weight == before)
         return torch.stack((lost.count_nonzero(), wanted.count_nonzero()))
 
-    def snapshot(self) -> tuple[Tensor, Tensor | None]:
+    def snapshot(self) -> SavedSite:
         """Copies to hand to restore: undoing is exact, which subtracting the shift is not."""
-        return self.weight.clone(), None if self.master is None else self.master.clone()
+        saved = self.weight.clone(), None if self.master is None else self.master.clone()
+        if self.journal is not None:
+            self.journal.copied(saved)
+        return saved
 
     @torch.no_grad()
-    def restore(self, saved: tuple[Tensor, Tensor | None]) -> None:
+    def restore(self, saved: SavedSite) -> None:
         """Put a snapshot back."""
+        if self.journal is not None:
+            self.journal.put_back(saved)
         self.weight.copy_(saved[0])
         if self.master is not None and saved[1] is not None:
             self.master.copy_(saved[1])

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
 
 
 class Stopwatch:
@@ -24,6 +27,16 @@ class Stopwatch:
         return dict(self.seconds)
 
     load_state_dict = add
+
+    def over(self, phase: str, items: Iterable[Item]) -> Iterator[Item]:
+        """The items; what it takes until each is there counts as the phase."""
+        waiting, over = iter(items), object()
+        while True:
+            with self(phase):
+                item = next(waiting, over)
+            if item is over:
+                return
+            yield item  # type: ignore[misc]
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -26,8 +27,9 @@ from transformers import (
 from config.progress import Progress
 from config.sizes import at_once
 from data.base import Edit, Probe
-from data.batches import IGNORED, Tokens, pad
+from data.batches import IGNORED, Batch, Tokens, pad
 from editor.capture import Inputs, answer_logits, tokens_of
+from editor.ranks import ALONE, Here, Ranks
 
 KEY = "eval.tokens_per_batch"
 ENOUGH = 256  # tokens that keep a processor busy: filling a batch up further is not worth padding
@@ -95,9 +97,11 @@ def answers(
     tokens_per_batch: int | str,
     look: Look | None = None,
     inputs: Inputs = tokens_of,
+    ranks: Ranks = ALONE,
 ) -> list[Answered]:
     """What the model would choose at each row's answer positions, in the order of `rows`.
 
+    The batches are dealt out to the ranks, unless `look` is to see logits.
     A batch's choices are read once the next one is on its way: a GPU then never waits for the host.
     """
     found: dict[int, Answered] = {}
@@ -113,18 +117,27 @@ def answers(
         waiting.clear()
 
     budget = at_once(KEY, tokens_per_batch, model.device.type)
-    for indices in batched(rows, budget, ENOUGH if model.device.type == "cpu" else ENOUGH_ON_GPU):
-        batch = pad([rows[i] for i in indices])
-        logits_MW, _ = answer_logits(model, batch, inputs)
-        chosen_M = logits_MW.argmax(-1)
-        if look is not None:
-            counts = (batch.labels_BT != IGNORED).sum(1).tolist()
-            for index, row_MW in zip(indices, logits_MW.split(counts), strict=True):
-                look(index, row_MW)
+    cuts = list(batched(rows, budget, ENOUGH if model.device.type == "cpu" else ENOUGH_ON_GPU))
+    batches = ((indices, pad([rows[i] for i in indices])) for indices in cuts)
+    dealer = ranks if look is None else ALONE
+    chosen = dealer.deal(Here(model, (), inputs), partial(first_choices, look=look), batches)
+    for indices, chosen_M in zip(cuts, chosen, strict=True):
         read()
         waiting.append((indices, chosen_M))
     read()
     return [found[index] for index in range(len(rows))]
+
+
+@torch.inference_mode()
+def first_choices(here: Here, rows: tuple[list[int], Batch], look: Look | None) -> Tensor:
+    """The first choices [M] at the answer positions of a batch, whose rows have these indices."""
+    indices, batch = rows
+    logits_MW, _ = answer_logits(here.model, batch, here.inputs)
+    if look is not None:
+        counts = (batch.labels_BT != IGNORED).sum(1).tolist()
+        for index, row_MW in zip(indices, logits_MW.split(counts), strict=True):
+            look(index, row_MW)
+    return logits_MW.argmax(-1)
 
 
 Key = TypeVar("Key")
@@ -173,25 +186,31 @@ def generate(
     *,
     max_new_tokens: int,
     tokens_per_batch: int | str,
+    ranks: Ranks = ALONE,
 ) -> list[str]:
     """Greedy answers to tokenized prompts, in their order; batches are padded on the left.
 
     An answer ends with the model's own end token, at a line break, or after `max_new_tokens`.
     """
     order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
-    found: dict[int, str] = {}
+    found, cuts = dict[int, str](), list[list[int]]()
     budget = at_once(KEY, tokens_per_batch, model.device.type)
     while order:
         rows = max(1, budget // (len(prompts[order[0]]) + max_new_tokens))
-        indices, order = order[:rows], order[rows:]
-        texts = _generate_batch(model, tokenizer, [prompts[i] for i in indices], max_new_tokens)
+        cuts.append(order[:rows])
+        order = order[rows:]
+    work = partial(generated, max_new_tokens=max_new_tokens)
+    asked = [[prompts[i] for i in indices] for indices in cuts]
+    for indices, texts in zip(cuts, ranks.deal(Here(model, (), tokens_of, tokenizer), work, asked), strict=True):
         found |= dict(zip(indices, texts, strict=True))
     return [found[i] for i in range(len(prompts))]
 
 
-def _generate_batch(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[list[int]], max_new_tokens: int
-) -> list[str]:
+@torch.inference_mode()
+def generated(here: Here, prompts: Sequence[list[int]], max_new_tokens: int) -> list[str]:
+    """The answers to one batch of prompts."""
+    model, tokenizer = here.model, here.tokenizer
+    assert tokenizer is not None
     longest = max(map(len, prompts))
     ends = model.generation_config.eos_token_id
     ends = tokenizer.eos_token_id if ends is None else ends

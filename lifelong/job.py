@@ -31,6 +31,7 @@ from data.base import DataError
 from lifelong import sweep
 from lifelong.process import cores, start_python
 from lifelong.status import SIGNALS, Interrupted, end_status, held, new_status, read_status, tracked
+from lifelong.torchrun import check_ranks
 
 Place = AbstractContextManager[None]
 EXPECTED = (ConfigError, DataError, RunError)  # errors that one line explains
@@ -48,6 +49,7 @@ def execute(
         ConfigError, DataError, RunError, Interrupted: as lifelong.run.run.
     """
     cfg = scoring_config(cfg)
+    check_ranks(cfg)
     if cfg.verbose:
         print(OmegaConf.to_yaml(OmegaConf.structured(cfg)), end="", flush=True)
     if cfg.inspect:

@@ -18,6 +18,7 @@ from data.batches import StepBatches, steps
 from data.source import RecordFile
 from editor.base import StepReport, Stopwatch
 from editor.learned import LearnedEditor
+from lifelong.ranks import RanksError
 from lifelong.recorder import Recorder
 from lifelong.resume import Checkpoints, Kept, Owner
 from lifelong.session import Session
@@ -152,11 +153,12 @@ class Loop(Kept):
         Raises:
             Interrupted: after a signal, with the state saved.
             NumericsError: with step, site and edits, and the state before the step saved.
+            RanksError: under torchrun, with the state before the step saved.
         """
         try:
             self.train()
             self.edit()
-        except NumericsError:
+        except (NumericsError, RanksError):
             self.save()
             raise
 

@@ -28,6 +28,7 @@ from exports.save import check_export, save_edited
 from files import read_json
 from glue_eval.evaluate import DownstreamEvaluator
 from lifelong import origin as origins
+from lifelong import ranks
 from lifelong.downstream import Downstream
 from lifelong.evaluation import Evaluation, OverTime, headline
 from lifelong.fullness import load_of
@@ -168,6 +169,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     with writing("hydra.run.dir", plan.run_dir), enough_memory(), ExitStack() as stack:
         with watch("load"):
             session = stack.enter_context(open_session(cfg, plan.tokenizer, plan.device, plan.solve_device))
+        ranks.share(session)
         identity = base_identity(session.model, cfg.model.edit_modules) if cfg.model_cache else None
         if plan.origin is not None:
             plan.origin.begin(session, plan.run_dir)
@@ -221,6 +223,7 @@ def carry_out(plan: Plan, loop: Loop, evaluation: Evaluation) -> dict[str, Any]:
             evaluation.log(evaluation.before, edits=0)
             loop.save()
         loop.run()
+        loop.session.ranks.compare()
         with watch("evaluate after"):
             after, examples = evaluation.measure_after()
         evaluation.log(after, edits=loop.edits)

@@ -120,6 +120,7 @@ class Scorer:
         cfg, model, tokenizer = self.cfg.eval, self.session.model, self.session.tokenizer
         ids = prompt_ids(tokenizer, prompts, self.cfg.dataset.prompt_format)
         limits: dict[str, Any] = {"max_new_tokens": cfg.max_new_tokens, "tokens_per_batch": cfg.tokens_per_batch}
+        limits["ranks"] = self.session.ranks
         return generate(model, tokenizer, ids, **limits)
 
     def _is_generated(self, index: int, metric: str) -> bool:

@@ -56,7 +56,9 @@ class Listener:
     def give_back(self) -> None:
         """Let those listen again who did before."""
         while self._before:
-            signal.signal(*self._before.popitem())
+            signum, before = self._before.popitem()
+            if signal.getsignal(signum) == self._handler:  # else somebody has taken over for good
+                signal.signal(signum, before)
 
 
 class StopRequests(Listener):

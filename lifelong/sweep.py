@@ -29,6 +29,7 @@ from config.compose import one_line
 from config.errors import ConfigError
 from files import host
 from lifelong.status import STATUS, Listener, end_status, held, new_status, read_status
+from lifelong.torchrun import ONE_PROCESS, torchrun_ranks
 
 log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
@@ -67,6 +68,8 @@ class SweepStart(Callback):
         """Get ready for the jobs, or refuse what none of them could run with (exit status 1)."""
         global current
         with one_line():
+            if torchrun_ranks()[1] > 1:
+                raise ConfigError(f"a sweep (-m) {ONE_PROCESS}; hydra/launcher has jobs run beside each other")
             check_launch(config.hydra)
             with suppress(InterpolationToMissingValueError):  # only a job knows its number
                 OmegaConf.select(config, "hydra.sweep.subdir")

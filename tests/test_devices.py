@@ -309,7 +309,7 @@ def test_a_gpu_without_memory_enough_is_said(tmp_path: Path, monkeypatch: pytest
     def full(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity")
 
-    monkeypatch.setattr("editor.base.capture_together", full)
+    monkeypatch.setattr("editor.ranks.capture_together", full)
     with pytest.raises(
         RunError, match=r"^out of memory \(CUDA out of memory\): lower editor.tokens_per_pass \(auto is 40"
     ):

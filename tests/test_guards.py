@@ -20,7 +20,7 @@ import torch
 
 from config.check import ConfigError, RunError
 from data.base import DataError
-from editor import base
+from editor import ranks
 from editor.cache import host, row_cache
 from editor.capture import Captured, Rows, capture_together
 from editor.ridge import Shift, solve_shifted
@@ -65,7 +65,7 @@ def spoil_capture(monkeypatch: pytest.MonkeyPatch, step: int, kind: str) -> None
         assert len(captured) == 1, "tokens_per_pass=1 in these tests' words"
         return [spoil(captured[0], kind)] if next(calls) == step * BATCHES else captured
 
-    monkeypatch.setattr(base, "capture_together", bad)
+    monkeypatch.setattr(ranks, "capture_together", bad)
 
 
 def position(run_dir: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from config.compose import compose_config
 from config.editors import MarginConfig
 from data.batches import IGNORED, StepBatches, step_batches
 from data.everyday import questions
-from editor import asked, margin
+from editor import margin, panel
 from editor.margin import Margin, one_by_one
 from editor.metric import FLOOR, Metric, Moments, least_change
 from editor.registry import editor_class
@@ -222,18 +222,18 @@ def test_the_metric_grows_by_the_keys_of_the_first_pass():
 
 def test_a_step_feels_a_share_of_the_text_as_the_model_is_now(monkeypatch):
     """Against all of it written out: of three texts a kind every second one is asked again at the new weights."""
-    monkeypatch.setattr(asked, "TURNS", 2)
+    monkeypatch.setattr(panel, "TURNS", 2)
     monkeypatch.setattr(margin, "TEXTS", 3)
     editor = editor_on("tiny-llama", text_weight=100.0)
     for start in (0, 6, 12):
         before = editor.metric
-        kinds = [list(rows[start // 6 - 1 :: 2]) for rows in editor.asked.kinds] if before else []
+        kinds = [list(rows[start // 6 - 1 :: 2]) for rows in editor.panel.kinds] if before else []
         draw = torch.Generator().manual_seed(editor.seed + start // 6)
         moments = []
         for rows in kinds:
             moments.append(Moments())
             for row in rows:
-                batch = asked.micro_batches([row], 1)[0]
+                batch = panel.micro_batches([row], 1)[0]
                 moments[-1].add(margin.capture_tokens(editor.model, editor.sites, batch, relabel=sampled(draw)).rows)
         editor.step(batches_for("tiny-llama", start), warm_up=False)
         if before:
@@ -246,19 +246,19 @@ def test_a_step_feels_a_share_of_the_text_as_the_model_is_now(monkeypatch):
 
 @pytest.mark.parametrize("count", [1, 3, 10, 25])
 def test_every_text_has_its_turn(count):
-    rows = [asked.Tokens([at], [at]) for at in range(count)]
-    turns = min(asked.TURNS, count)
-    shares = [asked.share(rows, turn) for turn in range(turns)]
+    rows = [panel.Tokens([at], [at]) for at in range(count)]
+    turns = min(panel.TURNS, count)
+    shares = [panel.share(rows, turn) for turn in range(turns)]
     assert all(shares) and sorted(row.input_ids[0] for each in shares for row in each) == [*range(count)]
-    assert asked.share(rows, turns) == shares[0]
+    assert panel.share(rows, turns) == shares[0]
 
 
 def test_texts_are_kept_as_tensors():
     batches = batches_for("tiny-llama")
-    whole = asked.Asked.of((batches.edit, [], batches.unrelated))
+    whole = panel.Panel.of((batches.edit, [], batches.unrelated))
     assert len(whole.kinds) == 2 and [len(rows) for rows in whole.kinds] == [6, 6]
-    again = asked.Asked.restored(whole.state_tensors())
-    assert again == whole and asked.Asked.restored({}) is None
+    again = panel.Panel.restored(whole.state_tensors())
+    assert again == whole and panel.Panel.restored({}) is None
     (one, *_), _ = whole.batches(10**6)
     assert sorted(one.input_ids_BT.sum(1).tolist()) == sorted(sum(row.input_ids) for row in whole.kinds[0])
 
