@@ -15,7 +15,7 @@ from config.schema import CheckpointConfig, Config
 
 CHANGES = ("model_cache", "model_cache_dir", "continue_from", "undo", "tune")  # keys of what changes or saves a model
 UNUSED = re.compile(
-    r"editor|editor\..*|model\.(edit_modules|name|name_or_path|frozen_cache_.*)|num_seq_\w+|checkpoint\..*"
+    r"editor|editor\..*|model\.(edit_modules|name|name_or_path|frozen_.*)|num_seq_\w+|checkpoint\..*"
 )
 LONGEST = 80  # characters of a model's name in a folder's name
 

@@ -25,6 +25,7 @@ from config.sizes import at_once
 from data.batches import Batch, StepBatches, passes
 from editor.cache import RowCache
 from editor.capture import Inputs, capture_together, tokens_of
+from editor.frozen import look_ahead
 from editor.records import StatisticsRecord as StatisticsRecord
 from editor.records import describe_statistics as describe_statistics
 from editor.ridge import Shift, SiteRecord, site_records
@@ -246,6 +247,8 @@ class Editor(AnyEditor):
 
     def _capture_rows(self, batches: Sequence[Batch], watch: Stopwatch) -> tuple[float, int]:
         losses, tokens, finite = [], 0, []
+        with watch("capture"):
+            look_ahead(self.inputs, batches)
         for group in passes(batches, self.tokens_per_pass):
             with watch("capture"):
                 found = capture_together(self.model, self.sites, group, self.cfg.token, self.inputs)

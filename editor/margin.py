@@ -35,6 +35,7 @@ from config.editors import AnyEditorConfig, MarginConfig
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batches, passes
 from editor.base import Editor, Saved, StepReport, Stopwatch, describe_statistics
 from editor.capture import capture_tokens
+from editor.frozen import look_ahead
 from editor.metric import Factors, Metric, Moments, joined, least_change
 from editor.own_gradients import own_gradients, works
 from editor.registry import register
@@ -139,6 +140,8 @@ class Margin(Editor):
             inputs = own_gradients(inputs)
         else:
             batches = micro_batches(one_by_one(batches), 1)
+        with watch("capture"):
+            look_ahead(self.inputs, batches)
         for group in passes(batches, self.tokens_per_pass):
             with watch("capture"):
                 captured = capture_tokens(self.model, self.sites, join(group), inputs)

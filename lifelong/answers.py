@@ -28,6 +28,7 @@ from config.sizes import at_once
 from data.base import Edit, Probe
 from data.batches import IGNORED, Tokens, pad
 from editor.capture import Inputs, answer_logits, tokens_of
+from editor.frozen import look_ahead
 
 KEY = "eval.tokens_per_batch"
 ENOUGH = 256  # tokens that keep a processor busy: filling a batch up further is not worth padding
@@ -113,8 +114,10 @@ def answers(
         waiting.clear()
 
     budget = at_once(KEY, tokens_per_batch, model.device.type)
-    for indices in batched(rows, budget, ENOUGH if model.device.type == "cpu" else ENOUGH_ON_GPU):
-        batch = pad([rows[i] for i in indices])
+    places = list(batched(rows, budget, ENOUGH if model.device.type == "cpu" else ENOUGH_ON_GPU))
+    batches = [pad([rows[i] for i in indices]) for indices in places]
+    look_ahead(inputs, batches)
+    for indices, batch in zip(places, batches, strict=True):
         logits_MW, _ = answer_logits(model, batch, inputs)
         chosen_M = logits_MW.argmax(-1)
         if look is not None:
