@@ -1,7 +1,7 @@
 """Layers below the lowest edited one never change: what they make of a prompt is computed once, for a run or for all.
 
-A state depends on its prompt alone: products have one size for all prompts of about a length, whoever the neighbours
-are, so that a run which goes on, and computes anew what another run had kept, has the same bits.
+A state depends on its prompt alone, not on the prompts that it is computed with: a run which goes on, and computes
+anew what the run before it had kept, has the same bits.
 
 Shape suffixes: B sequences, R sequences of a group, T positions, D hidden size.
 """
@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,14 @@ log = logging.getLogger(__name__)
 FORMAT = 3  # of the states' folder; raise it when what is kept changes
 LAYER = re.compile(r"layers\.(\d+)\.")
 PROBE = 12  # tokens of the sequence on which the short way is compared with the whole model
-GROUP = {"cpu": (2, 128), "cuda": (16, 512)}
-"""What a group's sequences are padded to a multiple of, and its padded tokens: as few as keep a device busy."""
-AT_ONCE = 2048  # sequences whose states wait on the device for their way to the host
+Group = tuple[int, int, int]
+GROUPS: dict[str, tuple[Group, ...]] = {"cpu": ((1, 64, 256), (2, 128, 128)), "cuda": ((16, 512, 512),)}
+"""How sequences are computed together: what their lengths are padded to a multiple of, least and most padded tokens.
 
-Sequences = Iterable[Sequence[int]]
+Of several the first is taken in which a product's rows do not depend on their number: as a rule they do not on a CPU.
+Where least and most are the same, there is one number for a length. They are as few as keep a device busy.
+"""
+AT_ONCE = 2048  # sequences whose states wait on the device for their way to the host
 
 
 class FrozenLayers:
@@ -58,7 +61,8 @@ class FrozenLayers:
         self.width, self.dtype, self.most = embeddings.weight.shape[1], embeddings.weight.dtype, most
         self._weights = [*embeddings.parameters(), *self.below.parameters()]
         self._seen = self._versions()
-        self.multiple, self.tokens = GROUP.get(self.decoder.device.type, GROUP["cpu"])
+        self.groups = GROUPS.get(self.decoder.device.type, GROUPS["cpu"])
+        self.group = self.groups[-1]
         self._ahead: Mapping[tuple[int, ...], Tensor] = {}
         self.kept: StateFile | StateMemory = (
             StateFile(parent / self._key(), self.width, self.dtype, most) if parent else StateMemory(most)
@@ -96,7 +100,7 @@ class FrozenLayers:
         with self._only(self.above, self.decoder.norm):
             yield {"inputs_embeds": to_device(states_BTD, self.decoder.device)}
 
-    def look_ahead(self, rows: Sequences) -> None:
+    def look_ahead(self, rows: Iterable[Sequence[int]]) -> None:
         """Have the states of all these at hand until the next such call: in full groups little is padding."""
         self._ahead = self._found(map(tuple, rows))
 
@@ -113,73 +117,79 @@ class FrozenLayers:
         for start in range(0, len(missing), AT_ONCE):
             part = missing[start : start + AT_ONCE]
             self.kept.add(part, computed := self._computed(part))
-            kept = map(self.kept.get, part)  # another run may have been first
-            found.update((ids, mine if one is None else one) for ids, mine, one in zip(part, computed, kept, strict=True))
+            for ids, mine in zip(part, computed, strict=True):
+                theirs = self.kept.get(ids)  # another run may have been first
+                found[ids] = mine if theirs is None else theirs
         return {ids: state for ids, state in found.items() if state is not None}
 
     def _computed(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
         """The states [T, D] of sequences in order of length, on the host."""
-        groups: dict[int, list[Sequence[int]]] = {}
-        for ids in rows:
-            groups.setdefault(self._shape(ids)[1], []).append(ids)
         parts: list[Tensor] = []
-        for group in groups.values():
-            count, longest = self._shape(group[0])
-            for start in range(0, len(group), count):
-                real = group[start : start + count]
-                ids_RT = torch.zeros(count, longest, dtype=torch.long)
+        for (longest, least, most), alike in groupby(rows, lambda ids: _shape(len(ids), self.group)):
+            group = list(alike)
+            size = -(-len(group) // -(-len(group) // most))  # of equal parts
+            for start in range(0, len(group), size):
+                real = group[start : start + size]
+                ids_RT = torch.zeros(max(least, len(real)), longest, dtype=torch.long)
                 for row_T, ids in zip(ids_RT, real, strict=False):
                     row_T[: len(ids)] = torch.tensor(ids)
-                states_RTD = self._group(ids_RT)
+                states_RTD = self._through(self.below, ids_RT)
                 parts += [state_TD[: len(ids)] for state_TD, ids in zip(states_RTD, real, strict=False)]
         states_TD = torch.cat(parts).cpu()
         return [state_TD.clone() for state_TD in states_TD.split([len(ids) for ids in rows])]
 
-    def _shape(self, ids: Sequence[int]) -> tuple[int, int]:
-        """(R, T) of the groups in which a sequence is computed: of its length alone."""
-        longest = -(-max(1, len(ids)) // self.multiple) * self.multiple
-        return max(1, self.tokens // longest), longest
-
-    def _group(self, ids_RT: Tensor) -> Tensor:
-        """The states [R, T, D] of a group, on the model's device."""
-        with torch.no_grad(), self._only(self.below, nn.Identity()):
+    def _through(self, layers: nn.ModuleList, ids_RT: Tensor) -> Tensor:
+        """The states [R, T, D] behind some layers, on the model's device."""
+        with torch.no_grad(), self._only(layers, nn.Identity()):
             ids_RT = to_device(ids_RT, self.decoder.device)
             return self.decoder(input_ids=ids_RT, use_cache=False).last_hidden_state
 
+    def _is_alone(self, group: Group) -> bool:
+        """Whether a prompt's states are bitwise the same wherever it stands in a group, beside whatever and how many.
+
+        Experts are given tokens of all sequences together; of other layers the first is tried, which is as they are.
+        """
+        if any("expert" in name for name in self.decoder.config.to_dict()):
+            return False
+        for length in (PROBE, 2 * PROBE + 1):
+            longest, least, most = _shape(length, group)
+            found: list[Tensor] = []
+            for count in range(least, most + 1, max(1, (most - least) // 5)):
+                ids_RT = torch.arange(3, 3 + count * longest).view(count, longest) % self.decoder.config.vocab_size
+                ids_RT[::2] = ids_RT[0].clone()
+                found += self._through(self.below[:1], ids_RT)[::2, :length]
+            if not all(torch.equal(one, found[0]) for one in found):
+                return False
+        return True
+
     def check(self) -> str:
-        """Why the layers cannot be run apart, by running a few tokens both ways; nothing where they can."""
+        """Settle the groups, run a few tokens both ways; why the layers cannot be run apart, nothing where they can."""
         ids_BT = torch.arange(3, 3 + PROBE).unsqueeze(0) % self.decoder.config.vocab_size
         batch = Batch(ids_BT, torch.ones_like(ids_BT), ids_BT)
         device_ids_BT = to_device(ids_BT, self.decoder.device)
         try:
+            alone = next(filter(self._is_alone, self.groups), None)
+            self.group = alone or self.group
             with torch.no_grad():
                 whole = self.decoder(input_ids=device_ids_BT, use_cache=False).last_hidden_state.float()
                 with self(self.decoder, batch) as given:
                     hidden = self.decoder(**given, use_cache=False).last_hidden_state.float()
             # a norm: states of another device's rounding must pass, single values of which may be far off
-            if (whole - hidden).norm() <= torch.finfo(self.dtype).eps ** 0.5 * whole.norm():
-                return ""
+            if not (whole - hidden).norm() <= torch.finfo(self.dtype).eps ** 0.5 * whole.norm():
+                return "cannot be run apart"
         except torch.OutOfMemoryError:
             raise
         except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
-            pass
-        return "cannot be run apart"
+            return "cannot be run apart"
+        return "" if alone or isinstance(self.kept, StateFile) else "round a prompt by those beside it"
 
-    def is_alone(self) -> bool:
-        """Whether a prompt's states are bitwise the same wherever it stands in a group, beside whatever.
 
-        Experts are given tokens of all sequences together; of other layers some groups are tried.
-        """
-        if any("expert" in name for name in self.decoder.config.to_dict()):
-            return False
-        for length in (PROBE, 2 * PROBE + 1):
-            count, longest = self._shape(range(length))
-            ids_RT = torch.arange(3, 3 + count * longest).view(count, longest) % self.decoder.config.vocab_size
-            ids_RT[::2] = ids_RT[0].clone()
-            states_RTD = self._group(ids_RT)[::2]
-            if not torch.equal(states_RTD, states_RTD[:1].expand_as(states_RTD)):
-                return False
-        return True
+def _shape(length: int, group: Group) -> tuple[int, int, int]:
+    """(T, fewest R, most R) of the groups in which sequences of a length are computed."""
+    multiple, least, most = group
+    longest = -(-max(1, length) // multiple) * multiple
+    count = max(1, most // longest)
+    return longest, min(count, -(-least // longest)), count
 
 
 def sequences(batch: Batch) -> list[tuple[int, ...]]:
@@ -196,7 +206,8 @@ def look_ahead(inputs: Inputs, batches: Iterable[Batch]) -> None:
 
 def unsupported(model: PreTrainedModel, why: str) -> ConfigError:
     """What a model whose layers cannot be run apart is told."""
-    return ConfigError(f"model.frozen_cache_dir: the layers of {type(model).__name__} {why}; set it to null")
+    name = type(model.base_model).__name__
+    return ConfigError(f"model.frozen_cache_dir: the layers of {name} {why}; set it to null")
 
 
 def lowest_layer(model: PreTrainedModel, sites: Sequence[str]) -> int:
@@ -252,21 +263,16 @@ def frozen_inputs(model: PreTrainedModel, cfg: ModelConfig) -> Inputs:
             on several devices. States in memory are left out there.
     """
     check_layers(model, cfg)
-    wanted = cfg.frozen_cache_dir or cfg.frozen_memory_gib
-    if not wanted or (first := lowest_layer(model, cfg.edit_modules)) == 0:
+    folder = cfg.frozen_cache_dir
+    if not (folder or cfg.frozen_memory_gib) or (first := lowest_layer(model, cfg.edit_modules)) == 0:
         return tokens_of
-    why = _obstacle(model)
-    if cfg.frozen_cache_dir and not why:
+    if not (why := _obstacle(model)):
+        most = int((cfg.frozen_cache_gib if folder else cfg.frozen_memory_gib) * 2**30)
         with _named(cfg):
-            parent, most = Path(cfg.frozen_cache_dir).expanduser(), int(cfg.frozen_cache_gib * 2**30)
-            frozen = FrozenLayers(model, first, most, parent)
-            why = frozen.check()
-    elif not why:
-        frozen = FrozenLayers(model, first, int(cfg.frozen_memory_gib * 2**30))
-        why = frozen.check() or ("" if frozen.is_alone() else "round a prompt by those beside it")
-    if not why:
-        return frozen
-    if cfg.frozen_cache_dir:
-        raise unsupported(model.base_model, why)
+            frozen = FrozenLayers(model, first, most, Path(folder).expanduser() if folder else None)
+            if not (why := frozen.check()):
+                return frozen
+    if folder:
+        raise unsupported(model, why)
     log.info("model.frozen_memory_gib has no effect: the layers of %s %s", type(model).__name__, why)
     return tokens_of

@@ -35,7 +35,7 @@ from data.batches import Batch, step_batches, tokenize
 from editor import frozen
 from editor.capture import Inputs, answer_logits, capture_together, tokens_of, weight_gradients
 from editor.sites import find_sites
-from editor.states import ENTRY, StateFile, StateMemory
+from editor.states import ENTRY, StateFile
 from lifelong import run as lifelong_run
 from lifelong import session
 from lifelong.answers import answers
