@@ -32,7 +32,7 @@ def plain_root(statistics: RunningStatistics, floor: float) -> Tensor:
 
 
 def plain_targets(rows: Rows, statistics: RunningStatistics, cfg: RidgeConfig, *, warm_up: bool) -> Tensor:
-    """Target rows -lr |k^|^2 g^ [N, V]: keys normalized per coordinate; value gradients too in warm-up, else whitened."""
+    """Target rows -lr |k^|^2 g^ [N, V]: normalized per coordinate, value gradients whitened after the warm-up."""
     d_k = statistics.d_k
     mean_D, std_D = statistics.mean_D.float(), statistics.std_D.float()
     normal_NK = (rows.keys_NK - mean_D[:d_k]) / (std_D[:d_k] + EPSILON)

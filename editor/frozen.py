@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,8 +29,6 @@ from data.batches import Batch, to_device
 from editor.capture import Inputs, tokens_of
 from editor.states import StateFile, StateMemory
 from model import fingerprint
-
-log = logging.getLogger(__name__)
 
 FORMAT = 3  # of the states' folder; raise it when what is kept changes
 LAYER = re.compile(r"layers\.(\d+)\.")
@@ -260,7 +257,7 @@ def frozen_inputs(model: PreTrainedModel, cfg: ModelConfig) -> Inputs:
 
     Raises:
         ConfigError: as check_layers; with model.frozen_cache_dir, layers that give other numbers apart, or that lie
-            on several devices. States in memory are left out there.
+            on several devices. Nothing is kept in memory there, and nothing said.
     """
     check_layers(model, cfg)
     folder = cfg.frozen_cache_dir
@@ -274,5 +271,4 @@ def frozen_inputs(model: PreTrainedModel, cfg: ModelConfig) -> Inputs:
                 return frozen
     if folder:
         raise unsupported(model, why)
-    log.info("model.frozen_memory_gib has no effect: the layers of %s %s", type(model).__name__, why)
     return tokens_of
