@@ -24,7 +24,7 @@ from lifelong.setup import prepare
 
 WAYS = {"plain": 0.0, "without": 0.0, "kept": 2.0}
 """Each with its model.frozen_memory_gib; the latter two are ours."""
-SIZE = ["num_seq=5", "num_seq_zsre=2", "editor.lr=3e-4", "editor.batch_size=512"]
+SIZE = ["num_seq=2", "num_seq_zsre=1", "editor.lr=3e-4", "editor.batch_size=512"]
 QUICK = ["num_seq=2", "num_seq_zsre=2", "editor.lr=1e-4", "dataset.n_edits=8", "dataset.batch_size=5"]
 
 
