@@ -31,12 +31,16 @@ def plain_root(statistics: RunningStatistics, floor: float) -> Tensor:
     return (vectors_VV * values_V.clamp(min=floor).rsqrt()) @ vectors_VV.T
 
 
-def plain_targets(rows: Rows, statistics: RunningStatistics, cfg: RidgeConfig) -> Tensor:
-    """Target rows -lr |k^|^2 g^ [N, V]: keys normalized per coordinate, value gradients whitened."""
+def plain_targets(rows: Rows, statistics: RunningStatistics, cfg: RidgeConfig, *, warm_up: bool) -> Tensor:
+    """Target rows -lr |k^|^2 g^ [N, V]: normalized per coordinate, value gradients whitened after the warm-up."""
     d_k = statistics.d_k
     mean_D, std_D = statistics.mean_D.float(), statistics.std_D.float()
     normal_NK = (rows.keys_NK - mean_D[:d_k]) / (std_D[:d_k] + EPSILON)
-    white_NV = (rows.gradients_NV - mean_D[d_k:]) @ plain_root(statistics, cfg.whitening_floor)
+    white_NV = rows.gradients_NV - mean_D[d_k:]
+    if warm_up or not statistics.whitens:
+        white_NV /= std_D[d_k:] + EPSILON
+    else:
+        white_NV = white_NV @ plain_root(statistics, cfg.whitening_floor)
     return -cfg.lr * normal_NK.square().sum(1, keepdim=True) * white_NV
 
 
@@ -47,11 +51,11 @@ def plain_ridge(keys_NK: Tensor, targets_NV: Tensor, alpha: float) -> Tensor:
     return torch.linalg.solve(gram_KK, keys_NK.T @ targets_NV)
 
 
-def plain_step(editor: Editor, captured: Iterable[list[Rows]]) -> list[Tensor]:
+def plain_step(editor: Editor, captured: Iterable[list[Rows]], *, warm_up: bool = False) -> list[Tensor]:
     """Write one step's edits with the editor's settings: rows through files, whole shifts; each site's shift [K, V].
 
     `captured` gives the rows of every site, micro-batch by micro-batch; the sites are nn.Linear. The editor's
-    statistics stay as they are.
+    statistics go on.
     """
     sites, cfg = editor.sites, cast(RidgeConfig, editor.cfg)
     statistics = {shape: deepcopy(found) for shape, found in editor.statistics.items()}
@@ -63,12 +67,16 @@ def plain_step(editor: Editor, captured: Iterable[list[Rows]]) -> list[Tensor]:
             for block in cache.blocks([index]):
                 statistics[site.shape].add(*block)
         gathered = ((cache.gather(index), statistics[site.shape]) for index, site in enumerate(sites))
-        shifts = [plain_ridge(rows.keys_NK, plain_targets(rows, known, cfg), cfg.alpha) for rows, known in gathered]
+        shifts = [
+            plain_ridge(rows.keys_NK, plain_targets(rows, known, cfg, warm_up=warm_up), cfg.alpha)
+            for rows, known in gathered
+        ]
     for site, shift_KV in zip(sites, shifts, strict=True):
         shift_KV.norm().item()
         site.module.weight.grad = None
         site.module.weight.requires_grad_(False)
         site.weight.add_(shift_KV.T.to(site.weight.dtype))
+    editor.statistics = statistics
     return shifts
 
 

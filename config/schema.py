@@ -95,6 +95,7 @@ class ModelConfig:
     embedded_cache_dir: str = "~/.cache/stableedit"
     download: bool = False
     device_map: str | None = None
+    frozen_memory_gib: float = at_least_zero(2.0)
     frozen_cache_dir: str | None = None
     frozen_cache_gib: float = above_zero(20.0)
 

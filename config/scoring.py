@@ -14,9 +14,7 @@ from config.errors import ConfigError
 from config.schema import CheckpointConfig, Config
 
 CHANGES = ("model_cache", "model_cache_dir", "continue_from", "undo", "tune")  # keys of what changes or saves a model
-UNUSED = re.compile(
-    r"editor|editor\..*|model\.(edit_modules|name|name_or_path|frozen_cache_.*)|num_seq_\w+|checkpoint\..*"
-)
+UNUSED = re.compile(r"editor|editor\..*|model\.(edit_modules|name|name_or_path|frozen_.*)|num_seq_\w+|checkpoint\..*")
 LONGEST = 80  # characters of a model's name in a folder's name
 
 

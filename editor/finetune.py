@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from config.editors import FinetuneConfig
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, pad, passes
 from editor.base import AnyEditor, StepReport
 from editor.capture import weight_gradients
+from editor.frozen import look_ahead
 from editor.registry import register
 from editor.ridge import Shift
 from editor.sites import EditSite
@@ -71,6 +73,7 @@ class Finetune(AnyEditor):
         starts = [start_KV.clone() for start_KV in starts]
         adam, first = torch.optim.Adam(weights, lr=self.cfg.lr), list[float]()
         batches = [self._parts(rows[at : at + self.cfg.batch]) for at in range(0, len(rows), self.cfg.batch)]
+        look_ahead(self.inputs, chain.from_iterable(batches))
         for epoch in range(self.cfg.epochs):
             losses = [self._update(parts, weights, adam) for parts in batches]
             first = losses if epoch == 0 else first

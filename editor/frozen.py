@@ -1,9 +1,9 @@
-"""Layers below the lowest edited one never change: what they make of a prompt is computed once, for all runs.
+"""Layers below the lowest edited one never change: what they make of a prompt is computed once, for a run or for all.
 
-The numbers are those of a run without it up to the rounding of a batch: states keep that of the batch in
-which their sequence first came.
+A state depends on its prompt alone, not on the prompts that it is computed with: a run which goes on, and computes
+anew what the run before it had kept, has the same bits.
 
-Shape suffixes: B sequences, T positions, D hidden size.
+Shape suffixes: B sequences, R sequences of a group, T positions, D hidden size.
 """
 
 from __future__ import annotations
@@ -12,17 +12,14 @@ import errno
 import hashlib
 import os
 import re
-import struct
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -30,27 +27,43 @@ from config.check import ConfigError
 from config.schema import ModelConfig
 from data.batches import Batch, to_device
 from editor.capture import Inputs, tokens_of
-from files import regular
+from editor.states import StateFile, StateMemory
 from model import fingerprint
 
-FORMAT = 2  # of the states' folder; raise it when what is kept changes
+FORMAT = 3  # of the states' folder; raise it when what is kept changes
 LAYER = re.compile(r"layers\.(\d+)\.")
 PROBE = 12  # tokens of the sequence on which the short way is compared with the whole model
-ENTRY = struct.Struct("<16sQII")  # digest of the tokens, offset in bytes, tokens, checksum of the states
+Group = tuple[int, int, int]
+GROUPS: dict[str, tuple[Group, ...]] = {"cpu": ((1, 64, 256), (2, 128, 128)), "cuda": ((16, 512, 512),)}
+"""How sequences are computed together: what their lengths are padded to a multiple of, least and most padded tokens.
+
+Of several the first is taken in which a product's rows do not depend on their number: as a rule they do not on a CPU.
+Where least and most are the same, there is one number for a length. They are as few as keep a device busy.
+"""
+AT_ONCE = 2048  # sequences whose states wait on the device for their way to the host
 
 
 class FrozenLayers:
-    """The hidden states that enter layer `first` of a decoder, kept in a file by token sequence."""
+    """The hidden states that enter layer `first` of a decoder, kept by token sequence; how capture calls the model."""
 
-    def __init__(self, model: PreTrainedModel, first: int, parent: Path, most: int) -> None:
+    def __init__(self, model: PreTrainedModel, first: int, most: int, parent: Path | None = None) -> None:
+        """`most` bytes are kept: below the folder `parent`, or in memory."""
         decoder: Any = model.base_model  # of whatever class: `check` tells whether it has what is used here
         self.decoder = decoder
         self.first = first
         layers = self.decoder.layers
         self.below, self.above = layers[:first], layers[first:]
-        embeddings = model.get_input_embeddings().weight
-        assert isinstance(embeddings, Tensor)
-        self.file = StateFile(parent / self._key(), embeddings.shape[1], embeddings.dtype, most)
+        embeddings = model.get_input_embeddings()
+        assert isinstance(embeddings.weight, Tensor)
+        self.width, self.dtype, self.most = embeddings.weight.shape[1], embeddings.weight.dtype, most
+        self._weights = [*embeddings.parameters(), *self.below.parameters()]
+        self._seen = self._versions()
+        self.groups = GROUPS.get(self.decoder.device.type, GROUPS["cpu"])
+        self.group = self.groups[-1]
+        self._ahead: Mapping[tuple[int, ...], Tensor] = {}
+        self.kept: StateFile | StateMemory = (
+            StateFile(parent / self._key(), self.width, self.dtype, most) if parent else StateMemory(most)
+        )
 
     def _key(self) -> str:
         """What the states depend on: the weights below, the way they are computed."""
@@ -74,57 +87,124 @@ class FrozenLayers:
             self.decoder.layers, self.decoder.norm = whole
 
     @contextmanager
-    def inputs(self, _: nn.Module, batch: Batch) -> Iterator[dict[str, Tensor]]:
+    def __call__(self, _: nn.Module, batch: Batch) -> Iterator[dict[str, Tensor]]:
         """The states to call the model with; inside the block it is its upper layers alone (capture.Inputs)."""
-        states_BTD = self.states(batch)
+        rows = sequences(batch)
+        found = self._found(rows)
+        states_BTD = torch.zeros(*batch.input_ids_BT.shape, self.width, dtype=self.dtype)
+        for state_TD, ids in zip(states_BTD, rows, strict=True):
+            state_TD[: len(ids)] = found[ids]
         with self._only(self.above, self.decoder.norm):
-            yield {"inputs_embeds": states_BTD}
+            yield {"inputs_embeds": to_device(states_BTD, self.decoder.device)}
 
-    def states(self, batch: Batch) -> Tensor:
-        """Hidden states [B, T, D] that enter layer `first`, zeros at padding; computes and keeps what is missing."""
-        lengths = batch.attention_BT.sum(1).tolist()
-        rows = [ids[:n] for ids, n in zip(batch.input_ids_BT.tolist(), lengths, strict=True)]
-        found = dict(enumerate(map(self.file.get, rows)))
-        missing = [i for i, kept in found.items() if kept is None]
-        if missing:
-            found.update(zip(missing, self._computed(batch, missing, [rows[i] for i in missing]), strict=True))
-        states_BTD = torch.zeros(*batch.input_ids_BT.shape, self.file.width, dtype=self.file.dtype)
-        for i, states_TD in found.items():
-            assert states_TD is not None
-            states_BTD[i, : lengths[i]] = states_TD
-        return to_device(states_BTD, self.decoder.device)
+    def look_ahead(self, rows: Iterable[Sequence[int]]) -> None:
+        """Have the states of all these at hand until the next such call: in full groups little is padding."""
+        self._ahead = self._found(map(tuple, rows))
 
-    def _computed(self, batch: Batch, indices: list[int], rows: Sequence[Sequence[int]]) -> list[Tensor]:
-        longest = max(map(len, rows))
-        ids_BT = to_device(batch.input_ids_BT[indices, :longest], self.decoder.device)
-        with torch.no_grad(), self._only(self.below, nn.Identity()):
-            states_BTD = self.decoder(input_ids=ids_BT, use_cache=False).last_hidden_state.cpu()
-        cut = [states_TD[: len(ids)] for states_TD, ids in zip(states_BTD, rows, strict=True)]
-        self.file.add(rows, cut)
-        kept = [self.file.get(ids) for ids in rows]  # another run may have been first
-        return [mine if theirs is None else theirs for mine, theirs in zip(cut, kept, strict=True)]
+    def _versions(self) -> list[tuple[int, int]]:
+        return [(one.data_ptr(), 0 if one.is_inference() else one._version) for one in self._weights]
 
-    def check(self) -> None:
-        """Refuse an architecture where the layers cannot be run apart, by running a few tokens both ways."""
+    def _found(self, rows: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], Tensor]:
+        """The states [T, D] by sequence, on the host; computes and keeps what is missing."""
+        if isinstance(self.kept, StateMemory) and self._seen != (now := self._versions()):
+            self._seen, self._ahead, self.kept = now, {}, StateMemory(self.most)  # somebody wrote into the layers
+        found = {ids: self._ahead.get(ids) for ids in rows}
+        found = {ids: self.kept.get(ids) if state is None else state for ids, state in found.items()}
+        missing = sorted((ids for ids, state in found.items() if state is None), key=len)
+        for start in range(0, len(missing), AT_ONCE):
+            part = missing[start : start + AT_ONCE]
+            self.kept.add(part, computed := self._computed(part))
+            for ids, mine in zip(part, computed, strict=True):
+                theirs = self.kept.get(ids)  # another run may have been first
+                found[ids] = mine if theirs is None else theirs
+        return {ids: state for ids, state in found.items() if state is not None}
+
+    def _computed(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """The states [T, D] of sequences in order of length, on the host."""
+        parts: list[Tensor] = []
+        for (longest, least, most), alike in groupby(rows, lambda ids: _shape(len(ids), self.group)):
+            group = list(alike)
+            size = -(-len(group) // -(-len(group) // most))  # of equal parts
+            for start in range(0, len(group), size):
+                real = group[start : start + size]
+                ids_RT = torch.zeros(max(least, len(real)), longest, dtype=torch.long)
+                for row_T, ids in zip(ids_RT, real, strict=False):
+                    row_T[: len(ids)] = torch.tensor(ids)
+                states_RTD = self._through(self.below, ids_RT)
+                parts += [state_TD[: len(ids)] for state_TD, ids in zip(states_RTD, real, strict=False)]
+        states_TD = torch.cat(parts).cpu()
+        return [state_TD.clone() for state_TD in states_TD.split([len(ids) for ids in rows])]
+
+    def _through(self, layers: nn.ModuleList, ids_RT: Tensor) -> Tensor:
+        """The states [R, T, D] behind some layers, on the model's device."""
+        with torch.no_grad(), self._only(layers, nn.Identity()):
+            ids_RT = to_device(ids_RT, self.decoder.device)
+            return self.decoder(input_ids=ids_RT, use_cache=False).last_hidden_state
+
+    def _is_alone(self, group: Group) -> bool:
+        """Whether a prompt's states are bitwise the same wherever it stands in a group, beside whatever and how many.
+
+        Experts are given tokens of all sequences together; of other layers the first is tried, which is as they are.
+        """
+        if any("expert" in name for name in self.decoder.config.to_dict()):
+            return False
+        for length in (PROBE, 2 * PROBE + 1):
+            longest, least, most = _shape(length, group)
+            found: list[Tensor] = []
+            for count in range(least, most + 1, max(1, (most - least) // 5)):
+                ids_RT = torch.arange(3, 3 + count * longest).view(count, longest) % self.decoder.config.vocab_size
+                ids_RT[::2] = ids_RT[0].clone()
+                found += self._through(self.below[:1], ids_RT)[::2, :length]
+            if not all(torch.equal(one, found[0]) for one in found):
+                return False
+        return True
+
+    def check(self) -> str:
+        """Settle the groups, run a few tokens both ways; why the layers cannot be run apart, nothing where they can."""
         ids_BT = torch.arange(3, 3 + PROBE).unsqueeze(0) % self.decoder.config.vocab_size
         batch = Batch(ids_BT, torch.ones_like(ids_BT), ids_BT)
         device_ids_BT = to_device(ids_BT, self.decoder.device)
         try:
+            alone = next(filter(self._is_alone, self.groups), None)
+            self.group = alone or self.group
             with torch.no_grad():
                 whole = self.decoder(input_ids=device_ids_BT, use_cache=False).last_hidden_state.float()
-                with self.inputs(self.decoder, batch) as given:
+                with self(self.decoder, batch) as given:
                     hidden = self.decoder(**given, use_cache=False).last_hidden_state.float()
             # a norm: states of another device's rounding must pass, single values of which may be far off
-            same = (whole - hidden).norm() <= torch.finfo(self.file.dtype).eps ** 0.5 * whole.norm()
-        except (AttributeError, LookupError, TypeError, ValueError):
-            same = False
-        if not same:
-            raise unsupported(self.decoder)
+            if not (whole - hidden).norm() <= torch.finfo(self.dtype).eps ** 0.5 * whole.norm():
+                return "cannot be run apart"
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError):
+            return "cannot be run apart"
+        return "" if alone or isinstance(self.kept, StateFile) else "round a prompt by those beside it"
 
 
-def unsupported(model: PreTrainedModel, why: str = "cannot be run apart") -> ConfigError:
+def _shape(length: int, group: Group) -> tuple[int, int, int]:
+    """(T, fewest R, most R) of the groups in which sequences of a length are computed."""
+    multiple, least, most = group
+    longest = -(-max(1, length) // multiple) * multiple
+    count = max(1, most // longest)
+    return longest, min(count, -(-least // longest)), count
+
+
+def sequences(batch: Batch) -> list[tuple[int, ...]]:
+    """The token sequences of a batch, without padding."""
+    lengths = batch.attention_BT.sum(1).tolist()
+    return [tuple(ids[:n]) for ids, n in zip(batch.input_ids_BT.tolist(), lengths, strict=True)]
+
+
+def look_ahead(inputs: Inputs, batches: Iterable[Batch]) -> None:
+    """Say which batches the model will be called with next: all that can be made before is made now, together."""
+    if isinstance(inputs, FrozenLayers):
+        inputs.look_ahead(chain.from_iterable(map(sequences, batches)))
+
+
+def unsupported(model: PreTrainedModel, why: str) -> ConfigError:
     """What a model whose layers cannot be run apart is told."""
-    return ConfigError(f"model.frozen_cache_dir: the layers of {type(model).__name__} {why}; set it to null")
+    name = type(model.base_model).__name__
+    return ConfigError(f"model.frozen_cache_dir: the layers of {name} {why}; set it to null")
 
 
 def lowest_layer(model: PreTrainedModel, sites: Sequence[str]) -> int:
@@ -137,6 +217,15 @@ def lowest_layer(model: PreTrainedModel, sites: Sequence[str]) -> int:
     return min((int(match[1]) if match else 0 for match in inside), default=0)
 
 
+def _obstacle(model: PreTrainedModel) -> str:
+    """Why a model's layers cannot be run apart, as far as its shape tells; nothing where they may."""
+    kinds = set(getattr(model.config, "layer_types", None) or ())
+    if len(kinds) > 1 or not isinstance(getattr(model.base_model, "layers", None), nn.ModuleList):
+        return "cannot be run apart"
+    places = set((getattr(model, "hf_device_map", None) or {}).values())
+    return "lie on several devices" if len(places) > 1 else ""
+
+
 def check_layers(skeleton: PreTrainedModel, cfg: ModelConfig) -> None:
     """What can be known before weights are loaded: that there are layers to run apart, and a folder to write to.
 
@@ -145,9 +234,8 @@ def check_layers(skeleton: PreTrainedModel, cfg: ModelConfig) -> None:
     """
     if not cfg.frozen_cache_dir:
         return
-    kinds = set(getattr(skeleton.config, "layer_types", None) or ())
-    if len(kinds) > 1 or not isinstance(getattr(skeleton.base_model, "layers", None), nn.ModuleList):
-        raise unsupported(skeleton)
+    if why := _obstacle(skeleton):
+        raise unsupported(skeleton, why)
     folder = Path(cfg.frozen_cache_dir).expanduser()
     with _named(cfg):
         folder.mkdir(parents=True, exist_ok=True)
@@ -164,106 +252,23 @@ def _named(cfg: ModelConfig) -> Iterator[None]:
 
 
 def frozen_inputs(model: PreTrainedModel, cfg: ModelConfig) -> Inputs:
-    """How capture and scoring call the model: without the layers below the lowest site, where
-    model.frozen_cache_dir asks for it and such layers exist.
+    """How capture and scoring call the model: without the layers below the lowest site, where such layers exist and
+    model.frozen_cache_dir or model.frozen_memory_gib lets their states be kept.
 
     Raises:
-        ConfigError: as check_layers; layers that give other numbers apart, or that lie on several devices.
+        ConfigError: as check_layers; with model.frozen_cache_dir, layers that give other numbers apart, or that lie
+            on several devices. Nothing is kept in memory there, and nothing said.
     """
     check_layers(model, cfg)
-    first = lowest_layer(model, cfg.edit_modules) if cfg.frozen_cache_dir else 0
-    if not cfg.frozen_cache_dir or first == 0:
+    folder = cfg.frozen_cache_dir
+    if not (folder or cfg.frozen_memory_gib) or (first := lowest_layer(model, cfg.edit_modules)) == 0:
         return tokens_of
-    if len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1:
-        raise unsupported(model, "lie on several devices")
-    with _named(cfg):
-        parent, most = Path(cfg.frozen_cache_dir).expanduser(), int(cfg.frozen_cache_gib * 2**30)
-        frozen = FrozenLayers(model, first, parent, most)
-        frozen.check()
-    return frozen.inputs
-
-
-def digest(ids: Sequence[int]) -> bytes:
-    """What a token sequence is found by."""
-    return hashlib.blake2b(struct.pack(f"<{len(ids)}I", *ids), digest_size=16).digest()
-
-
-class StateFile:
-    """Hidden states [T, D] of token sequences in `folder`: states.bin, and index.bin with an entry for each.
-
-    Processes may read and append at the same time. The states are on the disk before their entry, so a
-    process that is killed leaves at most states that nothing names. Every entry has a checksum: states that are
-    cut or changed count as missing, and are appended anew. Nothing is added beyond `most` bytes.
-    """
-
-    def __init__(self, folder: Path, width: int, dtype: torch.dtype, most: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.width, self.dtype, self.most = folder, width, dtype, most
-        self._size = width * dtype.itemsize  # bytes of a token
-        self.states, self.index = folder / "states.bin", folder / "index.bin"
-        regular(self.index).touch()
-        self._states_fd = os.open(regular(self.states), os.O_RDONLY | os.O_CREAT, 0o644)
-        weakref.finalize(self, os.close, self._states_fd)
-        self._known: dict[bytes, tuple[int, int, int]] = {}
-        self._read = 0
-        self._refresh()
-
-    def _refresh(self) -> None:
-        """Take in what other processes have added; of two entries for a sequence the later one counts."""
-        whole = self.index.stat().st_size // ENTRY.size * ENTRY.size
-        if whole <= self._read:
-            return
-        with open(self.index, "rb") as file:
-            file.seek(self._read)
-            entries = file.read(whole - self._read)
-        end = os.fstat(self._states_fd).st_size
-        for key, offset, tokens, checksum in ENTRY.iter_unpack(entries):
-            if offset + tokens * self._size <= end:
-                self._known[key] = offset, tokens, checksum
-        self._read = whole
-
-    def get(self, ids: Sequence[int]) -> Tensor | None:
-        """The states [T, D] of a sequence, on the CPU; None where they are not there or not as they were written."""
-        key = digest(ids)
-        if key not in self._known:
-            self._refresh()
-        if key not in self._known:
-            return None
-        offset, tokens, checksum = self._known[key]
-        states_TD = torch.empty(tokens, self.width, dtype=self.dtype)
-        # read, not mapped: a map that torch may share has to be writable, and memory is set aside for all of it
-        data = states_TD.view(torch.uint8).numpy().data
-        whole = tokens == len(ids) and os.preadv(self._states_fd, [data], offset) == data.nbytes
-        if whole and crc32(data) == checksum:
-            return states_TD
-        del self._known[key]
-        return None
-
-    def add(self, sequences: Sequence[Sequence[int]], states: Sequence[Tensor]) -> None:
-        """Append the states [T, D] of sequences that are not there yet."""
-        with FileLock(self.folder / ".lock"):
-            self._refresh()
-            os.truncate(self.index, self._read)  # an entry that a killed process left unfinished
-            end = self.states.stat().st_size
-            entries: dict[bytes, bytes] = {}
-            parts: list[bytes] = []
-            for ids, state_TD in zip(sequences, states, strict=True):
-                key = digest(ids)
-                if key in self._known or key in entries or end + len(ids) * self._size > self.most:
-                    continue
-                parts.append(state_TD.detach().to("cpu", self.dtype).contiguous().view(torch.uint8).numpy().tobytes())
-                entries[key] = ENTRY.pack(key, end, len(ids), crc32(parts[-1]))
-                end += len(parts[-1])
-            if entries:
-                self._append(b"".join(parts), b"".join(entries.values()))
-            self._refresh()
-
-    def _append(self, states: bytes, entries: bytes) -> None:
-        with open(self.states, "ab") as file:
-            file.write(states)
-            file.flush()
-            os.fsync(file.fileno())  # before the entries exist: not even a power cut leaves one without its states
-        with open(self.index, "ab") as file:
-            file.write(entries)
-            file.flush()
-            os.fsync(file.fileno())  # a run that goes on after a power cut finds the states that it began with
+    if not (why := _obstacle(model)):
+        most = int((cfg.frozen_cache_gib if folder else cfg.frozen_memory_gib) * 2**30)
+        with _named(cfg):
+            frozen = FrozenLayers(model, first, most, Path(folder).expanduser() if folder else None)
+            if not (why := frozen.check()):
+                return frozen
+    if folder:
+        raise unsupported(model, why)
+    return tokens_of

@@ -29,6 +29,7 @@ from config.editors import LearnedConfig
 from data.batches import Batch, StepBatches
 from editor.base import Editor, Saved, Shape, Stopwatch
 from editor.capture import LossOf, Rows, answer_logits, weight_gradients
+from editor.frozen import look_ahead
 from editor.networks import Networks, check_checkpoint, read_checkpoint, save_checkpoint
 from editor.ridge import Shift, SiteRecord
 from nets import EditNetwork, Normalizer, NumericsError, RunningStatistics
@@ -196,6 +197,7 @@ def losses_of(
     Returns:
         both, and the sum of their gradients for every site's weight [d_k, d_v], times `weight`.
     """
+    look_ahead(editor.inputs, [*batches.unrelated, *batches.rephrase])
     after = editor.snapshot()
     editor.restore(before)
     with torch.no_grad():

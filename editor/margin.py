@@ -25,6 +25,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,7 @@ from config.editors import AnyEditorConfig, MarginConfig
 from data.batches import IGNORED, Batch, StepBatches, Tokens, join, micro_batches, passes
 from editor.base import Editor, Saved, StepReport, Stopwatch, describe_statistics
 from editor.capture import Asked, capture_tokens
+from editor.frozen import look_ahead
 from editor.metric import Factors, Metric, joined, least_change
 from editor.own_gradients import own_gradients, works
 from editor.panel import Panel
@@ -195,6 +197,7 @@ class Margin(Editor):
         draw = torch.Generator().manual_seed(self.seed + (0 if turn is None else 1 + turn))
         model, relabel = (self.model, self.sites), sampled(draw)
         kinds = panel.batches(self.tokens_per_pass, turn)
+        look_ahead(self.inputs, chain.from_iterable(kinds))
         found = [moments_of(*model, kind, self.solve_device, relabel, self.inputs) for kind in kinds]
         return Metric.of(found, self.cfg.text_weight)
 

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from config.choices import TokenRows
 from data.batches import Batch
 from editor.capture import Captured, Inputs, capture_together
+from editor.frozen import look_ahead
 from editor.sites import EditSite
 
 Item = TypeVar("Item")
@@ -36,12 +37,24 @@ def captured_by(here: Here, group: Sequence[Batch], token: TokenRows) -> list[Ca
     return capture_together(here.model, here.sites, group, token, here.inputs)
 
 
+def batches_of(items: Any) -> Iterator[Batch]:
+    """The batches in items of work, alone or in lists and tuples."""
+    if isinstance(items, Batch):
+        yield items
+    elif isinstance(items, (list, tuple)):
+        for item in items:
+            yield from batches_of(item)
+
+
 class Ranks:
     """One process, which does everything itself."""
 
     def deal(self, here: Here, work: Callable[[Here, Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """What `work` makes of each item, in their order; tensors on this process's devices or on the CPU."""
-        return (work(here, item) for item in items)
+        every = list(items)
+        look_ahead(here.inputs, batches_of(every))
+        for item in every:
+            yield work(here, item)
 
     def compare(self) -> None:
         """Make sure that every process holds the same weights."""

@@ -11,6 +11,7 @@ from config.editors import AnyEditorConfig
 from data.batches import IGNORED, StepBatches
 from editor.base import AnyEditor, StepReport
 from editor.capture import answer_logits
+from editor.frozen import look_ahead
 from editor.registry import register
 from editor.ridge import SiteRecord
 from editor.stopwatch import Stopwatch
@@ -27,6 +28,7 @@ class Unedited(AnyEditor):
         """The edits' mean loss with the weights as they are; shifts of norm zero."""
         watch = Stopwatch()
         with watch("loss"):
+            look_ahead(self.inputs, batches.edit)
             losses = [cross_entropy(*answer_logits(self.model, batch, self.inputs)) for batch in batches.edit]
             loss = torch.stack(losses).mean().item()
         tokens = sum(int((batch.labels_BT != IGNORED).sum()) for batch in batches.edit)

@@ -14,7 +14,7 @@ import torch
 from config.schema import ModelConfig
 from editor.frozen import frozen_inputs
 from editor.journal import Change, SavedSite
-from editor.ranks import Here, Work
+from editor.ranks import ALONE, Here, Work
 from editor.ridge import Shift
 from editor.sites import EditSite, find_sites
 from lifelong.gloo import FOREVER, get, meet, put
@@ -47,7 +47,7 @@ class Follower:
     def work(self, changes: Changes, work: Work, items: Sequence[Any]) -> list[Any]:
         """What the work makes of each item, once the weights have changed."""
         self._change(changes)
-        return [work(self.here, item) for item in items]
+        return list(ALONE.deal(self.here, work, items))
 
     def weights(self, changes: Changes) -> str:
         """The hash of the weights, once they have changed."""

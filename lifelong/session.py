@@ -58,20 +58,23 @@ class Session(SessionState):
         precision: str = "auto",
         seed: int = 42,
         undo_gib: float = 1.0,
+        frozen_memory_gib: float = 2.0,
         **keys: object,
     ) -> Session:
         """A session on a model: a folder, a hub id, embedded:NAME, or a loaded model with its tokenizer.
 
         `sites` are names of modules, with ranges: "model.layers.{18-27}.mlp.down_proj"; the embedded model has a
         default. `format` is how prompts are shown to the model (docs/data.md; auto: chat where there is a chat
-        template). `undo_gib` bounds what undo may keep
-        in memory. `keys` are the editor's, as on the command line without "editor.": lr=1e-3, alpha=10.
+        template). `undo_gib` bounds what undo may keep in memory, `frozen_memory_gib` what the layers below the
+        sites made of prompts (0: off). `keys` are the editor's, as on the command line without "editor.": lr=1e-3,
+        alpha=10.
 
         Raises:
             ConfigError: a key that there is not, a value that cannot be, a model that cannot be opened.
         """
         given = {f"editor.{name}": value for name, value in keys.items()}
         given |= {"dataset.prompt_format": format, "model_device": device, "model.precision": precision, "seed": seed}
+        given["model.frozen_memory_gib"] = frozen_memory_gib
         given |= {} if sites is None else {"model.edit_modules": [sites] if isinstance(sites, str) else list(sites)}
         loaded = None if isinstance(model, str) else model
         name = model if isinstance(model, str) else str(model.config.name_or_path or type(model).__name__)
