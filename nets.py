@@ -59,9 +59,7 @@ class RunningStatistics:
             self.scatter_VV += scatter_VV
             self.scatter_VV.addr_(delta_D[self.d_k :], delta_D[self.d_k :], alpha=between)
 
-    def _deviations(
-        self, blocks: Iterable[tuple[Tensor, Tensor]], mean_D: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def _deviations(self, blocks: Iterable[tuple[Tensor, Tensor]], mean_D: Tensor) -> tuple[Tensor, Tensor | None]:
         """Squared deviations [D] around a common mean, and value scatter [V, V] where it is kept."""
         m2_D, means = torch.zeros_like(self.m2_D), mean_D.float().split((self.d_k, self.d_v))
         scatter_VV = None if self.scatter_VV is None else torch.zeros_like(self.scatter_VV, dtype=torch.float32)

@@ -68,7 +68,7 @@ def test_every_part_is_made_of_settings():
     names = {name for part in PARTS.values() for name in part.settings}
     assert names == set(settings(FULL)), "none is missing, none is run for nothing"
     assert set(settings(SHORT)) < names
-    for part in PARTS.keys() - {"precision", "sites", "questions", "questions_step"}:
+    for part in PARTS.keys() - {"precision"}:
         assert len(chosen_settings(SHORT, [part])) >= 2, "the short run has something of each part"
 
 

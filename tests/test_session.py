@@ -23,7 +23,6 @@ from tests.tiny import MODELS, PROJECT, SITES, load_tiny, tiny_edits, tiny_token
 
 EDITORS = {
     "stableedit": {"lr": 3e-3, "alpha": 10},
-    "stableedit_plus": {"lr": 3e-3},
     "ultraedit": {"lr": 3e-3},
     "recursive_ridge": {"lr": 3e-3},
     "alphaedit": {"lr": 3e-3, "threshold": 0.3},
