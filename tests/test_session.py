@@ -16,6 +16,7 @@ from torch import Tensor
 
 from config.check import ConfigError
 from data.base import DataError
+from editor import margin
 from editor.sites import EditSite
 from lifelong import Fact, Session
 from tests import notebooks
@@ -273,6 +274,8 @@ def test_the_page_on_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytes
     page = (PROJECT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) >= 2
+    for size, small in {"TEXTS": 4, "LENGTH": 6, "SAID": 3}.items():  # of the text, which takes a minute
+        monkeypatch.setattr(margin, size, small)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in blocks:
