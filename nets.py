@@ -20,21 +20,17 @@ EPSILON = torch.finfo(torch.float32).eps
 class RunningStatistics:
     """Mean, squared deviations and scatter of rows [k, g], pooled over the sites of one shape.
 
-    Sums are kept in float64: after a million rows float32 would lose each new block's digits. `scatter_VV` and
-    `scatter_KK` (covariances of values and keys times n) are only kept where asked for (`covariance`,
-    `key_covariance`). The latter costs 8 K^2 bytes (19 MB for d_k 1536, 2.9 GB for d_k 18944); a step takes 2.5 of it.
+    Sums are kept in float64: after a million rows float32 would lose each new block's digits. `scatter_VV` (the
+    covariance of values times n) is only kept where asked for (`covariance`).
     Follows docs/design.md, 2.3 (Chan's pairwise merge of moments).
     """
 
-    def __init__(
-        self, d_k: int, d_v: int, *, covariance: bool, device: torch.device, key_covariance: bool = False
-    ) -> None:
+    def __init__(self, d_k: int, d_v: int, *, covariance: bool, device: torch.device) -> None:
         self.d_k, self.d_v = d_k, d_v
         self.n = 0
         self.mean_D = torch.zeros(d_k + d_v, dtype=torch.float64, device=device)
         self.m2_D = torch.zeros_like(self.mean_D)
         self.scatter_VV = torch.zeros(d_v, d_v, dtype=torch.float64, device=device) if covariance else None
-        self.scatter_KK = torch.zeros(d_k, d_k, dtype=torch.float64, device=device) if key_covariance else None
         self.basis_VC: Tensor | None = None  # where the search for whitening's eigenpairs goes on (editor/subspace.py)
         self.added = 0  # rows of the last merge
 
@@ -45,7 +41,7 @@ class RunningStatistics:
     def merge(self, blocks: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Merge blocks of rows [N, K], [N, V] as if they were one; `blocks` is gone through twice.
 
-        Once for the mean and once for the deviations from it; the [V, V] and [K, K] sums are read and written once.
+        Once for the mean and once for the deviations from it; the [V, V] sum is read and written once.
         """
         rows, sum_D = 0, torch.zeros_like(self.mean_D)
         for keys_NK, gradients_NV in blocks:
@@ -54,33 +50,25 @@ class RunningStatistics:
         if rows == 0:
             return
         mean_D = sum_D / rows
-        m2_D, scatters = self._deviations(blocks, mean_D)
+        m2_D, scatter_VV = self._deviations(blocks, mean_D)
         delta_D, between = mean_D - self.mean_D, self.n * rows / (self.n + rows)
         self.n, self.added = self.n + rows, rows
         self.mean_D += delta_D * (rows / self.n)
         self.m2_D += m2_D + between * delta_D.square()
-        for kept, found, delta in zip(self._scatters, scatters, delta_D.split((self.d_k, self.d_v)), strict=True):
-            if kept is not None and found is not None:
-                kept += found
-                kept.addr_(delta, delta, alpha=between)
+        if self.scatter_VV is not None and scatter_VV is not None:
+            self.scatter_VV += scatter_VV
+            self.scatter_VV.addr_(delta_D[self.d_k :], delta_D[self.d_k :], alpha=between)
 
-    @property
-    def _scatters(self) -> tuple[Tensor | None, Tensor | None]:
-        return self.scatter_KK, self.scatter_VV
-
-    def _deviations(
-        self, blocks: Iterable[tuple[Tensor, Tensor]], mean_D: Tensor
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """Squared deviations [D] around a common mean, and key [K, K] and value [V, V] scatter where they are kept."""
+    def _deviations(self, blocks: Iterable[tuple[Tensor, Tensor]], mean_D: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Squared deviations [D] around a common mean, and value scatter [V, V] where it is kept."""
         m2_D, means = torch.zeros_like(self.m2_D), mean_D.float().split((self.d_k, self.d_v))
-        scatters = [None if kept is None else torch.zeros_like(kept, dtype=torch.float32) for kept in self._scatters]
+        scatter_VV = None if self.scatter_VV is None else torch.zeros_like(self.scatter_VV, dtype=torch.float32)
         for block in blocks:
             centered = [rows_NX - mean_X for rows_NX, mean_X in zip(block, means, strict=True)]
-            for scatter_XX, centered_NX in zip(scatters, centered, strict=True):
-                if scatter_XX is not None:
-                    scatter_XX.addmm_(centered_NX.T, centered_NX)
+            if scatter_VV is not None:
+                scatter_VV.addmm_(centered[1].T, centered[1])
             m2_D += torch.cat([x.square_().sum(0, dtype=torch.float64) for x in centered])
-        return m2_D, scatters
+        return m2_D, scatter_VV
 
     @property
     def std_D(self) -> Tensor:
@@ -105,24 +93,9 @@ class RunningStatistics:
         assert self.scatter_VV is not None and self.whitens
         return self.scatter_VV.float().div_(self.n - self.d_v - 1)
 
-    def ridge_factor(self, share: float) -> Tensor:
-        """Lower Cholesky factor of M = (1 - share) I + share E d_k / tr(E), [K, K] float64, with E = mean of k k^T.
-
-        M has a mean eigenvalue of 1, and with share < 1 none below 1 - share, so that it can be factored from
-        the first row on. O(K^3) per call.
-        """
-        assert self.scatter_KK is not None and self.n > 0
-        mean_K = self.mean_D[: self.d_k]
-        moment_KK = (self.scatter_KK / self.n).addr_(mean_K, mean_K)
-        trace = moment_KK.diagonal().sum().clamp(min=torch.finfo(moment_KK.dtype).tiny)
-        moment_KK.div_(trace).mul_(share * self.d_k)
-        moment_KK.diagonal().add_(1 - share)
-        return torch.linalg.cholesky_ex(moment_KK).L  # cannot fail on finite sums, and does not make a host wait
-
     def state_dict(self) -> dict[str, Tensor]:
-        """All tensors; `var`, `cov_value`, `cov_key` are sums, not yet divided (the first two as published)."""
-        kept = {"mean": self.mean_D, "var": self.m2_D, "cov_value": self.scatter_VV, "cov_key": self.scatter_KK}
-        kept["basis"] = self.basis_VC
+        """All tensors; `var` and `cov_value` are sums, not yet divided (as published)."""
+        kept = {"mean": self.mean_D, "var": self.m2_D, "cov_value": self.scatter_VV, "basis": self.basis_VC}
         return {"n": torch.tensor([self.n])} | {name: value for name, value in kept.items() if value is not None}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -20,7 +20,6 @@ class Setting:
     lr: tuple[float, ...] = ()
     tuned_as: Setting | None = None
     headline: bool = False
-    data: str = "facts"
     long: str = ""
 
 

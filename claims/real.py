@@ -26,7 +26,7 @@ FIGURES = Path(__file__).with_name("real.yaml")
 PAGE = PROJECT / "docs" / "real.md"
 BEGIN, END = marks("real", "python -m claims.real")
 SETS = {"zsre": "zsRE", "counterfact": "CounterFact", "wikibigedit": "WikiBigEdit", "qaedit": "QAEdit"}
-RIDGE = ("stableedit", "stableedit_plus", "ultraedit")
+RIDGE = ("stableedit", "ultraedit")
 ROWS = (*RIDGE, "margin", "finetune", "in_context")
 """In the order of the tables, below the unedited model."""
 SPOKEN = ("ES_exact", "GS_exact", "ES_contain", "GS_contain", "LS_same")

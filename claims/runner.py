@@ -139,9 +139,8 @@ class Runner(Jobs):
         return Job(f"final/{setting.name}/seed{seed}", words)
 
     def _common(self, setting: Setting, records: str) -> tuple[str, ...]:
-        pattern, dataset = ("{}.jsonl", ()) if setting.data == "facts" else ("zsre_{}.json", ("dataset=zsre",))
-        train, valid = (f"{self.out}/data/{pattern.format(name)}" for name in ("train", records))
-        words = (f"experiment={self.scale.experiment}", *dataset, *setting.words.split())
+        train, valid = (f"{self.out}/data/{name}.jsonl" for name in ("train", records))
+        words = (f"experiment={self.scale.experiment}", *setting.words.split())
         words += (f"dataset.train_path={train}", f"model.frozen_cache_dir={self.out}/frozen")
         return (*words, f"dataset.valid_path={valid}")
 

@@ -18,8 +18,11 @@ from config.judging import check_judge, check_judge_url
 from config.schema import Config, DatasetConfig, WandbMode
 
 GROUPS = ("dataset", "model", "editor", "experiment")
-GONE = {"model.class_name": "AutoModelForCausalLM finds a model's class by itself; leave the key out"}
-"""Keys of the published program that this one does without, and why."""
+GONE = {
+    "model.class_name": "AutoModelForCausalLM finds a model's class by itself; leave the key out",
+    "editor.key_ridge": "it left the program with editor=stableedit_plus; use editor=margin",
+}
+"""Keys of the published program, and of this one once, that there are no more, and why."""
 NO_NAME = re.compile(r"null|true|false|[+-]?[\d.]+", re.IGNORECASE)
 """What Hydra takes for something else than the name of a group's member."""
 NAMING = ("name", "dir", "project", "text", "resume", "continue_from", "undo", "load_checkpoint", "score", "score_base")
@@ -54,6 +57,8 @@ def check_override_names(argv: Sequence[str], more: Sequence[str] = ()) -> None:
             continue
         if key in GONE:
             raise ConfigError(f"{key}={value}: there is no key {key}: {GONE[key]}")
+        if key == "editor" and "stableedit_plus" in value.split(","):
+            raise ConfigError(f"{key}={value}: stableedit_plus left the program: use editor=margin")
         if key not in keys:
             close = difflib.get_close_matches(key, keys, n=3) or sorted(keys)
             raise ConfigError(f"{key}={value}: there is no key {key}; the nearest are {', '.join(close)}")
@@ -128,7 +133,7 @@ def check_numbers(node: Any, prefix: str = "") -> None:
         elif isinstance(value, int | float) and not isinstance(value, bool):
             wanted, whole = field.metadata.get(RANGE, ""), "int" in str(field.type)
             low = value > 0 if "above 0" in wanted else value >= 0 if wanted else True
-            high = value < MOST if whole else value < 1 if "below 1" in wanted else math.isfinite(value)
+            high = value < MOST if whole else math.isfinite(value)
             if not low or not high:
                 kind = "a whole number" if whole else "a finite number"
                 join = " " if wanted.startswith("above") else ", " if wanted else ""

@@ -22,7 +22,6 @@ AUTO = "auto"
 """Of how much is handled at once: what suits the device."""
 COUNT_OR_AUTO = {RANGE: f"above 0, or {AUTO}"}
 """The metadata of such fields, which are typed Any: OmegaConf cannot merge unions."""
-share = within("0 or more and below 1")
 
 StatisticsMode = StrEnum("StatisticsMode", ["stable", "original", "none"])
 """How rows are normalized: value gradients whitened (stable), per coordinate (original), or raw rows (none)."""

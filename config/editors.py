@@ -19,7 +19,6 @@ from config.choices import (
     WhiteningSolver,
     above_zero,
     at_least_zero,
-    share,
 )
 
 
@@ -54,7 +53,6 @@ class RidgeConfig(EditorConfig):
     whitening_floor: float = above_zero(1e-6)
     whitening_floor_mode: FloorMode = FloorMode.absolute
     whitening_solver: WhiteningSolver = WhiteningSolver.auto
-    key_ridge: float = share(0.0)
 
 
 @dataclass

@@ -205,16 +205,14 @@ class Editor(AnyEditor):
     def __init__(self, *args: Any, **more: Any) -> None:
         """As AnyEditor; the sites of one weight shape share their statistics."""
         super().__init__(*args, **more)
-        covariance, key_covariance = self.covariances()
-        options: dict[str, Any] = {"covariance": covariance, "key_covariance": key_covariance}
         self.statistics = {
-            shape: RunningStatistics(*shape, device=self.solve_device, **options)
+            shape: RunningStatistics(*shape, covariance=self.covariance(), device=self.solve_device)
             for shape in dict.fromkeys(site.shape for site in self.sites)
         }
 
-    def covariances(self) -> tuple[bool, bool]:
-        """Whether the covariance of value gradients, and that of keys, will be asked for."""
-        return False, False
+    def covariance(self) -> bool:
+        """Whether the covariance of value gradients will be asked for."""
+        return False
 
     @abstractmethod
     def shifts(self, watch: Stopwatch, *, warm_up: bool) -> list[Shift]:

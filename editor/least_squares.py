@@ -4,7 +4,7 @@ Of a step's keys K, X = K U are their parts in the directions that may change, U
 
     D = U (S + X^T X + ridge I)^-1 X^T V      S: by what else a change is felt, as a sum of x x^T
 
-V are the target rows of editor=ultraedit (docs/design.md, 2.5 and 2.9): values from one gradient, at every site. The
+V are the target rows of editor=ultraedit (docs/design.md, 2.5 and 2.8): values from one gradient, at every site. The
 papers find values by an optimization of their own, at one layer, and spread what is missing over the sites.
 Gradients are there at every site: each site's V is its own part already, so it is not divided by the sites that are
 left, and what all sites together write is scaled by editor.lr.

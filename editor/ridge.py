@@ -98,29 +98,6 @@ def solve_ridge(
     return Shift(None, solve_shifted(keys.T @ keys, alpha, keys.T @ targets, retries, unseen).to(targets_NV.dtype))
 
 
-def solve_weighted(
-    keys_NK: Tensor,
-    targets_NV: Tensor,
-    alpha: float,
-    factor_KK: Tensor,
-    retries: Counter[str] | None = None,
-    unseen: list[Tensor] | None = None,
-) -> Shift:
-    """S = (K^T K + alpha M)^(-1) K^T V with M = L L^T given by its Cholesky factor, through the smaller system.
-
-    It is the ridge of keys K L^(-T): for N < d_k, S = (K M^(-1))^T (K M^(-1) K^T + alpha I)^(-1) V.
-    Not in the paper, which has M = I; `unseen` as for solve_shifted.
-    """
-    keys, targets = keys_NK.double(), targets_NV.double()
-    eased_NK = torch.linalg.solve_triangular(factor_KK, keys.T, upper=False).T
-    shift = solve_ridge(eased_NK, targets, alpha, retries, unseen)
-    side = shift.right_NV if shift.left_NK is None else shift.left_NK.T
-    side = torch.linalg.solve_triangular(factor_KK.T, side, upper=True)
-    if shift.left_NK is None:
-        return Shift(None, side.to(targets_NV.dtype))
-    return Shift(side.T.to(keys_NK.dtype), shift.right_NV.to(targets_NV.dtype))
-
-
 def solve_shifted(
     gram_MM: Tensor,
     alpha: float | Tensor,

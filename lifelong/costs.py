@@ -34,21 +34,19 @@ class Work:
     rows: int
     sites: Sequence[Shape]
     whitens: bool
-    weighs_keys: bool
     rank: int = 0
     blocks: int = 0
     metric: bool = False
     squares: int = 0
 
     def statistics(self) -> int:
-        """Bytes of the running statistics, float64: 2 (K + V) a shape, V^2 where it whitens, K^2 with key_ridge.
+        """Bytes of the running statistics, float64: 2 (K + V) a shape, V^2 where it whitens.
 
         2 K^2 + V^2 a site where editor=margin keeps a metric; `squares` of K^2 a site where an editor keeps a system.
         """
-        squares = [(v * v if self.whitens else 0) + (k * k if self.weighs_keys else 0) for k, v in set(self.sites)]
         metric = sum(2 * k * k + v * v for k, v in self.sites) * self.metric
         metric += sum(k * k for k, _ in self.sites) * self.squares
-        return DOUBLE * (metric + sum(squares) + sum(2 * (k + v) for k, v in set(self.sites)))
+        return DOUBLE * (metric + sum(2 * (k + v) + v * v * self.whitens for k, v in set(self.sites)))
 
     def step_rows(self) -> int:
         """Bytes of a step's keys and value gradients, float32: N (K + V) a site."""
@@ -69,18 +67,17 @@ class Work:
         """Statistics, whitening, ridge and write.
 
         A site: the system 2 M N K, its factor M^3 / 3,
-        the solve 2 M^2 V, the write 2 N K V; 2 N V^2 for the covariance and 4 N V^2 to whiten; 2 N K^2 for that of
-        keys and as much to weigh by it; 4 N (K + V) rank a block of a network; K^3 / 3 + 4 N K^2 of a
-        system that is kept. A shape: 9 V^3, and K^3 / 3.
+        the solve 2 M^2 V, the write 2 N K V; 2 N V^2 for the covariance and 4 N V^2 to whiten; 4 N (K + V) rank
+        a block of a network; K^3 / 3 + 4 N K^2 of a system that is kept. A shape: 9 V^3.
         """
         n, total = self.rows, 0.0
         for k, v in self.sites:
             m = min(n, k)
             total += 2 * m * n * k + m**3 / 3 + 2 * m * m * v + 2 * n * k * v
-            total += 6 * n * v * v * self.whitens + 4 * n * k * k * self.weighs_keys
+            total += 6 * n * v * v * self.whitens
             total += 4 * n * (k + v) * self.rank * self.blocks + (k**3 + v**3) / 3 * self.metric
             total += (k**3 / 3 + 4 * n * k * k) * (self.squares > 0)
-        return total + sum(EIGEN * v**3 * self.whitens + k**3 / 3 * self.weighs_keys for k, v in set(self.sites))
+        return total + sum(EIGEN * v**3 * self.whitens for _, v in set(self.sites))
 
 
 def step_costs(cfg: Config, model: PreTrainedModel, names: Sequence[str], shapes: Sequence[Shape]) -> str:
@@ -92,8 +89,7 @@ def step_costs(cfg: Config, model: PreTrainedModel, names: Sequence[str], shapes
     whitens = editor.RunningMeanStd_mode is StatisticsMode.stable
     learned = (editor.rank, editor.n_blocks) if isinstance(editor, LearnedConfig) else (0, 0)
     squares = isinstance(editor, MemitConfig | RecursiveRidgeConfig) + isinstance(editor, AlphaEditConfig)
-    metric, weighs = isinstance(editor, MarginConfig), getattr(editor, "key_ridge", 0) > 0
-    work = Work(rows, shapes, whitens, weighs, *learned, metric, squares)
+    work = Work(rows, shapes, whitens, *learned, isinstance(editor, MarginConfig), squares)
     on_gpu = cfg.model_device.startswith("cuda") or (cfg.model_device == "auto" and torch.cuda.is_available())
     dtype = pick_dtype(cfg.model, torch.device("cuda" if on_gpu else "cpu"))  # which need not be in this machine
     weights = model.num_parameters() * dtype.itemsize

@@ -83,10 +83,10 @@ def _shapes(groups: Groups, chosen: Sequence[str]) -> str:
     by_shape: dict[Shape, list[str]] = defaultdict(list)
     for (_, _, shape), names in groups.items():
         by_shape[shape] += names
-    header = ("", "statistics per weight shape", "modules", "MiB (original)", "MiB (stable)", "MiB (stable, key_ridge)")
+    header = ("", "statistics per weight shape", "modules", "MiB (original)", "MiB (stable)")
     rows = []
     for (d_k, d_v), names in by_shape.items():
-        sizes = [f"{DOUBLE * numbers / MIB:,.2f}" for numbers in accumulate((2 * (d_k + d_v), d_v * d_v, d_k * d_k))]
+        sizes = [f"{DOUBLE * numbers / MIB:,.2f}" for numbers in accumulate((2 * (d_k + d_v), d_v * d_v))]
         rows.append(("*" if set(chosen) & set(names) else "", f"[{d_k}, {d_v}]", str(len(names)), *sizes))
     return aligned(header, rows, left=(0, 1))
 

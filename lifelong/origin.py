@@ -62,10 +62,8 @@ class Origin:
             ConfigError: names the key with both values.
         """
         said, then, now = f"continue_from={self.folder}", flatten(self.config), flatten(config)
-        ridge = "editor.key_ridge"
-        for key in (*BOUND, ridge):
-            one, other = then.get(key), now.get(key)
-            if (bool(one) != bool(other)) if key == ridge else (one != other):
+        for key in BOUND:
+            if (one := then.get(key)) != (other := now.get(key)):
                 was, is_now = (", ".join(fold_sites(x)) if isinstance(x, list) else x for x in (one, other))
                 raise ConfigError(f"{said}: its statistics belong to {key}={was}, not {is_now}; leave the key out")
 

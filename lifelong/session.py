@@ -50,7 +50,7 @@ class Session(SessionState):
         cls,
         model: str | PreTrainedModel,
         *,
-        editor: str = "stableedit_plus",
+        editor: str = "margin",
         tokenizer: PreTrainedTokenizerBase | None = None,
         sites: str | Sequence[str] | None = None,
         format: Literal["auto", "raw", "qa", "chat"] = "auto",

@@ -59,7 +59,7 @@ def warm_up_steps(cfg: Config) -> int:
 
 
 def schedule(cfg: Config, data: Data) -> Iterator[tuple[bool, list[Edit]]]:
-    """Every step of the run in order, as (warm-up?, its edits); docs/design.md, 2.8."""
+    """Every step of the run in order, as (warm-up?, its edits); docs/design.md, 2.7."""
     mode, last = preheat(cfg), cfg.edit_steps - 1
     quarters = {PreheatMode.start: 0, PreheatMode.q1: 1, PreheatMode.middle: 2, PreheatMode.q3: 3}
     position = quarters[mode] * cfg.edit_steps // 4 if mode in quarters else last

@@ -68,7 +68,7 @@ def test_every_part_is_made_of_settings():
     names = {name for part in PARTS.values() for name in part.settings}
     assert names == set(settings(FULL)), "none is missing, none is run for nothing"
     assert set(settings(SHORT)) < names
-    for part in PARTS.keys() - {"precision", "sites", "questions", "questions_step"}:
+    for part in PARTS.keys() - {"precision"}:
         assert len(chosen_settings(SHORT, [part])) >= 2, "the short run has something of each part"
 
 
@@ -253,7 +253,7 @@ def test_a_part_runs_once(commands, tmp_path):
     assert runner.run(["cumulative", "shifts"]) == [] and len(commands) == 6
     assert runner.run(list(PARTS)) == []
     paths = [next(w for w in words if w.startswith("hydra.run.dir=")) for words in commands]
-    assert len(set(paths)) == len(paths) == 2 * 9 + 12, "each run once, whatever parts want it"
+    assert len(set(paths)) == len(paths) == 2 * 9 + 11, "each run once, whatever parts want it"
     chosen = [words for words in commands if any("final/warmup_none" in word for word in words)]
     assert "editor.lr=0.0003" in chosen[0], "as StableEdit's sweep chose"
 

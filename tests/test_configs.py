@@ -139,7 +139,7 @@ def test_groups_are_those_of_the_design():
     by_path = {"custom", "counterfact", "qaedit", "easyedit", "knowedit", "mquake"}
     assert set(GROUPS["dataset"]) == {"zsre", "fever", "wikibigedit", "ultraeditbench", "facts"} | by_path
     assert set(GROUPS["model"]) == {"mistral-7b", "llama-3-instruct", "gpt-j", "qwen2.5-7b", "smollm2-135m"}
-    editors = {"stableedit", "stableedit_plus", "ultraedit", "rledit", "malmen", "mend", "margin"}
+    editors = {"stableedit", "ultraedit", "rledit", "malmen", "mend", "margin"}
     editors |= {"memit", "alphaedit", "recursive_ridge"}
     assert set(GROUPS["editor"]) == editors | {"none", "in_context", "finetune"}  # the latter edit nothing, or plainly
 
@@ -166,10 +166,6 @@ DEFAULTS = {
     "stableedit": {
         "lr": 1e-6, "alpha": 1.0, "batch_size": 128, "RunningMeanStd_mode": "stable", "preheat_mode": "start",
         "whitening_floor": 1e-6, "whitening_floor_mode": "absolute", "float32_masters": False, "token": "ans",
-        "key_ridge": 0.0,
-    },
-    "stableedit_plus": {
-        "lr": 1e-6, "alpha": 10.0, "RunningMeanStd_mode": "stable", "preheat_mode": "none", "key_ridge": 0.99,
     },
     "ultraedit": {"lr": 1e-6, "alpha": 1.0, "RunningMeanStd_mode": "original", "preheat_mode": "none", "token": "ans"},
     "margin": {"margin": 0.3, "passes": 2, "text": "own", "text_weight": 1e3, "damping": 1e-2, "token": "ans"},

@@ -275,7 +275,6 @@ def test_facts_come_from_the_records_where_there_is_no_edits_jsonl(day: Path, tm
     [
         (["editor=ultraedit"], "its statistics belong to editor.name=stableedit, not ultraedit"),
         (["editor.RunningMeanStd_mode=original"], "belong to editor.RunningMeanStd_mode=stable, not original"),
-        (["editor.key_ridge=0.5"], "belong to editor.key_ridge=0.0, not 0.5"),
         (["model.edit_modules=[model.layers.{1-2}.mlp.down_proj]"], r"edit_modules=model.layers.\{1-3\}.mlp.down_proj"),
         (["model=llama-3-instruct"], "belong to model.name_or_path=.*tiny-llama, not "),
         (["model.precision=bfloat16"], "its weights are F32, not torch.bfloat16"),

@@ -261,7 +261,7 @@ def on_gpu(editor: str, edits: int, *more: str) -> tuple[Session, StepBatches]:
     return session, session.batches(records)
 
 
-@pytest.mark.parametrize("editor", ["stableedit", "stableedit_plus", "ultraedit"])
+@pytest.mark.parametrize("editor", ["stableedit", "ultraedit"])
 def test_a_step_of_a_ridge_editor_makes_the_host_wait_seldom(
     editor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -340,7 +340,7 @@ def test_the_experiments_on_real_records(name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("REAL_DIR", raising=False)
     assert compose_config([f"experiment=real_{name}"]).dataset.valid_path == f"data/raw/{name}.json.xz"
     monkeypatch.setenv("REAL_DIR", "/elsewhere")
-    for editor in ("none", "in_context", "finetune", "margin", "ultraedit", "stableedit", "stableedit_plus"):
+    for editor in ("none", "in_context", "finetune", "margin", "ultraedit", "stableedit"):
         cfg = compose_config([f"experiment=real_{name}", f"editor={editor}"])
         assert cfg.dataset.train_path == cfg.dataset.valid_path == f"/elsewhere/{name}.json.xz"
         layers = [24] if editor == "finetune" else [24, 25, 26, 27]  # of one lowest layer, to share the states below

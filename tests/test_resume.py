@@ -11,11 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from config.check import ConfigError, RunError
+from config.check import ConfigError, RunError, check_override_names
 from config.compose import compose_config
 from editor.learned import LearnedEditor
-from lifelong import resume, scored_model, scorer
+from files import sha256_of_json, write_json
+from lifelong import Session, resume, scored_model, scorer
 from lifelong import run as lifelong_run
+from lifelong.other import words_of_other
 from lifelong.status import Interrupted, StopRequests
 from main import with_saved_overrides
 from tests.tiny import tiny_words
@@ -293,3 +295,25 @@ def test_what_goes_on_is_a_run_even_if_its_experiment_is_a_sweep(record, single,
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- experiment=real_zsre\n")
     (tmp_path / ".hydra" / "hydra.yaml").write_text(f"hydra: {record}\n")
     assert ("hydra.mode=RUN" in with_saved_overrides([f"resume={tmp_path}"])) is single
+
+
+def test_a_run_of_an_editor_that_left_is_refused_in_words(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text("- experiment=quickstart\n- editor=stableedit_plus\n")
+    with pytest.raises(ConfigError, match="editor=stableedit_plus: stableedit_plus left .*: use editor=margin"):
+        check_override_names(with_saved_overrides([f"resume={tmp_path}"]))
+    run(tmp_path / "run", tiny_words("checkpoint.every=1"))
+    folder, found = resume.newest(tmp_path / "run")
+    found["config"]["editor"] |= {"name": "stableedit_plus", "key_ridge": 0.99}
+    del found["sha256"]
+    write_json(folder / "state.json", found | {"sha256": sha256_of_json(found)})
+    with pytest.raises(ConfigError, match="editor=stableedit_plus: stableedit_plus left .*: use editor=margin"):
+        check_override_names(words_of_other([f"continue_from={tmp_path / 'run'}", "dataset.valid_path=more.json"]))
+    with pytest.raises(ConfigError, match="there is no such editor"):
+        Session.open(tmp_path / "run")
+
+
+def test_names_in_a_default_checkpoint_are_as_before(tmp_path):
+    run(tmp_path / "run", tiny_words("checkpoint.every=1", "num_seq=6", "num_seq_zsre=1"))
+    found = {name for name in last_state(tmp_path / "run") if name.startswith("statistics")}
+    assert found == {f"statistics/(112, 48)/{name}" for name in ("n", "mean", "var", "cov_value")}

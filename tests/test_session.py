@@ -15,15 +15,17 @@ import torch
 from torch import Tensor
 
 from config.check import ConfigError
+from data import everyday
 from data.base import DataError
+from editor import margin
 from editor.sites import EditSite
 from lifelong import Fact, Session
+from lifelong import session as session_module
 from tests import notebooks
 from tests.tiny import MODELS, PROJECT, SITES, load_tiny, tiny_edits, tiny_tokenizer
 
 EDITORS = {
     "stableedit": {"lr": 3e-3, "alpha": 10},
-    "stableedit_plus": {"lr": 3e-3},
     "ultraedit": {"lr": 3e-3},
     "recursive_ridge": {"lr": 3e-3},
     "alphaedit": {"lr": 3e-3, "threshold": 0.3},
@@ -212,7 +214,7 @@ def test_a_fact_that_cannot_be_used_is_named(facts: list[Any], words: str) -> No
     [
         ({"lrr": 1}, "no key editor.lrr; the nearest are editor.lr"),
         ({"lr": "fast"}, r"editor\.lr.*'fast'"),
-        ({"lr": -1.0}, r"editor\.lr=-1\.0: must be a finite number above 0"),
+        ({"editor": "stableedit", "lr": -1.0}, r"editor\.lr=-1\.0: must be a finite number above 0"),
         ({"editor": "nosuch"}, "nosuch"),
         ({"editor": "ultraedit", "preheat_mode": "start"}, "editor.preheat_mode=start: editor=ultraedit means none"),
         ({"sites": "model.layers.{1-3}.mlp.down"}, "the model has no module model.layers.1.mlp.down"),
@@ -274,6 +276,9 @@ def test_the_page_on_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytes
     page = (PROJECT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(blocks) >= 2
+    for size, small in {"TEXTS": 4, "LENGTH": 6, "SAID": 3}.items():  # of the text, which takes a minute
+        monkeypatch.setattr(margin, size, small)
+    monkeypatch.setattr(session_module, "questions", lambda: everyday.questions()[:8])
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     for block in blocks:

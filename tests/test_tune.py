@@ -104,7 +104,7 @@ def test_records_are_those_behind_the_run(tmp_path: Path) -> None:
 def test_what_a_run_asks_too_is_not_held_out(tmp_path: Path) -> None:
     rows = json.loads((DATA / "zsre_eval.json").read_text())[:16]
     (tmp_path / "facts.json").write_text(json.dumps([*rows[:8], rows[3], *rows[8:], rows[0]]))
-    words = [f"dataset.valid_path={tmp_path}/facts.json", "dataset.train_path=null", "editor=stableedit_plus"]
+    words = [f"dataset.valid_path={tmp_path}/facts.json", "dataset.train_path=null", "editor=ultraedit"]
     cfg = compose_config(tiny_words("tune=true", *FEW, *words))
     data, _ = prepare(cfg)
     held = held_out(cfg, data, lambda edits: [None] * len(edits), 8)
@@ -182,7 +182,7 @@ def composed(folder: Path, *words: str) -> Config:
 
 @pytest.mark.parametrize("first", [[], ["experiment=quickstart"], ["experiment=quickstart", "+editor.cache_dir=a b"]])
 def test_the_preset_is_the_command_with_what_was_found(tmp_path: Path, first: list[str]) -> None:
-    words = [*first, *tiny_words(*FEW, editor="stableedit_plus"), "tune=true", "tune_lr=[1e-4,1e-2]"]
+    words = [*first, *tiny_words(*FEW, editor="ultraedit"), "tune=true", "tune_lr=[1e-4,1e-2]"]
     results = tuned(tmp_path, words=words)
     best = results["tune"]["trials"][results["tune"]["best"]]
     plain = [word for word in words if not word.startswith("tune")]
@@ -255,12 +255,12 @@ def test_inspect_estimates_a_step() -> None:
 
 
 def test_the_estimates_are_those_of_the_shapes() -> None:
-    work = Work(30, [(112, 48)] * 3, whitens=True, weighs_keys=False)
+    work = Work(30, [(112, 48)] * 3, whitens=True)
     assert work.statistics() == 8 * (48 * 48 + 2 * (112 + 48)), "pooled over sites of one shape"
     assert work.step_rows() == 4 * 3 * 30 * (112 + 48)
     assert work.factors() == 2 * work.step_rows(), "thin, of this step and the last"
     many = replace(work, rows=500)
     assert many.factors() == 2 * 4 * 3 * 112 * 48, "whole matrices where rows are many"
-    assert work.flops() < many.flops() < replace(many, weighs_keys=True).flops()
+    assert work.flops() < many.flops()
     assert replace(work, squares=2).statistics() - work.statistics() == 8 * 2 * 3 * 112 * 112
     assert replace(work, rank=8, blocks=2).flops() - work.flops() == 3 * 2 * 4 * 30 * (112 + 48) * 8

@@ -146,6 +146,8 @@ WORDS: list[tuple[str, list[str], Wants]] = [  # words that are no key=value of 
     ("unknown model", ["model=gpt5"], refused("gpt5", "gpt-j")),
     ("unknown editor", ["editor=nope"], refused("nope", "ultraedit")),
     ("a published key that is gone", ["model.class_name=X"], refused("model.class_name")),
+    ("an editor that left", ["editor=stableedit_plus"], refused("editor=stableedit_plus", "use editor=margin")),
+    ("a key that left", ["editor.key_ridge=0.9"], refused("editor.key_ridge=0.9", "use editor=margin")),
     ("resume of nothing", ["resume=nowhere"], refused("resume=nowhere")),
     ("resume of a name of 300 characters", [f"resume={LONG}"], refused("resume=")),
     ("resume empty", ["resume="], refused("resume=")),
