@@ -1,6 +1,6 @@
 """The study: editors over their dials, on facts and on real records, at the paper's load; writes docs/study.md.
 
-python -m claims.study [--short] [--only DATA ...] [--editors NAME ...] [--seeds N] [--jobs N] [--list] [--report-only]
+python -m claims.study [--short] [--only DATA ...] [--editors NAME ... | --parts] [--seeds N] [--jobs N] [--list] [--report-only]
 
 Runs what is not done yet; may be stopped at any moment and started again. REAL_DIR=FOLDER holds the real records
 (zsre.json.xz, ...); a data set whose file is not there is left out by name. A seed is another order of them.
@@ -130,6 +130,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="facts alone, few edits, in some minutes")
     parser.add_argument("--only", nargs="+", choices=PLAN["data"], metavar="DATA", help=f"of {', '.join(PLAN['data'])}")
     parser.add_argument("--editors", nargs="+", choices=PLAN["editors"], metavar="NAME", help="these editors' runs")
+    parser.add_argument(
+        "--parts", action="store_true", help="the runs of the base editor without one of its parts alone"
+    )
     parser.add_argument("--out", type=Path, help="where the runs lie (default: outputs/study, outputs/study_short)")
     parser.add_argument("--seeds", type=int, help="at most so many seeds")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one per core, at most 4)")
@@ -147,6 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale = replace(scale, seeds=seeds)
     data, editors = there([name for name in scale.data if name in (args.only or scale.data)]), args.editors
     planned, runner = jobs(scale, out, data, editors or scale.editors), Jobs(out, args.jobs)
+    planned = [] if args.parts else planned
     planned += [] if args.short or editors else parts(scale, out, data)
     if args.list:
         print("\n".join(f"{state(job, out):9} {job.path}" for job in planned))
