@@ -1,6 +1,6 @@
 """The study: editors over their dials, on facts and on real records, at the paper's load; writes docs/study.md.
 
-python -m claims.study [--short] [--only DATA ...] [--editors NAME ... | --parts] [--seeds N] [--jobs N] [--list] [--report-only]
+python -m claims.study [--short] [--only DATA ...] [--editors NAME ... | --parts] [--seeds N] [--jobs N] [--list]
 
 Runs what is not done yet; may be stopped at any moment and started again. REAL_DIR=FOLDER holds the real records
 (zsre.json.xz, ...); a data set whose file is not there is left out by name. A seed is another order of them.
