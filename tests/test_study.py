@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from claims import study, study_page
+from claims import study, study_figure, study_page
 from config.check import check_override_names, check_values
 from config.compose import compose_config
 from config.sites import quoted
@@ -21,7 +21,7 @@ def test_every_run_of_the_plan_composes(tmp_path):
     planned = study.jobs(FULL, tmp_path, FULL.data, FULL.editors)
     assert len({job.path for job in planned}) == len(planned)
     one = {tuple(job.path.split("/")[:2]): job for job in planned}  # the other points and seeds differ in a number
-    for job in one.values():
+    for job in (job for (name, editor), job in one.items() if name == "facts" or editor == FULL.editors[0]):
         check_override_names(job.words)
         cfg = compose_config(list(job.words))
         check_values(cfg)
@@ -30,6 +30,13 @@ def test_every_run_of_the_plan_composes(tmp_path):
         assert cfg.num_seq * cfg.dataset.n_edits == 1600 and cfg.eval.edits == FULL.scored
         assert warm_up_steps(cfg) in (0, FULL.warm_up)
         assert cfg.model.edit_modules[-1] == f"model.layers.{25 if editor == 'finetune' else 27}.mlp.down_proj"
+
+
+def test_the_base_is_run_without_its_parts(tmp_path):
+    planned = {job.path: job for job in study.parts(FULL, tmp_path, ["facts"])}
+    assert {path.split("/")[1] for path in planned} == set(study.PLAN["parts"]["settings"]) - {"as_published"}
+    cfg = compose_config(list(planned["facts/raw_tuned/0.3/seed0"].words))
+    assert (cfg.editor.name, cfg.editor.lr, cfg.editor.RunningMeanStd_mode.value) == ("stableedit", 0.3, "none")
 
 
 def test_a_scale_with_fewer_points_takes_those_from_the_middle_on():
@@ -60,6 +67,10 @@ def run_of(folder: Path, agreement: float, whole: list[bool], rephrased: list[bo
     rows: list[dict[str, Any]] = [
         {"metric": name, "protocol": "", "value": sum(each) / 4, "before": 0.0, "n": 4} for name, each in values.items()
     ]
+    norms = [{"shift_norm": 1.0}, {"shift_norm": 2.0}]
+    sites = {f"layers.{at}": site for at, site in enumerate(norms)}
+    steps = [{"event": "step", "phase": phase, "sites": sites} for phase in ("warm-up", "edit")]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, steps)), encoding="utf-8")
     rows.append({"metric": "LS_agreement", "protocol": "", "value": agreement, "before": 1.0, "n": 4})
     results = {"metrics": rows, "pre": {}, "counts": {"edits": 4}, "ES": 0.0, "GS": 0.0, "LS": 0.0}
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
@@ -104,6 +115,29 @@ def test_against_a_frontier_by_hand(tmp_path):
     assert "facts: at agreement 0.500 margin over stableedit: ES_all +0.375" in said and "does not hold" in said
     text = study_page.page(study.PLAN, "full", study_page.load(tmp_path))
     assert "| margin, text_weight 1000 | 1.000" in text and "| stableedit, lr 0.001 |" in text and "+0.375" in text
+
+
+def test_a_table_of_the_base_without_its_parts_and_a_figure(tmp_path):
+    run_of(tmp_path / "facts/stableedit/0.0003/seed0", 0.8, [T, F, F, F], [F, F, F, F])
+    run_of(tmp_path / "facts/raw/0.0003/seed0", 1.0, [F, F, F, F], [F, F, F, F])
+    run_of(tmp_path / "facts/margin/1000/seed0", 0.5, [T, T, T, T], [T, T, F, F])
+    found = study_page.load(tmp_path)
+    lines = study_page.page(study.PLAN, "full", found).splitlines()
+    (raw,) = (line for line in lines if line.startswith("| no normalization, same step size | 0.0003 | 0.000"))
+    assert (
+        "| 1.5 |" in raw
+        and "1.000" in raw
+        and any(line.startswith("| StableEdit, as published | 0.0003") for line in lines)
+    )
+    figure = study_figure.frontiers(study.PLAN, found)
+    ends = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert ends == {"stableedit": [[0.8, 0.25]], "margin": [[0.5, 1.0]]}
+    run_of(tmp_path / "facts/stableedit/0.001/seed0", 0.4, [T, T, F, F], [F, F, F, F])
+    assert study_figure.path(study_page.load(tmp_path)["facts"]["stableedit"], "ES_all") == [
+        (1.0, 0.0),
+        (0.8, 0.25),
+        (0.4, 0.5),
+    ]
 
 
 def test_the_unedited_model_is_the_frontiers_beginning(tmp_path):
