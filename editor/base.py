@@ -220,7 +220,7 @@ class Editor(AnyEditor):
 
     def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
         """Capture rows, merge statistics, make shifts, write them."""
-        watch = Stopwatch()
+        watch = Stopwatch(self.model.device)
         with self.step_rows(batches, watch) as (loss, tokens):
             shifts = self.shifts(watch, warm_up=warm_up)
             self.check_shifts(shifts)

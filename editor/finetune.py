@@ -52,7 +52,7 @@ class Finetune(AnyEditor):
 
     def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
         """Train, and write the difference; the report's loss is that of the first epoch."""
-        watch, own = Stopwatch(), rows_of(batches.edit, self.end)
+        watch, own = Stopwatch(self.model.device), rows_of(batches.edit, self.end)
         rows, before = [*self.seen, *own], self.snapshot()
         try:
             with watch("train"):

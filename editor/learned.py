@@ -140,7 +140,7 @@ class LearnedEditor(Editor):
         Raises:
             NumericsError: something is not finite; weights, gradients and last shifts are put back.
         """
-        watch, whole = Stopwatch(), range(len(self.sites))
+        watch, whole = Stopwatch(self.model.device), range(len(self.sites))
         with self._put_back_on_failure(before), self.step_rows(batches, watch):
             with watch("network"), torch.enable_grad():
                 proposals = [self.propose(self.at(index)) for index in whole]

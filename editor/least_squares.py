@@ -63,7 +63,7 @@ class LeastSquares(Editor):
 
     def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
         """As Editor.step; the first makes what is kept."""
-        before, watch = self.kept, Stopwatch()
+        before, watch = self.kept, Stopwatch(self.model.device)
         try:
             with watch("start"):
                 self.kept = before or self.start(batches)

@@ -95,7 +95,7 @@ class Margin(Editor):
         Raises:
             NumericsError: as Editor.step; weights, statistics and metric are then as before.
         """
-        watch = Stopwatch()
+        watch = Stopwatch(self.model.device)
         with self._put_back_on_failure() as weights, self.step_rows(batches, watch) as (loss, tokens):
             keys = [self.cache.gather(site).keys_NK for site in range(len(self.sites))]
             with watch("metric"):

@@ -26,7 +26,7 @@ class Unedited(AnyEditor):
     @torch.no_grad()
     def step(self, batches: StepBatches, *, warm_up: bool) -> StepReport:
         """The edits' mean loss with the weights as they are; shifts of norm zero."""
-        watch = Stopwatch()
+        watch = Stopwatch(self.model.device)
         with watch("loss"):
             look_ahead(self.inputs, batches.edit)
             losses = [cross_entropy(*answer_logits(self.model, batch, self.inputs)) for batch in batches.edit]

@@ -7,6 +7,7 @@ can hold them to a budget. What it cannot know: seconds, kernels' rounding, memo
 from __future__ import annotations
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -283,7 +284,24 @@ def pretend(gpus: int = 2) -> Iterator[Pretended]:
         def get_tensors(self) -> dict[str, Tensor]:
             return {name: self.get_tensor(name) for name in self.keys()}
 
+    class Event:
+        """A moment on a pretended device: that at which the host sent it."""
+
+        def __init__(self, *, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: str) -> None:
+            assert stream.startswith("stream of cuda")
+            self.at = time.perf_counter()
+
+        def synchronize(self) -> None:
+            pretended.wait("event.synchronize")
+
+        def elapsed_time(self, end: Event) -> float:
+            return 1000 * (end.at - self.at)
+
     cuda = {
+        "Event": Event, "current_stream": lambda device=None: f"stream of {device}",
         "is_available": lambda: True, "device_count": lambda: gpus, "current_device": lambda: 0,
         "max_memory_allocated": lambda device=None: 0, "get_rng_state": lambda device=None: torch.get_rng_state(),
         "set_rng_state": lambda state, device=None: None, "empty_cache": lambda: None,

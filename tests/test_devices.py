@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
@@ -26,6 +27,7 @@ from editor import cache, margin
 from editor.registry import editor_class, found
 from editor.ridge import Shift
 from editor.sites import EditSite
+from editor.stopwatch import Stopwatch
 from glue_eval.scoring import score
 from lifelong import run as lifelong_run
 from lifelong import session as lifelong_session
@@ -259,6 +261,26 @@ def on_gpu(editor: str, edits: int, *more: str) -> tuple[Session, StepBatches]:
     records = tiny_edits(count=edits)
     session.step(records)
     return session, session.batches(records)
+
+
+def test_phases_are_timed_on_the_gpus_clock():
+    """Without a wait until they are asked for, then with one; elsewhere by the host's."""
+    with pretend() as gpus:
+        watch = Stopwatch(torch.device("cuda", 0))
+        with gpus.budget() as spent:
+            for phase in ("capture", "ridge", "capture"):
+                with watch(phase):
+                    time.sleep(0.01)
+        assert not spent.waits
+        with gpus.budget() as spent:
+            found = dict(watch.seconds)
+        assert spent.waits.total() == 1 and found["capture"] >= 0.02 > 0.015 > found["ridge"] >= 0.01
+        watch.add({"ridge": 1.0})
+        assert watch.seconds["ridge"] == found["ridge"] + 1 and watch.seconds["capture"] == found["capture"]
+    watch = Stopwatch(torch.device("cpu"))
+    with watch("ridge"):
+        time.sleep(0.01)
+    assert watch.seconds["ridge"] >= 0.01
 
 
 @pytest.mark.parametrize("editor", ["stableedit", "ultraedit"])
