@@ -1,6 +1,6 @@
 """The study: editors over their dials, on facts and on real records, at the paper's load; writes docs/study.md.
 
-python -m claims.study [--short] [--only DATA ...] [--editors NAME ... | --parts] [--seeds N] [--jobs N] [--list]
+python -m claims.study [--short] [--only DATA ...] [--editors NAME ... | --parts | --long] [--seeds N] [--list]
 
 Runs what is not done yet; may be stopped at any moment and started again. REAL_DIR=FOLDER holds the real records
 (zsre.json.xz, ...); a data set whose file is not there is left out by name. A seed is another order of them.
@@ -94,6 +94,16 @@ def parts(scale: Scale, out: Path, data: Sequence[str]) -> list[Job]:
     return found
 
 
+def long(scale: Scale, out: Path) -> list[Job]:
+    """Our editor over many more facts, in every seed's order."""
+    found = []
+    for seed in range(scale.seeds):
+        words = [*PLAN["long"]["words"].split(), f"eval.edits={scale.scored}", f"model.frozen_cache_dir={out}/frozen"]
+        words += [f"dataset.valid_path={out}/data/facts_{seed}.json", f"seed={seed}"]
+        found.append(Job(f"long/{PLAN['ours']}/{PLAN['long']['edits']}/seed{seed}", tuple(words)))
+    return found
+
+
 def _job(scale: Scale, out: Path, path: str, editor: str, told: Sequence[str]) -> Job:
     name, seed = path.partition("/")[0], path.rpartition("seed")[2]
     words = [*PLAN["data"][name]["words"].split(), f"editor={editor}", PLAN["sites"], *told, *scale.words.split()]
@@ -133,6 +143,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--parts", action="store_true", help="the runs of the base editor without one of its parts alone"
     )
+    parser.add_argument("--long", action="store_true", help="our editor's run of 10,000 facts alone")
     parser.add_argument("--out", type=Path, help="where the runs lie (default: outputs/study, outputs/study_short)")
     parser.add_argument("--seeds", type=int, help="at most so many seeds")
     parser.add_argument("--jobs", type=int, help="runs at a time (default: one per core, at most 4)")
@@ -150,8 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     scale = replace(scale, seeds=seeds)
     data, editors = there([name for name in scale.data if name in (args.only or scale.data)]), args.editors
     planned, runner = jobs(scale, out, data, editors or scale.editors), Jobs(out, args.jobs)
-    planned = [] if args.parts else planned
-    planned += [] if args.short or editors else parts(scale, out, data)
+    planned = [] if args.parts or args.long else planned
+    planned += [] if args.short or editors or args.long else parts(scale, out, data)
+    planned += [] if args.short or editors or args.parts else long(scale, out)
     if args.list:
         print("\n".join(f"{state(job, out):9} {job.path}" for job in planned))
         return 0

@@ -176,6 +176,7 @@ def page(plan: Plan, scale: str, found: Points) -> str:
     return environment().get_template("study.md.j2").render(
         plan=plan, told=plan["scales"][scale], data=data, against=against, shown=SHOWN, compared=COMPARED,
         verdicts=verdicts(plan, found), loads=loads(data), any_point=any_point, without=without,
+        long=next(iter(found.get("long", {}).get(plan["ours"], ())), None),
     )  # fmt: skip
 
 

@@ -39,6 +39,15 @@ def test_the_base_is_run_without_its_parts(tmp_path):
     assert (cfg.editor.name, cfg.editor.lr, cfg.editor.RunningMeanStd_mode.value) == ("stableedit", 0.3, "none")
 
 
+def test_ten_thousand_facts(tmp_path):
+    first, second = study.long(FULL, tmp_path)
+    cfg = compose_config(list(second.words))
+    assert cfg.num_seq * cfg.dataset.n_edits == study.PLAN["long"]["edits"] and cfg.seed == 1 and first.path[-1] == "0"
+    run_of(tmp_path / first.path, 0.5, [T, T, F, F], [F, F, F, F])
+    text = study_page.page(study.PLAN, "full", study_page.load(tmp_path))
+    assert "## 10,000 facts" in text and "Holds: ES." in text and "| margin | 0.500" in text
+
+
 def test_a_scale_with_fewer_points_takes_those_from_the_middle_on():
     lrs = [f"editor.lr={lr:g}" for lr in (1e-4, 3e-4, 1e-3)]
     assert study.points(FULL, "stableedit") == lrs and study.points(SHORT, "stableedit") == lrs[1:2]
