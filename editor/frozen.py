@@ -33,12 +33,12 @@ from model import fingerprint
 FORMAT = 3  # of the states' folder; raise it when what is kept changes
 LAYER = re.compile(r"layers\.(\d+)\.")
 PROBE = 12  # tokens of the sequence on which the short way is compared with the whole model
-Group = tuple[int, int, int]
-GROUPS: dict[str, tuple[Group, ...]] = {"cpu": ((1, 64, 256), (2, 128, 128)), "cuda": ((16, 512, 512),)}
-"""How sequences are computed together: what their lengths are padded to a multiple of, least and most padded tokens.
+Group = tuple[int, int]
+GROUPS: dict[str, Group] = {"cpu": (2, 128), "cuda": (16, 512)}
+"""How sequences are computed together: what their lengths are padded to a multiple of, and padded tokens of a group.
 
-Of several the first is taken in which a product's rows do not depend on their number: as a rule they do not on a CPU.
-Where least and most are the same, there is one number for a length. They are as few as keep a device busy.
+A group is filled up, so that sequences of a length always come in the same number: a product's rows may be rounded by
+how many there are. They are as few as keep a device busy.
 """
 AT_ONCE = 2048  # sequences whose states wait on the device for their way to the host
 
@@ -58,8 +58,7 @@ class FrozenLayers:
         self.width, self.dtype, self.most = embeddings.weight.shape[1], embeddings.weight.dtype, most
         self._weights = [*embeddings.parameters(), *self.below.parameters()]
         self._seen = self._versions()
-        self.groups = GROUPS.get(self.decoder.device.type, GROUPS["cpu"])
-        self.group = self.groups[-1]
+        self.group = GROUPS.get(self.decoder.device.type, GROUPS["cpu"])
         self._ahead: Mapping[tuple[int, ...], Tensor] = {}
         self.kept: StateFile | StateMemory = (
             StateFile(parent / self._key(), self.width, self.dtype, most) if parent else StateMemory(most)
@@ -122,12 +121,11 @@ class FrozenLayers:
     def _computed(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
         """The states [T, D] of sequences in order of length, on the host."""
         parts: list[Tensor] = []
-        for (longest, least, most), alike in groupby(rows, lambda ids: _shape(len(ids), self.group)):
+        for (longest, count), alike in groupby(rows, lambda ids: _shape(len(ids), self.group)):
             group = list(alike)
-            size = -(-len(group) // -(-len(group) // most))  # of equal parts
-            for start in range(0, len(group), size):
-                real = group[start : start + size]
-                ids_RT = torch.zeros(max(least, len(real)), longest, dtype=torch.long)
+            for start in range(0, len(group), count):
+                real = group[start : start + count]
+                ids_RT = torch.zeros(count, longest, dtype=torch.long)
                 for row_T, ids in zip(ids_RT, real, strict=False):
                     row_T[: len(ids)] = torch.tensor(ids)
                 states_RTD = self._through(self.below, ids_RT)
@@ -141,32 +139,29 @@ class FrozenLayers:
             ids_RT = to_device(ids_RT, self.decoder.device)
             return self.decoder(input_ids=ids_RT, use_cache=False).last_hidden_state
 
-    def _is_alone(self, group: Group) -> bool:
-        """Whether a prompt's states are bitwise the same wherever it stands in a group, beside whatever and how many.
+    def _is_alone(self) -> bool:
+        """Whether a prompt's states are bitwise the same wherever it stands in a group, and beside whatever.
 
         Experts are given tokens of all sequences together; of other layers the first is tried, which is as they are.
         """
         if any("expert" in name for name in self.decoder.config.to_dict()):
             return False
         for length in (PROBE, 2 * PROBE + 1):
-            longest, least, most = _shape(length, group)
-            found: list[Tensor] = []
-            for count in range(least, most + 1, max(1, (most - least) // 5)):
-                ids_RT = torch.arange(3, 3 + count * longest).view(count, longest) % self.decoder.config.vocab_size
-                ids_RT[::2] = ids_RT[0].clone()
-                found += self._through(self.below[:1], ids_RT)[::2, :length]
-            if not all(torch.equal(one, found[0]) for one in found):
+            longest, count = _shape(length, self.group)
+            ids_RT = torch.arange(3, 3 + count * longest).view(count, longest) % self.decoder.config.vocab_size
+            ids_RT[::2] = ids_RT[0].clone()
+            first, *others = self._through(self.below[:1], ids_RT)[::2, :length]
+            if not all(torch.equal(one, first) for one in others):
                 return False
         return True
 
     def check(self) -> str:
-        """Settle the groups, run a few tokens both ways; why the layers cannot be run apart, nothing where they can."""
+        """Run a few tokens both ways; why the layers cannot be run apart, nothing where they can."""
         ids_BT = torch.arange(3, 3 + PROBE).unsqueeze(0) % self.decoder.config.vocab_size
         batch = Batch(ids_BT, torch.ones_like(ids_BT), ids_BT)
         device_ids_BT = to_device(ids_BT, self.decoder.device)
         try:
-            alone = next(filter(self._is_alone, self.groups), None)
-            self.group = alone or self.group
+            alone = self._is_alone()
             with torch.no_grad():
                 whole = self.decoder(input_ids=device_ids_BT, use_cache=False).last_hidden_state.float()
                 with self(self.decoder, batch) as given:
@@ -181,12 +176,11 @@ class FrozenLayers:
         return "" if alone or isinstance(self.kept, StateFile) else "round a prompt by those beside it"
 
 
-def _shape(length: int, group: Group) -> tuple[int, int, int]:
-    """(T, fewest R, most R) of the groups in which sequences of a length are computed."""
-    multiple, least, most = group
+def _shape(length: int, group: Group) -> tuple[int, int]:
+    """(T, R) of the groups in which sequences of a length are computed."""
+    multiple, tokens = group
     longest = -(-max(1, length) // multiple) * multiple
-    count = max(1, most // longest)
-    return longest, min(count, -(-least // longest)), count
+    return longest, max(1, tokens // longest)
 
 
 def sequences(batch: Batch) -> list[tuple[int, ...]]:
