@@ -32,6 +32,10 @@ KNOWN = [
 ]
 
 
+WHOLE = "model.frozen_memory_gib=0"
+"""A scoring knows no sites, below which states could be kept: the same numbers then, else up to rounding."""
+
+
 def scoring_words(*more: str) -> list[str]:
     """The words of a scoring on the records of tiny_words: no editor, no site."""
     words = tiny_words()
@@ -54,7 +58,7 @@ def made(tmp_path_factory) -> Path:
     more = ("eval.generate=true", "eval.generate_sample=6", f"eval.knowns_path={folder}/knowns.json")
     (folder / "more").write_text("\n".join(more))
     for name, *how in (("run", "export=full"), ("other", "export=delta")):
-        words = tiny_words(*more, *how, "model_cache=true", f"model_cache_dir={folder}/{name}-saved")
+        words = tiny_words(*more, *how, WHOLE, "model_cache=true", f"model_cache_dir={folder}/{name}-saved")
         execute(compose_config(words), folder / name, words)
     return folder
 
@@ -123,7 +127,7 @@ def test_a_saved_session_scores_as_the_session(tmp_path):
 @pytest.mark.parametrize("form", ["saved", "run"])
 def test_bfloat16_and_masters(form, tmp_path):
     how = ("model.precision=bfloat16", "editor.float32_masters=true", "eval.examples=0")
-    words = tiny_words(*how, "model_cache=true", f"model_cache_dir={tmp_path / 'saved'}")
+    words = tiny_words(*how, WHOLE, "model_cache=true", f"model_cache_dir={tmp_path / 'saved'}")
     execute(compose_config(words), tmp_path / "run", words)
     said = ("model.precision=bfloat16",) if form == "saved" else ()  # a run's directory knows its own
     found = scored(tmp_path / "s", f"score={tmp_path / form}", "score_base=auto", "eval.examples=0", *said)
