@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -167,7 +167,11 @@ def without(plan: Plan, found: Points, part: str, value: str) -> dict[str, Point
     """By data set, the base without a part at a step size; without `words` it is the base itself."""
     folder = part if "words" in plan["parts"]["settings"][part] else plan["base"]
     pairs = [(name, point) for name in plan["parts"]["data"] for point in found.get(name, {}).get(folder, ())]
-    return {name: point for name, point in pairs if point.value == value and 0 in point.runs}
+    return {
+        name: replace(point, runs={0: point.runs[0]})
+        for name, point in pairs
+        if point.value == value and 0 in point.runs
+    }
 
 
 def page(plan: Plan, scale: str, found: Points) -> str:
