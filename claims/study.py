@@ -94,10 +94,10 @@ def parts(scale: Scale, out: Path, data: Sequence[str]) -> list[Job]:
     return found
 
 
-def long(scale: Scale, out: Path) -> list[Job]:
+def long(scale: Scale, out: Path, data: Sequence[str]) -> list[Job]:
     """Our editor over many more facts, in every seed's order."""
     found = []
-    for seed in range(scale.seeds):
+    for seed in range(scale.seeds) if "facts" in data else ():
         words = [*PLAN["long"]["words"].split(), f"eval.edits={scale.scored}", f"model.frozen_cache_dir={out}/frozen"]
         words += [f"dataset.valid_path={out}/data/facts_{seed}.json", f"seed={seed}"]
         found.append(Job(f"long/{PLAN['ours']}/{PLAN['long']['edits']}/seed{seed}", tuple(words)))
@@ -160,10 +160,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     seeds = max(1, min(args.seeds or scale.seeds, scale.seeds))
     scale = replace(scale, seeds=seeds)
     data, editors = there([name for name in scale.data if name in (args.only or scale.data)]), args.editors
-    planned, runner = jobs(scale, out, data, editors or scale.editors), Jobs(out, args.jobs)
-    planned = [] if args.parts or args.long else planned
-    planned += [] if args.short or editors or args.long else parts(scale, out, data)
-    planned += [] if args.short or editors or args.parts else long(scale, out)
+    runner, some = Jobs(out, args.jobs), args.parts or args.long
+    planned = [] if some else jobs(scale, out, data, editors or scale.editors)
+    every = not (some or args.short or editors)
+    planned += parts(scale, out, data) if every or args.parts else []
+    planned += long(scale, out, data) if every or args.long else []
     if args.list:
         print("\n".join(f"{state(job, out):9} {job.path}" for job in planned))
         return 0

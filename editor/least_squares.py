@@ -29,7 +29,7 @@ from data.batches import StepBatches
 from editor.base import Editor, StepReport, Stopwatch
 from editor.metric import outer
 from editor.ridge import Shift, solve_shifted, target_rows
-from editor.text import beginnings, first_tokens, moments_written, prompts_of
+from editor.text import beginnings, first_tokens, moments_of, prompts_of, written
 from nets import Normalizer
 
 Kept = dict[str, Tensor]
@@ -108,7 +108,8 @@ class LeastSquares(Editor):
         draw, prompts = torch.Generator().manual_seed(self.seed), prompts_of(batches.edit)
         count = max(FEWEST, math.ceil(max(site.d_k for site in self.sites) / LENGTH))
         kinds = [kind(prompts, count, draw) for kind in (first_tokens, beginnings)]
-        found = [moments_written(self.model, self.sites, seeds, LENGTH, draw, self.solve_device) for seeds in kinds]
+        texts = [written(self.model, seeds, LENGTH, draw) for seeds in kinds]
+        found = [moments_of(self.model, self.sites, text, self.solve_device) for text in texts]
         pairs = zip(*([key_KK / kind.rows for key_KK in kind.keys] for kind in found), strict=True)
         return [(one_KK + other_KK) / 2 for one_KK, other_KK in pairs]
 

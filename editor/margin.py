@@ -195,10 +195,9 @@ class Margin(Editor):
     def _felt(self, panel: Panel, turn: int | None = None) -> Metric:
         """What text is felt as now, of all of it or of the share whose turn it is; labels are drawn from the model."""
         draw = torch.Generator().manual_seed(self.seed + (0 if turn is None else 1 + turn))
-        model, relabel = (self.model, self.sites), sampled(draw)
-        kinds = panel.batches(self.tokens_per_pass, turn)
+        kinds, relabel = panel.batches(self.tokens_per_pass, turn), sampled(draw)
         look_ahead(self.inputs, chain.from_iterable(kinds))
-        found = [moments_of(*model, kind, self.solve_device, relabel, self.inputs) for kind in kinds]
+        found = [moments_of(self.model, self.sites, one, self.solve_device, relabel, self.inputs) for one in kinds]
         return Metric.of(found, self.cfg.text_weight)
 
     def _metric_now(self, panel: Panel) -> Metric:

@@ -95,18 +95,6 @@ def written(model: PreTrainedModel, seeds: Sequence[Seed], tokens: int, draw: to
             yield Batch(inputs_BT, torch.ones_like(inputs_BT), labels_BT)
 
 
-def moments_written(
-    model: PreTrainedModel,
-    sites: Sequence[EditSite],
-    seeds: Sequence[Seed],
-    tokens: int,
-    draw: torch.Generator,
-    device: torch.device,
-) -> Moments:
-    """The moments of text that goes on from seeds for so many tokens."""
-    return moments_of(model, sites, written(model, seeds, tokens, draw), device)
-
-
 def sampled(draw: torch.Generator) -> Relabel:
     """What the model itself says where a text has an answer: tokens drawn from its distribution, on the CPU."""
     return lambda logits_MW: torch.multinomial(logits_MW.softmax(-1).cpu(), 1, generator=draw).squeeze(1)

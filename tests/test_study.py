@@ -40,12 +40,25 @@ def test_the_base_is_run_without_its_parts(tmp_path):
 
 
 def test_ten_thousand_facts(tmp_path):
-    first, second = study.long(FULL, tmp_path)
+    first, second = study.long(FULL, tmp_path, ["facts"])
+    assert not study.long(FULL, tmp_path, ["zsre"])
     cfg = compose_config(list(second.words))
     assert cfg.num_seq * cfg.dataset.n_edits == study.PLAN["long"]["edits"] and cfg.seed == 1 and first.path[-1] == "0"
     run_of(tmp_path / first.path, 0.5, [T, T, F, F], [F, F, F, F])
     text = study_page.page(study.PLAN, "full", study_page.load(tmp_path))
     assert "## 10,000 facts" in text and "Holds: ES." in text and "| margin | 0.500" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "kinds"),
+    [([], {"margin", "raw", "long"}), (["--editors", "margin"], {"margin"}), (["--parts"], {"raw"}),
+     (["--long"], {"long"}), (["--parts", "--long"], {"raw", "long"}), (["--short"], {"margin"})],
+)  # fmt: skip
+def test_what_is_run(words, kinds, tmp_path, capsys):
+    assert study.main([*words, "--list", "--only", "facts", "--out", str(tmp_path)]) == 0
+    paths = [line.split()[1].split("/") for line in capsys.readouterr().out.splitlines()]
+    found = {"long" if path[0] == "long" else path[1] for path in paths}
+    assert found & {"margin", "raw", "long"} == kinds
 
 
 def test_a_scale_with_fewer_points_takes_those_from_the_middle_on():
