@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from config.check import ConfigError
 from config.schema import ModelConfig, Precision
 from files import sha256_of_json, whole_folder
+from linear import use_onednn
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +201,7 @@ def load_model(cfg: ModelConfig, device: torch.device) -> PreTrainedModel:
             f"model.device_map={cfg.device_map}: {_few(away)} do not fit the devices there are; a model that lies "
             "partly elsewhere can be neither identified nor edited: use more GPUs, or model.device_map=null on a CPU"
         )
-    check_sound(source, model.eval().requires_grad_(False))
+    check_sound(source, use_onednn(model).eval().requires_grad_(False))
     return model
 
 

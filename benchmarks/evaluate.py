@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.inputs import opened
+from benchmarks.plain import plain_products
 from benchmarks.timing import Found, command, race
 from data.base import Edit
 from data.batches import IGNORED
@@ -24,7 +25,8 @@ def plain(session: Session, edits: Sequence[Edit]) -> dict[str, float]:
     for metric, batches in {"ES": step.edit, "GS": step.rephrase, "LS": step.unrelated}.items():
         shares: list[Tensor] = []
         for batch in (one.to(session.model.device) for one in batches):
-            logits_BTW = session.model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
+            with plain_products(session.model):
+                logits_BTW = session.model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
             answer_BT = batch.labels_BT != IGNORED
             right_BT = (logits_BTW.argmax(-1) == batch.labels_BT) & answer_BT
             shares.append(right_BT.sum(1) / answer_BT.sum(1))

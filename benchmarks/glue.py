@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmarks.plain import plain_products
 from benchmarks.timing import Found, command, race
 from config.schema import DownstreamConfig, ModelConfig
 from glue_eval.predictions import NEW_TOKENS, Question, Scored, encode_tests, predict
@@ -38,8 +39,13 @@ def measure(args: argparse.Namespace, device: torch.device) -> Found:
     model_cfg = ModelConfig(name=args.model, name_or_path=args.model, edit_modules=[])
     tasks, model, tokenizer = validate(cfg), load_model(model_cfg, device), load_tokenizer(model_cfg)
     asked = {name: encode_tests(TASKS[name], rows, tokenizer, model.config)[0] for name, rows in tasks.items()}
+
+    def plain() -> dict[str, list[Scored]]:
+        with plain_products(model):
+            return {name: [plain_score(model, tokenizer, question) for question in asked[name]] for name in asked}
+
     ways = {
-        "plain": lambda: {name: [plain_score(model, tokenizer, q) for q in asked[name]] for name in asked},
+        "plain": plain,
         "batched": lambda: {name: score(model, asked[name], cfg.batch_size) for name in asked},
     }
     times, found = race(ways, args.rounds, warm_up=0)

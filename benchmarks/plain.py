@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,21 @@ from data.batches import IGNORED, Batch
 from editor.base import Editor
 from editor.cache import FileCache
 from editor.capture import Rows
+from linear import OneDnnLinear
 from nets import EPSILON, RunningStatistics
+
+
+@contextmanager
+def plain_products(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model's linear layers multiply as torch does."""
+    layers: list[Any] = [module for module in model.modules() if type(module) is OneDnnLinear]
+    for layer in layers:
+        layer.__class__ = nn.Linear
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__class__ = OneDnnLinear
 
 
 def plain_root(statistics: RunningStatistics, floor: float) -> Tensor:
@@ -91,7 +106,7 @@ def plain_capture(editor: Editor, batches: Iterable[Batch]) -> Iterator[list[Row
     handles = [site.module.requires_grad_(True).register_forward_hook(watch) for site in editor.sites]
     for batch in (one.to(editor.model.device) for one in batches):
         seen.clear()
-        with torch.enable_grad():
+        with torch.enable_grad(), plain_products(editor.model):
             logits_BTW = editor.model(input_ids=batch.input_ids_BT, attention_mask=batch.attention_BT).logits
             loss = cross_entropy(logits_BTW.flatten(0, 1).float(), batch.labels_BT.flatten(), ignore_index=IGNORED)
             loss.backward()

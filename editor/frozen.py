@@ -30,7 +30,7 @@ from editor.capture import Inputs, tokens_of
 from editor.states import StateFile, StateMemory
 from model import fingerprint
 
-FORMAT = 3  # of the states' folder; raise it when what is kept changes
+FORMAT = 4  # of the states' folder; raise it when what is kept changes
 LAYER = re.compile(r"layers\.(\d+)\.")
 PROBE = 12  # tokens of the sequence on which the short way is compared with the whole model
 Group = tuple[int, int]

@@ -26,7 +26,7 @@ from model import fingerprint
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of the kept folder; raise it when what is measured changes
+FORMAT = 4  # of the kept folder; raise it when what is measured changes
 
 
 class DownstreamEvaluator:

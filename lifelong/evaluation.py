@@ -43,7 +43,7 @@ from report.metrics import HEADLINE, TOOK, Measured, Tally, says_little
 
 log = logging.getLogger(__name__)
 
-FORMAT = 3  # of the cached folder; raise it when what is measured changes
+FORMAT = 4  # of the cached folder; raise it when what is measured changes
 # keys of a data set that do not change what a record is read as
 NOT_READ = ("n_edits", "batch_size", "train_path", "valid_path", "limit", "on_bad_row", "cache_dir", "how_to_get",
             "warm_up", "warm_up_data")  # fmt: skip

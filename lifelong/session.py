@@ -36,6 +36,7 @@ from lifelong.ledger import Step
 from lifelong.open_keys import settle_format
 from lifelong.scores import Scores
 from lifelong.session_state import SessionState
+from linear import use_onednn
 from model import load_model, load_tokenizer, model_skeleton, resolve_device
 from report.metrics import Tally
 
@@ -237,7 +238,7 @@ def open_session(
     Raises:
         ConfigError: the model cannot be opened, a site cannot be edited, layers cannot be run apart.
     """
-    model = load_model(cfg.model, device) if model is None else model.eval().requires_grad_(False)
+    model = load_model(cfg.model, device) if model is None else use_onednn(model.eval().requires_grad_(False))
     inputs = frozen_inputs(model, cfg.model)
     if cfg.model.frozen_cache_dir and inputs is tokens_of:
         log.warning("model.frozen_cache_dir has no effect: no layer lies below the lowest site")

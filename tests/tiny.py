@@ -16,6 +16,7 @@ from config.compose import dataset_config
 from data.base import Edit
 from data.batches import Batch, step_batches
 from data.source import Source
+from linear import use_onednn
 
 PROJECT = Path(__file__).resolve().parent.parent
 MODELS = PROJECT / "tests" / "reference" / "models"
@@ -30,7 +31,7 @@ SITES = {
 def load_tiny(name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A tiny model, as the program loads it: eval mode, no parameter asks for gradients."""
     model = AutoModelForCausalLM.from_pretrained(MODELS / name, dtype=dtype)
-    return model.eval().requires_grad_(False)
+    return use_onednn(model.eval().requires_grad_(False))
 
 
 @cache
