@@ -8,6 +8,7 @@ Shape suffixes: K = inputs, N = outputs of a layer; `...` any number of leading 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -51,9 +52,19 @@ class OneDnnLinear(nn.Linear):
         return _product(x, weight, bias)
 
 
+@cache
+def _is_there() -> bool:
+    """Whether this torch is built with oneDNN, and calls it as above."""
+    one = torch.ones(1, 1)
+    try:
+        return torch.equal(_product(one, one), one)
+    except (AttributeError, RuntimeError):
+        return False
+
+
 def use_onednn(model: Model) -> Model:
     """Let oneDNN multiply a model's linear layers, where torch is built with it; weights stay where they are."""
-    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if _is_there():
         for module in model.modules():
             if type(module) is nn.Linear:  # a subclass may compute something else
                 module.__class__ = OneDnnLinear

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import linear
 from config.compose import compose_config
 from linear import OneDnnLinear, use_onednn
 from model import load_model
@@ -95,6 +96,15 @@ def test_a_model_is_loaded_with_them():
     model = load_model(compose_config(tiny_words()).model, torch.device("cpu"))
     kinds = {type(module) for module in model.modules() if isinstance(module, nn.Linear)}
     assert kinds == {OneDnnLinear}
+
+
+def test_torch_without_onednn_multiplies_by_itself(monkeypatch):
+    def missing(*_: object) -> None:
+        raise RuntimeError("mkldnn: no such operator")
+
+    monkeypatch.setattr("linear._product", missing)
+    monkeypatch.setattr("linear._is_there", linear._is_there.__wrapped__)
+    assert type(use_onednn(nn.Sequential(nn.Linear(2, 2)))[0]) is nn.Linear
 
 
 def test_layers_of_another_kind_stay_as_they_are():
