@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from sklearn.metrics import f1_score, matthews_corrcoef
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from data.base import DataError, place
@@ -183,11 +182,15 @@ def _told(labels: Sequence[int], predictions: Sequence[int], end: str) -> dict[s
 
 def _f1(labels: Sequence[int], predictions: Sequence[int]) -> float | None:
     """Mean of the classes' F1, weighted by how often a class is a label."""
+    from sklearn.metrics import f1_score  # 0.8 s that a run without downstream tasks need not wait
+
     return float(f1_score(labels, predictions, average="weighted", zero_division=0)) if labels else None
 
 
 def _mcc(labels: Sequence[int], predictions: Sequence[int]) -> float | None:
     """Matthews correlation, an invalid answer being a class of its own; 0 where it is not defined."""
+    from sklearn.metrics import matthews_corrcoef
+
     # scikit-learn warns where labels and predictions hold one class; 0 is then the published figure
     with warnings.catch_warnings(action="ignore"):
         return float(matthews_corrcoef(labels, predictions)) if labels else None

@@ -23,7 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import configure_log
 from omegaconf import DictConfig, OmegaConf
 
-from config.check import ConfigError, RunError
+from config.check import ConfigError, RunError, check_values
 from config.compose import typed_config
 from config.schema import Config
 from config.scoring import scoring_config
@@ -84,6 +84,7 @@ def _work(cfg: Config, run_dir: Path, overrides: Sequence[str]) -> dict[str, Any
         from lifelong.tune import tune
 
         return tune(cfg, run_dir, overrides)
+    check_values(cfg)  # a wrong word is answered before the libraries load
     from lifelong.run import run
 
     return run(cfg, run_dir)
