@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
@@ -24,6 +25,8 @@ from config.compose import compose_config
 from config.editors import FinetuneConfig
 from data.batches import StepBatches, passes
 from editor import cache, margin
+from editor.frozen import FrozenLayers
+from editor.ranks import Here, Ranks
 from editor.registry import editor_class, found
 from editor.ridge import Shift
 from editor.sites import EditSite
@@ -31,6 +34,7 @@ from editor.stopwatch import Stopwatch
 from glue_eval.scoring import score
 from lifelong import run as lifelong_run
 from lifelong import session as lifelong_session
+from lifelong.gloo import pickled
 from lifelong.loop import Loop
 from lifelong.resume import check_same
 from lifelong.session import Session
@@ -126,6 +130,32 @@ def test_every_editor_gives_the_cpus_scores_wherever_it_runs(
     assert_same(there, on_cpu(editor))
     works_there = editor_class(editor).writes or place[0] != "cpu"  # one that writes nothing solves nothing either
     assert bool(gpus.operators) is works_there
+
+
+class Shared(Ranks):
+    """Every second result as another rank sends it: through the host's memory."""
+
+    def deal(self, here: Here, work: Callable[[Here, Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        for number, result in enumerate(super().deal(here, work, items)):
+            yield pickle.loads(pickled(result)) if number % 2 else result
+
+
+@pytest.mark.parametrize("editor", ["malmen", "margin", "stableedit"])
+def test_what_other_ranks_made_joins_what_is_on_the_gpu(
+    editor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def share(session: Session) -> None:
+        session.ranks = session.editor.ranks = Shared()
+
+    monkeypatch.setattr(lifelong_run.ranks, "share", share)
+    there, _ = on_gpus(tmp_path, editor, ("cuda:0", "cuda:0"), "editor.tokens_per_pass=1", "eval.tokens_per_batch=32")
+    assert_same(there, on_cpu(editor))
+
+
+def test_states_below_the_sites_are_kept_on_a_gpu_too() -> None:
+    with pretend():
+        session, _ = on_gpu("stableedit", 4)
+        assert isinstance(session.inputs, FrozenLayers), "a state on another device counts as a model like no other"
 
 
 @pytest.mark.parametrize("place", PLACES, ids="/".join)
