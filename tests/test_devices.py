@@ -37,6 +37,7 @@ from lifelong import session as lifelong_session
 from lifelong.gloo import pickled
 from lifelong.loop import Loop
 from lifelong.resume import check_same
+from lifelong.scorer import Reference
 from lifelong.session import Session
 from model import load_model
 from tests.pretended import Mismatch, Pretended, pretend
@@ -150,6 +151,14 @@ def test_what_other_ranks_made_joins_what_is_on_the_gpu(
     monkeypatch.setattr(lifelong_run.ranks, "share", share)
     there, _ = on_gpus(tmp_path, editor, ("cuda:0", "cuda:0"), "editor.tokens_per_pass=1", "eval.tokens_per_batch=32")
     assert_same(there, on_cpu(editor))
+
+
+def test_the_divergence_from_before_is_measured_on_a_gpu() -> None:
+    with pretend():
+        logits_MW, reference = torch.randn(3, 5).to(CUDA), Reference({})
+        reference.look("LS/0", logits_MW)
+        assert reference.log_probs["LS/0"].device == CPU, "a GPU's memory is not for keeping"
+        assert reference.divergence("LS/0", logits_MW) == pytest.approx(0, abs=1e-6)
 
 
 def test_states_below_the_sites_are_kept_on_a_gpu_too() -> None:
