@@ -1,7 +1,7 @@
 """Linear layers of a model on the CPU, in float32, multiplied by oneDNN.
 
 torch multiplies float32 by its BLAS. MKL, the one that it is built with on x86, leaves half of what an AMD processor
-with AVX-512 can do unused. oneDNN, which torch carries too, uses it, and is no slower elsewhere (docs/speed.md).
+with AVX-512 can do unused. oneDNN, which torch carries too, uses it, and is no slower with AVX2 (docs/speed.md).
 
 Shape suffixes: K = inputs, N = outputs of a layer; `...` any number of leading dimensions.
 """
@@ -54,16 +54,16 @@ class OneDnnLinear(nn.Linear):
 
 @cache
 def _is_there() -> bool:
-    """Whether this torch is built with oneDNN, and calls it as above."""
+    """Whether this torch would take MKL, and can call oneDNN as above."""
     one = torch.ones(1, 1)
     try:
-        return torch.equal(_product(one, one), one)
+        return torch.backends.mkl.is_available() and torch.equal(_product(one, one), one)
     except (AttributeError, RuntimeError):
         return False
 
 
 def use_onednn(model: Model) -> Model:
-    """Let oneDNN multiply a model's linear layers, where torch is built with it; weights stay where they are."""
+    """Let oneDNN multiply a model's linear layers, where torch would take MKL; weights stay where they are."""
     if _is_there():
         for module in model.modules():
             if type(module) is nn.Linear:  # a subclass may compute something else
