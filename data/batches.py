@@ -222,17 +222,23 @@ def micro_batches(rows: Sequence[Tokens], size: int) -> list[Batch]:
 
 
 def step_batches(
-    tokenizer: PreTrainedTokenizerBase, edits: Sequence[Edit], size: int, prompt_format: PromptFormat = PromptFormat.raw
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Sequence[Edit],
+    size: int,
+    prompt_format: PromptFormat = PromptFormat.raw,
+    *,
+    trains: bool = True,
 ) -> StepBatches:
     """The micro-batches of one step's edits; edits without a rephrased or unrelated prompt have no row there.
 
+    These two are for training: none are made where nobody `trains`.
     Of several rephrased or unrelated prompts learned editors train on the first, as the published program does: a
     record weighs the same however many it has, and a step costs the same.
     """
     asked = [edit.asked() for edit in edits]
 
     def batches(kind: str) -> list[Batch]:
-        pairs = [pairs[kind] for pairs in asked if kind in pairs]
+        pairs = [pairs[kind] for pairs in asked if kind in pairs and (trains or kind == "prompt")]
         return micro_batches(tokenize(tokenizer, pairs, prompt_format), size)
 
     return StepBatches(batches("prompt"), batches("rephrase"), batches("unrelated"), edits)

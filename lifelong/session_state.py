@@ -28,10 +28,10 @@ class SessionState(ScoredModel):
         self.ledger = Ledger(gib=1.0)
         self.trained = not editor.trains
 
-    def batches(self, edits: Sequence[Edit]) -> StepBatches:
-        """The micro-batches of one step's edits."""
+    def batches(self, edits: Sequence[Edit], *, trains: bool = True) -> StepBatches:
+        """The micro-batches of one step's edits; those of rephrased and unrelated prompts where an editor trains."""
         cfg = self.cfg.dataset
-        return step_batches(self.tokenizer, edits, cfg.batch_size, cfg.prompt_format)
+        return step_batches(self.tokenizer, edits, cfg.batch_size, cfg.prompt_format, trains=trains)
 
     def step(self, edits: Sequence[Edit], *, warm_up: bool = False) -> StepReport:
         """Write the edits into the weights in one step; the statistics go on.
@@ -40,7 +40,7 @@ class SessionState(ScoredModel):
             DataError: a prompt or answer without a token.
             NumericsError: something is not finite; model and statistics are then as before.
         """
-        return self.editor.step(self.batches(edits), warm_up=warm_up)
+        return self.editor.step(self.batches(edits, trains=False), warm_up=warm_up)
 
     def context(self, prompt: str) -> str:
         """What stands before every prompt of the edit with this prompt: the fact, where the editor puts it there."""

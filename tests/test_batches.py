@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import count, islice
 
 import pytest
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
@@ -118,6 +119,16 @@ def test_a_step_has_three_kinds_each_sorted_on_its_own():
         assert [len(batch.input_ids_BT) for batch in batches] == [3, 3, 1]
         lengths = [n for batch in batches for n in batch.attention_BT.sum(1).tolist()]
         assert lengths == sorted((len(row.input_ids) for row in tokenize(tokenizer, pairs)), reverse=True)
+
+
+def test_a_step_that_trains_nobody_tokenizes_its_own_prompts_alone(monkeypatch):
+    tokenizer, edits, asked = tiny_tokenizer("tiny-llama"), tiny_edits(count=7), []
+    whole = step_batches(tokenizer, edits, 3)
+    monkeypatch.setattr("data.batches.tokenize", lambda *words: asked.append(words[1]) or tokenize(*words))
+    step = step_batches(tokenizer, edits, 3, trains=False)
+    assert [pairs for pairs in asked if pairs] == [[(e.prompt, e.answer) for e in edits]]
+    assert step.rephrase == step.unrelated == []
+    assert all(torch.equal(a.input_ids_BT, b.input_ids_BT) for a, b in zip(step.edit, whole.edit, strict=True))
 
 
 def test_steps_cut_and_drop_the_rest():
