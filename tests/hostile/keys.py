@@ -194,7 +194,7 @@ MODULES: list[tuple[str, list[str], Wants]] = [  # the other commands
     ("prepare: path as set", ["-m", "data.prepare", "check", "../x"], refused("../x")),
     ("prepare: no file", ["-m", "data.prepare", "check", "zsre", "--path", "no.json"], refused("no.json")),
     ("prepare: field of nothing", ["-m", "data.prepare", "check", "zsre", "--fields", "x"], refused("x")),
-    ("prepare: field not there", ["-m", "data.prepare", "check", "zsre", "--fields", "mhop=a"], refused("mhop")),
+    ("prepare: field not there", ["-m", "data.prepare", "check", "facts", "--fields", "mhop=a"], refused("mhop")),
     ("prepare: limit 0", ["-m", "data.prepare", "check", "zsre", "--limit", "0"], refused("--limit")),
     ("prepare: limit huge", ["-m", "data.prepare", "check", "zsre", "--limit", HUGE, "--path", "no.json"], refused("")),
     ("prepare: fetch nothing", ["-m", "data.prepare", "fetch"], refused("fetch")),
