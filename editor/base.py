@@ -62,6 +62,8 @@ class AnyEditor(ABC):
     """Whether edits go into the weights."""
     fixed: ClassVar[dict[str, Enum]] = {}
     """Keys that have but one value here; `otherwise` says what to do for another."""
+    half_written = False
+    """Whether a write broke off, and some sites may have their shift and others not."""
     scaled: ClassVar[bool] = True
     """Whether editor.lr scales its shifts."""
     otherwise: ClassVar[str] = "choose another editor"
@@ -154,7 +156,9 @@ class AnyEditor(ABC):
         kernels round other memory layouts differently.
         """
         shifts = [shift.contiguous() for shift in shifts]
+        self.half_written = True
         lost = [site.add(shift).to(self.solve_device) for site, shift in zip(self.sites, shifts, strict=True)]
+        self.half_written = False
         names = [site.name for site in self.sites]
         records = site_records(shifts, [self.last_shifts.get(name) for name in names], lost)
         self.last_shifts = dict(zip(names, shifts, strict=True))
@@ -168,6 +172,7 @@ class AnyEditor(ABC):
         """Put copies back."""
         for site, copy in zip(self.sites, saved, strict=True):
             site.restore(copy)
+        self.half_written = False
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, by name; every tensor is contiguous."""

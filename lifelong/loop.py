@@ -11,6 +11,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
+
 from config.editors import LearnedConfig
 from config.progress import Progress
 from config.schema import Config
@@ -155,12 +157,14 @@ class Loop(Kept):
             Interrupted: after a signal, with the state saved.
             NumericsError: with step, site and edits, and the state before the step saved.
             RanksError: under torchrun, with the state before the step saved.
+            torch.OutOfMemoryError: with the state before the step saved, unless some of its sites were written.
         """
         try:
             self.train()
             self.edit()
-        except (NumericsError, RanksError):
-            self.save()
+        except (NumericsError, RanksError, torch.OutOfMemoryError):
+            if not self.session.editor.half_written:
+                self.save()
             raise
 
     def train(self) -> None:

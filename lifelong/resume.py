@@ -153,14 +153,17 @@ def intact(run_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 def check_same(found: dict[str, Any], config: dict[str, Any], files: dict[str, str]) -> None:
     """Refuse to go on with settings or files that would change the numbers; which GPU it is changes none.
 
+    How much is handled at once may change on a GPU, where its memory was not enough: that is rounding there.
+
     Raises:
         ConfigError: names each key with both values, or the file that changed.
     """
     then, now = flatten(found["config"]), flatten(config)
+    free = (*FREE, *SIZES) if _meant(now, "model_device") == "cuda" else FREE
     changed = [
         f"{key} was {then.get(key)}, is {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and _meant(then, key) != _meant(now, key) and not key.startswith(FREE)
+        if then.get(key) != now.get(key) and _meant(then, key) != _meant(now, key) and not key.startswith(free)
     ]
     if changed:
         raise ConfigError(f"resume: these settings would change the numbers: {'; '.join(changed)}")

@@ -166,7 +166,7 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
     with watch("check"):
         plan = plan_run(cfg, run_dir)
         reach_judge(cfg.eval)
-    with writing("hydra.run.dir", plan.run_dir), enough_memory(), ExitStack() as stack:
+    with writing("hydra.run.dir", plan.run_dir), enough_memory(plan.run_dir), ExitStack() as stack:
         with watch("load"):
             session = stack.enter_context(open_session(cfg, plan.tokenizer, plan.device, plan.solve_device))
         ranks.share(session)
@@ -186,15 +186,15 @@ def run(cfg: Config, run_dir: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def enough_memory() -> Iterator[None]:
+def enough_memory(run_dir: Path) -> Iterator[None]:
     """Say what takes less, by a RunError, where a GPU's memory is not enough."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         first, sizes = str(error).partition(". ")[0], [f"{key} (auto is {size['cuda']})" for key, size in SIZES.items()]
         raise RunError(
-            f"out of memory ({first}): lower {', '.join(sizes)}, edit fewer sites, or use model.precision=bfloat16; "
-            "checkpoint.every=N lets resume go on from what is done"
+            f"out of memory ({first}): lower {', '.join(sizes)}; with a lower one resume={run_dir} goes on from the "
+            "last state that was saved. Or start again with fewer sites, or model.precision=bfloat16"
         ) from error
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import fields
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,7 +25,7 @@ from config.check import ConfigError, RunError
 from config.compose import compose_config
 from config.editors import FinetuneConfig
 from data.batches import StepBatches, passes
-from editor import cache, margin
+from editor import cache, learned, margin, ranks
 from editor.frozen import FrozenLayers
 from editor.ranks import Here, Ranks
 from editor.registry import editor_class, found
@@ -377,6 +378,51 @@ def test_a_gpu_without_memory_enough_is_said(tmp_path: Path, monkeypatch: pytest
         on_gpus(tmp_path, "stableedit", PLACES[0])
 
 
+def full_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: Iterable[int]) -> None:
+    """A GPU whose memory is not enough for these calls of a function."""
+    real, number = getattr(owner, name), count()
+
+    def work(*args: Any, **more: Any) -> Any:
+        if next(number) in calls:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(*args, **more)
+
+    monkeypatch.setattr(owner, name, work)
+
+
+def test_a_run_whose_memory_was_not_enough_goes_on_with_smaller_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_at(monkeypatch, ranks, "capture_together", [2])
+    argv = words("stableedit", "checkpoint.every=0", "model_device=cuda:0", "editor_device=cuda:0")
+    with pretend():
+        with pytest.raises(RunError, match=rf"with a lower one resume={tmp_path} goes on from the last state"):
+            run(tmp_path, argv)
+        resumed = [*argv, f"resume={tmp_path}", "editor.tokens_per_pass=64"]
+        results, lines = run(tmp_path, resumed)
+    assert [line["index"] for line in lines if line["event"] == "step"] == [0, 1, 2], "two before, one after"
+    assert_same((results, lines), on_cpu("stableedit"))
+
+
+def test_a_state_of_which_half_is_written_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full_at(monkeypatch, EditSite, "add", [4])
+    with pytest.raises(RunError, match="out of memory"):
+        on_gpus(tmp_path, "stableedit", PLACES[0], "checkpoint.every=0")
+    assert not [*tmp_path.glob("checkpoints/*/state.json")]
+
+
+def test_training_that_runs_out_of_memory_leaves_weights_and_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_at(monkeypatch, learned, "losses_of", [1])
+    argv = words("malmen", "checkpoint.every=0", "model_device=cuda:0")
+    with pretend():
+        with pytest.raises(RunError, match="out of memory"):
+            run(tmp_path, argv)
+        found = run(tmp_path, [*argv, f"resume={tmp_path}"])
+    assert_same(found, on_cpu("malmen"))
+
+
 def test_auto_is_the_number_that_it_means_and_a_gpu_any_gpu() -> None:
     def config(device: str, tokens: int | str, solve: str = "auto") -> dict[str, Any]:
         return {"model_device": device, "editor_device": solve, "editor": {"tokens_per_pass": tokens}}
@@ -391,6 +437,7 @@ def test_auto_is_the_number_that_it_means_and_a_gpu_any_gpu() -> None:
     assert goes_on(config("cpu", 320), config("cpu", "auto"))
     assert goes_on(config("cuda:1", 4096, "cuda:0"), config("cuda:0", "auto", "auto"))
     assert not goes_on(config("cpu", 321), config("cpu", "auto"))
+    assert goes_on(config("cuda:0", "auto"), config("cuda:0", 512)), "its memory was not enough"
     assert not goes_on(config("cuda:0", "auto"), config("cpu", "auto"))
     assert not goes_on(config("cuda:0", "auto"), config("cuda:0", "auto", "cpu"))
     with pretend():
