@@ -1,4 +1,4 @@
-"""Linear layers of a model on the CPU, in float32, multiplied by oneDNN.
+"""Products of a model's linear layers that are not torch's own: by oneDNN on the CPU, in float32 for the head.
 
 torch multiplies float32 by its BLAS. MKL, the one that it is built with on x86, leaves half of what an AMD processor
 with AVX-512 can do unused. oneDNN, which torch carries too, uses it, and is no slower with AVX2 (docs/speed.md).
@@ -8,12 +8,15 @@ Shape suffixes: K = inputs, N = outputs of a layer; `...` any number of leading 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -69,3 +72,49 @@ def use_onednn(model: Model) -> Model:
             if type(module) is nn.Linear:  # a subclass may compute something else
                 module.__class__ = OneDnnLinear
     return model
+
+
+PART = 2**26
+"""Entries of a weight that are float32 at a time: 256 MiB."""
+
+
+class _InFloat32(torch.autograd.Function):
+    """A product in float32 of what may be less; a gradient of x alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight_NK)
+        ctx.dtype, x = x.dtype, x.float()
+        found = torch.cat([linear(x, part.float()) for part in _parts(weight_NK)], -1)
+        return found if bias_N is None else found + bias_N
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        parts = _parts(ctx.saved_tensors[0])
+        pairs = zip(gradient.split([len(part) for part in parts], -1), parts, strict=True)
+        return sum(piece @ part.float() for piece, part in pairs).to(ctx.dtype), None, None
+
+
+def _parts(weight_NK: Tensor) -> tuple[Tensor, ...]:
+    return weight_NK.split(max(1, PART // weight_NK.shape[1]))
+
+
+@contextmanager
+def in_float32(layer: nn.Module | None) -> Iterator[None]:
+    """Inside the block a linear layer of bfloat16 or float16 gives float32, of which none is rounded away.
+
+    A twentieth of a bfloat16 model's answers would else be ties for the first place.
+    """
+    if not isinstance(layer, nn.Linear) or layer.weight.dtype not in (torch.bfloat16, torch.float16):
+        yield
+        return
+
+    def again(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
+        return _InFloat32.apply(inputs[0].to(layer.weight.device), layer.weight, layer.bias)
+
+    handle = layer.register_forward_hook(again)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from config.choices import TokenRows
 from data.batches import IGNORED, Batch, join, to_device
 from editor.sites import EditSite
+from linear import in_float32
 
 LossOf = Callable[[Tensor, Tensor], Tensor]
 """A loss of answer logits [M, W] and labels [M]."""
@@ -76,16 +77,18 @@ class Asked:
 
 
 @contextmanager
-def _head_sees_only(model: PreTrainedModel, positions_M: Tensor) -> Iterator[None]:
-    """Let the output head run on some positions alone (of all B x T), as one sequence of M."""
+def _head_at(model: PreTrainedModel, positions_M: Tensor) -> Iterator[None]:
+    """Let the output head run in float32 on some positions alone (of all B x T), as one sequence of M."""
 
     def select(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         hidden_BTD = inputs[0]
         return (at(hidden_BTD, positions_M).unsqueeze(0), *inputs[1:])
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(select)
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(select)
     try:
-        yield
+        with in_float32(head):
+            yield
     finally:
         handle.remove()
 
@@ -106,7 +109,8 @@ def answer_logits(
     """Logits where an answer token is predicted, and those tokens.
 
     The vocabulary is only ever computed at these positions, unless `whole`: the head then sees
-    every position, for runs in which the head itself is a site. The batch is best left on the
+    every position, for runs in which the head itself is a site. They are float32 of float32 products, unless `whole`,
+    whatever the model's precision. The batch is best left on the
     CPU: what is looked up in it then makes no device wait. No attention mask is given: padding
     stands on the right, where a causal model never looks.
 
@@ -115,7 +119,7 @@ def answer_logits(
     """
     mask_BT = batch.labels_BT != IGNORED
     positions_M = positions(mask_BT)
-    with nullcontext() if whole else _head_sees_only(model, positions_M), inputs(model, batch) as given:
+    with nullcontext() if whole else _head_at(model, positions_M), inputs(model, batch) as given:
         logits = model(**given, use_cache=False).logits
     logits_MW = at(logits, positions_M) if whole else logits.squeeze(0)
     return logits_MW.float(), to_device(batch.labels_BT[mask_BT], logits.device)

@@ -179,6 +179,15 @@ def test_bfloat16_model_gives_float32_rows():
         assert torch.isfinite(rows.gradients_NV).all() and rows.gradients_NV.any()
 
 
+def test_logits_of_a_bfloat16_model_are_not_rounded_to_it():
+    batch, model = tiny_batch("tiny-llama"), load_tiny("tiny-llama", torch.bfloat16)
+    logits_MW, labels_M = answer_logits(model, batch)
+    rounded_BTW = model(input_ids=batch.input_ids_BT, use_cache=False).logits
+    assert logits_MW.dtype == torch.float32 and (logits_MW.bfloat16() != logits_MW).any()
+    rounded_MW = rounded_BTW[batch.labels_BT != IGNORED].float()
+    assert (rounded_MW - logits_MW).norm() < 2**-7 * logits_MW.norm() and len(labels_M) == len(logits_MW)
+
+
 @pytest.mark.parametrize("token", list(TokenRows))
 @pytest.mark.parametrize("name", list(SITES))
 def test_micro_batches_in_one_pass_give_what_passes_of_their_own_give(name, token):

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "report": {"config", "files"},
     "exports": {"config", "files", "data", "model", "report"},
     "glue_eval": {"config", "files", "data", "model", "report"},
-    "editor": {"config", "files", "data", "nets", "model"},
+    "editor": {"config", "files", "data", "linear", "nets", "model"},
     "lifelong": {"config", "files", "data", "linear", "nets", "model", "report", "exports", "glue_eval", "editor"},
     "claims": {"config", "files", "data", "nets", "model", "report", "exports", "glue_eval", "editor", "lifelong"},
     "benchmarks": {

@@ -1,4 +1,4 @@
-"""Linear layers multiplied by oneDNN: torch's own products, values and gradients, whatever the layout."""
+"""Products of linear layers that are not torch's own: values and gradients as in float64, whatever the layout."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 import linear
 from config.compose import compose_config
-from linear import OneDnnLinear, use_onednn
+from linear import OneDnnLinear, in_float32, use_onednn
 from model import load_model
 from tests.tiny import tiny_words
 
@@ -113,3 +113,27 @@ def test_layers_of_another_kind_stay_as_they_are():
 
     model = use_onednn(nn.ModuleList([Own(2, 2), nn.Linear(2, 2), nn.Embedding(2, 2)]))
     assert [type(layer) for layer in model] == [Own, OneDnnLinear, nn.Embedding]
+
+
+@pytest.mark.parametrize("part", [linear.PART, 300 * 16])
+def test_a_head_of_less_precision_gives_float32(layers, monkeypatch, part):
+    monkeypatch.setattr(linear, "PART", part)
+    head = layers[0].float().bfloat16()
+    x = torch.randn(1, 5, 300, dtype=torch.bfloat16, requires_grad=True)
+    with in_float32(head):
+        found = head(x)
+    wanted = nn.functional.linear(x.double(), head.weight.double(), head.bias.double())
+    assert found.dtype == torch.float32 and difference(found.detach(), wanted.detach()) < NEAR
+    assert head(x).dtype == torch.bfloat16, "outside the block"
+
+    weights = torch.randn(1, 5, 70)
+    (gradient,) = torch.autograd.grad((found * weights).sum(), x)
+    (wanted,) = torch.autograd.grad((wanted * weights.double()).sum(), x)
+    assert gradient.dtype == torch.bfloat16 and difference(gradient, wanted) < 2**-8
+
+
+def test_a_float32_head_stays_as_it_is(layers):
+    x = torch.randn(2, 300)
+    wanted = layers[1](x)
+    with in_float32(layers[1]):
+        assert torch.equal(layers[1](x), wanted) and not layers[1]._forward_hooks
