@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -209,7 +210,7 @@ class Source:
 
 def rows_edited(edits: RecordFile, path: str) -> int:
     """How many rows of a training file are passed over: those that are edited, where both are one file."""
-    return len(edits) + len(edits.bad) if locate(path).resolve() == edits.path.resolve() else 0
+    return len(edits) + len(edits.bad) if os.path.realpath(locate(path)) == os.path.realpath(edits.path) else 0
 
 
 def _behind(first: int) -> str:

@@ -30,6 +30,7 @@ PARTS = {"number", "config", "files", "state", "model", "tensors", "sha256"}  # 
 FREE = ("wandb.", "checkpoint.", "resume", "editor.cache_dir", "model_cache", "model.embedded_cache_dir", "export",
         "dataset.cache_dir", "eval.cache_dir", "eval.per_edit", "eval.judge_", "eval.examples", "report", "verbose",
         "undo", "steps")  # fmt: skip
+SHOWN = 8  # settings that a refusal names
 DEVICES = ("model_device", "editor_device")
 
 
@@ -166,7 +167,8 @@ def check_same(found: dict[str, Any], config: dict[str, Any], files: dict[str, s
         if then.get(key) != now.get(key) and _meant(then, key) != _meant(now, key) and not key.startswith(free)
     ]
     if changed:
-        raise ConfigError(f"resume: these settings would change the numbers: {'; '.join(changed)}")
+        more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+        raise ConfigError(f"resume: these settings would change the numbers: {'; '.join(changed[:SHOWN])}{more}")
     for path, digest in found["files"].items():
         if files.get(path) != digest:
             raise ConfigError(f"resume: {path} is not the file that the run started with: its sha256 changed")

@@ -17,6 +17,8 @@ FOUND = [
     "words a surrogate in a path",
     "models weights with a NaN below",
     "models a tokenizer with a vocabulary beyond the model",
+    "records train_path that is a link to itself",
+    "resume a state of no settings",
     "models a tokenizer with a chat template of nothing",
     "models a generation config of odd values",
     "models named: a user that is none",
