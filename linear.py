@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ def _product(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None) -> Tens
     return torch.ops.mkldnn._linear_pointwise(x, weight_NK, bias_N, "none", [], "")
 
 
-class _Product(torch.autograd.Function):
+class _WithGradient(torch.autograd.Function):
     """The same with a gradient of x alone: the layer's own parameters ask for none."""
 
     @staticmethod
@@ -51,7 +51,7 @@ class OneDnnLinear(nn.Linear):
         if is_trained or x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32:
             return super().forward(x)
         if x.requires_grad and torch.is_grad_enabled():
-            return _Product.apply(x, weight, bias)
+            return _WithGradient.apply(x, weight, bias)
         return _product(x, weight, bias)
 
 
@@ -109,12 +109,12 @@ def in_float32(layer: nn.Module | None) -> Iterator[None]:
     if not isinstance(layer, nn.Linear) or layer.weight.dtype not in (torch.bfloat16, torch.float16):
         yield
         return
-
-    def again(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
-        return _InFloat32.apply(inputs[0].to(layer.weight.device), layer.weight, layer.bias)
-
-    handle = layer.register_forward_hook(again)
+    weight, bias, head = layer.weight, layer.bias, cast(Any, layer)
+    before = head.__dict__.get("forward")  # accelerate sets one, which brings x to the weight's device
+    head.forward = lambda x: _InFloat32.apply(x.to(weight.device), weight, bias)
     try:
         yield
     finally:
-        handle.remove()
+        del head.forward
+        if before is not None:
+            head.forward = before

@@ -62,11 +62,11 @@ class AnyEditor(ABC):
     """Whether edits go into the weights."""
     fixed: ClassVar[dict[str, Enum]] = {}
     """Keys that have but one value here; `otherwise` says what to do for another."""
-    half_written = False
-    """Whether a write broke off, and some sites may have their shift and others not."""
     scaled: ClassVar[bool] = True
     """Whether editor.lr scales its shifts."""
     otherwise: ClassVar[str] = "choose another editor"
+    half_written = False
+    """Whether a write broke off, and some sites may have their shift and others not."""
 
     def __init__(
         self,

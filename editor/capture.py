@@ -108,11 +108,10 @@ def answer_logits(
 ) -> tuple[Tensor, Tensor]:
     """Logits where an answer token is predicted, and those tokens.
 
-    The vocabulary is only ever computed at these positions, unless `whole`: the head then sees
-    every position, for runs in which the head itself is a site. They are float32 of float32 products, unless `whole`,
-    whatever the model's precision. The batch is best left on the
-    CPU: what is looked up in it then makes no device wait. No attention mask is given: padding
-    stands on the right, where a causal model never looks.
+    The vocabulary is only ever computed at these positions, in float32 whatever the model's precision, unless
+    `whole`: the head then sees every position as the model has it, for runs in which the head itself is a site. The
+    batch is best left on the CPU: what is looked up in it then makes no device wait. No attention mask is given:
+    padding stands on the right, where a causal model never looks.
 
     Returns:
         logits_MW float32, labels_M, row by row in the order of the batch.

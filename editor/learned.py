@@ -128,7 +128,7 @@ class LearnedEditor(Editor):
         gathered, last_shifts = self.networks.gradients(), dict(self.last_shifts)
         try:
             yield
-        except (NumericsError, torch.OutOfMemoryError):
+        except BaseException:
             self.restore(before)
             self.last_shifts = last_shifts
             self.networks.put_back(gathered)

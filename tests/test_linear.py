@@ -136,4 +136,12 @@ def test_a_float32_head_stays_as_it_is(layers):
     x = torch.randn(2, 300)
     wanted = layers[1](x)
     with in_float32(layers[1]):
-        assert torch.equal(layers[1](x), wanted) and not layers[1]._forward_hooks
+        assert torch.equal(layers[1](x), wanted) and "forward" not in vars(layers[1])
+
+
+def test_a_forward_that_somebody_else_has_set_comes_back(layers):
+    head = layers[0].bfloat16()
+    head.forward = theirs = lambda x: x  # as accelerate does for a model that lies on several devices
+    with in_float32(head):
+        assert head(torch.ones(1, 300, dtype=torch.bfloat16)).dtype == torch.float32
+    assert head.forward is theirs
